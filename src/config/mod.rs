@@ -1,0 +1,5 @@
+//! Text -> [`Snapshot`], or every problem at once.
+
+pub mod snapshot;
+
+pub use snapshot::Snapshot;

@@ -1,0 +1,166 @@
+//! The compiled, immutable configuration: what the rest of the program reads. Nothing here is as typed in the file
+//! (that is `schema`); every name is resolved, every default filled in.
+
+use crate::routing::{Policy, Split};
+use ipnet::IpNet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// One valid file.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub listeners: Box<[Listener]>,
+    /// Worker threads of the data plane; `None`: one a core.
+    pub threads: Option<usize>,
+    pub access_log: Option<AccessLog>,
+    pub trusted_proxies: Box<[IpNet]>,
+    /// Whether `Forwarded` (RFC 7239) is sent to upstreams beside `X-Forwarded-*`.
+    pub forwarded: bool,
+    pub limits: Limits,
+    pub admin: Admin,
+    pub state_dir: PathBuf,
+    /// Routes, segments and rules; `services` below runs parallel to `policy.services`.
+    pub policy: Policy,
+    pub services: Box<[Service]>,
+    /// Keys that are accepted and not acted on by this build, each with its path: shown by `check`, logged at load.
+    pub unsupported: Box<[Unsupported]>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    pub address: SocketAddr,
+    pub proxy_protocol: bool,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct AccessLog {
+    pub path: LogPath,
+    /// Fraction of requests logged, 0.0 to 1.0. Failures and refusals are always logged.
+    pub sample: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogPath {
+    Stdout,
+    Stderr,
+    File(PathBuf),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    pub max_connections: usize,
+    /// From the first byte of a head to its last.
+    pub header_timeout: Duration,
+    /// From the last byte of the request's head to the last byte of the answer; upgraded connections are exempt.
+    pub request_timeout: Duration,
+    /// How long a kept-alive connection may wait for its next request.
+    pub keepalive_timeout: Duration,
+    /// Bytes of a request's body.
+    pub max_body: u64,
+    /// Bytes of a request's or answer's head.
+    pub max_head: usize,
+    /// How long a stopping process waits for requests in flight.
+    pub drain_timeout: Duration,
+    /// How long a stopping process still accepts while `/readyz` already says 503, so that balancers notice.
+    pub drain_delay: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Admin {
+    pub address: Option<SocketAddr>,
+    pub socket: Option<PathBuf>,
+    /// Permission bits of the socket.
+    pub socket_mode: u32,
+    pub token_file: Option<PathBuf>,
+}
+
+/// The part of a service that routing does not need.
+#[derive(Debug)]
+pub struct Service {
+    /// The weights in the file.
+    pub split: Split,
+    /// `kill: true` in the file.
+    pub killed: bool,
+    /// Whether the client is told the version (`x-rollgate-version` on the answer).
+    pub expose_version: bool,
+    /// Parallel to the versions of the policy's service.
+    pub pools: Box<[Pool]>,
+}
+
+/// The addresses behind a version and how they are used.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pool {
+    pub endpoints: Box<[Endpoint]>,
+    pub balance: Balance,
+    pub health_check: HealthCheck,
+    pub ejection: Ejection,
+    pub timeouts: Timeouts,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// As written in the file: the `endpoint` label.
+    pub label: Box<str>,
+    pub host: Host,
+    pub port: u16,
+    /// 1 to 1,000,000.
+    pub weight: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Host {
+    Address(std::net::IpAddr),
+    /// Resolved off the request path, and again as time passes.
+    Name(Box<str>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Balance {
+    /// The less busy of two drawn by weight.
+    #[default]
+    PowerOfTwo,
+    LeastRequests,
+    RoundRobin,
+    /// Consistent: the same user key, the same endpoint, as long as it is usable.
+    Hash,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct HealthCheck {
+    /// `Some`: `GET path` must answer 200 to 399; `None`: a TCP connection must succeed.
+    pub path: Option<Box<str>>,
+    pub every: Duration,
+    pub timeout: Duration,
+    pub healthy_after: u32,
+    pub unhealthy_after: u32,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ejection {
+    pub consecutive_failures: u32,
+    /// The first time; doubles each time the endpoint fails again soon after, up to the larger of this and 30 s.
+    pub base: Duration,
+    /// The part of a pool that may be ejected at once, 0.0 to 1.0; 0 never ejects.
+    pub at_most: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeouts {
+    pub connect: Duration,
+    pub first_byte: Duration,
+    pub idle: Duration,
+}
+
+/// A key that is accepted and not acted on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsupported {
+    pub path: String,
+    pub line: usize,
+    pub column: usize,
+    /// What happens instead, for the operator.
+    pub message: String,
+    /// Running without it would do something other than what the file says (plain text on a TLS listener): `run`
+    /// and a reload refuse such a file.
+    pub refuses_to_run: bool,
+}

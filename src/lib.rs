@@ -1,0 +1,15 @@
+//! Rollgate: an edge reverse proxy that releases software.
+//!
+//! The map of the house. Imports go one way, from the top of this list to the bottom; a test holds it.
+//!
+//! - pure rooms, without I/O, clock, randomness, logging or async: [`config`], [`routing`], [`balancing`], [`http1`],
+//!   [`outcome`]
+//! - what both planes may touch: [`shared`]
+//! - [`telemetry`]: metrics and the access log
+//! - the shell: [`proxy`] (the data plane), [`control`] (the control plane), [`admin`], [`server`], [`cli`]
+
+pub mod balancing;
+pub mod config;
+pub mod http1;
+pub mod outcome;
+pub mod routing;

@@ -1,0 +1,124 @@
+//! What counts as success, failure, client abort; and every way a request is refused before a version is chosen.
+
+/// Why an attempt on a version failed: the `kind` label, and the words of `rescue.on`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FailureKind {
+    /// No connection could be made, or it took longer than `timeouts.connect`.
+    Connect,
+    /// The connection was reset or closed before the answer was complete.
+    Reset,
+    /// No first byte in `first_byte`, silence for `idle`, or the whole request past `request_timeout`.
+    Timeout,
+    /// The answer's status was 500 to 599.
+    Status5xx,
+    /// The answer broke HTTP.
+    Protocol,
+    /// No endpoint was usable.
+    NoEndpoint,
+}
+
+impl FailureKind {
+    pub const ALL: [Self; 6] =
+        [Self::Connect, Self::Reset, Self::Timeout, Self::Status5xx, Self::Protocol, Self::NoEndpoint];
+
+    /// The label, as in the file and in `/metrics`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Reset => "reset",
+            Self::Timeout => "timeout",
+            Self::Status5xx => "5xx",
+            Self::Protocol => "protocol",
+            Self::NoEndpoint => "no_endpoint",
+        }
+    }
+}
+
+/// How a request that had a version ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Success,
+    Failure(FailureKind),
+    /// The client left before its answer was complete: 499, nobody's failure.
+    ClientAbort,
+}
+
+/// The status an access log shows for a client that left (nginx's word for it).
+pub const CLIENT_ABORT_STATUS: u16 = 499;
+
+/// Why a request was refused by the proxy itself: the `reason` label of `rollgate_refusals_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// 400: the request breaks HTTP, or cannot be forwarded unambiguously.
+    BadRequest,
+    /// 404: no route.
+    NoRoute,
+    /// 405: a method that a gateway does not take (CONNECT).
+    MethodNotAllowed,
+    /// 408: the head or the body did not arrive in time.
+    RequestTimeout,
+    /// 413: the body is larger than `limits.max_body`.
+    BodyTooLarge,
+    /// 414: the target does not fit.
+    TargetTooLong,
+    /// 417: an expectation other than 100-continue.
+    ExpectationFailed,
+    /// 431: the header section does not fit.
+    HeadTooLarge,
+    /// 501: a transfer coding other than chunked.
+    NotImplemented,
+    /// 503: `limits.max_connections` is reached.
+    MaxConnections,
+    /// 505: not HTTP/1.0 or HTTP/1.1.
+    VersionNotSupported,
+}
+
+impl Refusal {
+    pub const ALL: [Self; 11] = [
+        Self::BadRequest,
+        Self::NoRoute,
+        Self::MethodNotAllowed,
+        Self::RequestTimeout,
+        Self::BodyTooLarge,
+        Self::TargetTooLong,
+        Self::ExpectationFailed,
+        Self::HeadTooLarge,
+        Self::NotImplemented,
+        Self::MaxConnections,
+        Self::VersionNotSupported,
+    ];
+
+    /// The label, from this fixed list.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad_request",
+            Self::NoRoute => "no_route",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::RequestTimeout => "request_timeout",
+            Self::BodyTooLarge => "body_too_large",
+            Self::TargetTooLong => "target_too_long",
+            Self::ExpectationFailed => "expectation_failed",
+            Self::HeadTooLarge => "head_too_large",
+            Self::NotImplemented => "not_implemented",
+            Self::MaxConnections => "max_connections",
+            Self::VersionNotSupported => "version_not_supported",
+        }
+    }
+
+    /// The status answered.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::BadRequest => 400,
+            Self::NoRoute => 404,
+            Self::MethodNotAllowed => 405,
+            Self::RequestTimeout => 408,
+            Self::BodyTooLarge => 413,
+            Self::TargetTooLong => 414,
+            Self::ExpectationFailed => 417,
+            Self::HeadTooLarge => 431,
+            Self::NotImplemented => 501,
+            Self::MaxConnections => 503,
+            Self::VersionNotSupported => 505,
+        }
+    }
+}
