@@ -13,3 +13,4 @@ pub mod config;
 pub mod http1;
 pub mod outcome;
 pub mod routing;
+pub mod shared;

@@ -18,8 +18,14 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
-    pub const ALL: [Self; 6] =
-        [Self::Connect, Self::Reset, Self::Timeout, Self::Status5xx, Self::Protocol, Self::NoEndpoint];
+    pub const ALL: [Self; 6] = [
+        Self::Connect,
+        Self::Reset,
+        Self::Timeout,
+        Self::Status5xx,
+        Self::Protocol,
+        Self::NoEndpoint,
+    ];
 
     /// The label, as in the file and in `/metrics`.
     pub fn as_str(self) -> &'static str {

@@ -1,6 +1,8 @@
 //! The one entrance: [`decide`].
 
-use super::{Affinity, Condition, CookieKey, RequestView, RouteTable, SegmentId, ServiceId, SetCookie, Split, VersionId};
+use super::{
+    Affinity, Condition, CookieKey, RequestView, RouteTable, SegmentId, ServiceId, SetCookie, Split, VersionId,
+};
 
 /// What the file says about routing; immutable once compiled.
 #[derive(Debug, Default)]
@@ -123,6 +125,11 @@ pub struct Decision {
 }
 
 /// DESIGN section 4. `None`: no route (404). Total: never panics, whatever the arguments.
-pub fn decide(_policy: &Policy, _traffic: &Traffic, _request: &RequestView<'_>, _facts: &dyn Facts) -> Option<Decision> {
+pub fn decide(
+    _policy: &Policy,
+    _traffic: &Traffic,
+    _request: &RequestView<'_>,
+    _facts: &dyn Facts,
+) -> Option<Decision> {
     unimplemented!("routing helper")
 }

@@ -12,7 +12,10 @@ mod split;
 pub use affinity::{Affinity, CookieKey, CookieSpec, KeySource, SetCookie};
 pub use bucket::HashName;
 pub use condition::{Condition, Operator, Source};
-pub use decide::{Decision, Facts, Fallback, Policy, Reason, Role, Rule, Segment, Service, ServiceTraffic, Target, Traffic, Version, decide};
+pub use decide::{
+    Decision, Facts, Fallback, Policy, Reason, Role, Rule, Segment, Service, ServiceTraffic, Target, Traffic, Version,
+    decide,
+};
 pub use request::{HeaderFields, RequestView};
 pub use route_table::{HostPattern, PathPattern, Route, RouteTable};
 pub use split::Split;

@@ -21,6 +21,8 @@ impl Split {
 
     /// The share of the version at `index`, 0.0 to 100.0; 0 for an unknown one.
     pub fn share_percent(&self, index: usize) -> f64 {
-        self.weights.get(index).map_or(0.0, |&w| f64::from(w) * 100.0 / self.total as f64)
+        self.weights
+            .get(index)
+            .map_or(0.0, |&w| f64::from(w) * 100.0 / self.total as f64)
     }
 }

@@ -1,0 +1,106 @@
+//! All that both planes may touch: the configuration in force, live counters, health bits.
+//!
+//! The control plane publishes; the data plane reads, and writes only counters and what it saw of an endpoint.
+
+mod pool;
+mod stats;
+
+pub use pool::{Endpoint, InFlight, Pool, RetryBudget, Tried};
+pub use stats::{Ended, ThreadStats, VersionStats};
+
+use crate::config::Snapshot;
+use crate::routing::{CookieKey, Traffic};
+use arc_swap::ArcSwap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// What is in force: one immutable value, replaced whole.
+pub struct InForce {
+    /// Rises by one with each publication, from 1.
+    pub generation: u64,
+    pub snapshot: Arc<Snapshot>,
+    pub traffic: Traffic,
+    /// Parallel to the services of the snapshot.
+    pub services: Box<[ServiceInForce]>,
+}
+
+/// A service's live part; kept across publications while its name stays.
+pub struct ServiceInForce {
+    /// The sequence of requests without a key: one for all threads, so that their split is exact together.
+    pub turn: Arc<AtomicU64>,
+    /// Parallel to the service's versions.
+    pub versions: Box<[VersionInForce]>,
+}
+
+/// A version's live part; statistics are kept while service, version and role stay, the pool's endpoints while they do.
+pub struct VersionInForce {
+    pub stats: Arc<VersionStats>,
+    pub pool: Arc<Pool>,
+}
+
+/// How the last load of the file went.
+#[derive(Debug, Clone, Default)]
+pub struct ReloadStatus {
+    /// What was wrong, as `check` prints it; `None`: the file in force is the file on disk.
+    pub error: Option<String>,
+    pub succeeded: u64,
+    pub failed: u64,
+    /// Seconds since the Unix epoch of the last success.
+    pub last_success_s: u64,
+}
+
+/// The meeting place of the planes: one for the process.
+pub struct Shared {
+    in_force: ArcSwap<InForce>,
+    /// One a worker thread of the data plane.
+    pub threads: Box<[ThreadStats]>,
+    pub cookie_key: CookieKey,
+    pub reload: std::sync::Mutex<ReloadStatus>,
+    /// First health pass done, listeners open.
+    pub ready: AtomicBool,
+    /// Stopping: `/readyz` says 503, answers close their connections.
+    pub draining: AtomicBool,
+    /// Lines of the access log dropped because the writer fell behind.
+    pub log_dropped: AtomicU64,
+    started: Instant,
+}
+
+impl Shared {
+    pub fn new(first: InForce, threads: usize, cookie_key: CookieKey) -> Self {
+        Self {
+            in_force: ArcSwap::from_pointee(first),
+            threads: (0..threads.max(1)).map(|_| ThreadStats::default()).collect(),
+            cookie_key,
+            reload: std::sync::Mutex::default(),
+            ready: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            log_dropped: AtomicU64::new(0),
+            started: Instant::now(),
+        }
+    }
+
+    /// What is in force now.
+    pub fn load(&self) -> Arc<InForce> {
+        self.in_force.load_full()
+    }
+
+    /// The slot itself, for a reader that caches (`arc_swap::Cache`).
+    pub fn slot(&self) -> &ArcSwap<InForce> {
+        &self.in_force
+    }
+
+    /// Only `control::writer` calls this.
+    pub fn publish(&self, next: InForce) {
+        self.in_force.store(Arc::new(next));
+    }
+
+    /// Time since the process began: the clock of health and ejection, unmoved by changes of the wall clock.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
