@@ -14,3 +14,4 @@ pub mod http1;
 pub mod outcome;
 pub mod routing;
 pub mod shared;
+pub mod telemetry;
