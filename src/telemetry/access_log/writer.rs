@@ -86,8 +86,10 @@ pub(super) struct Writer {
     next_check: Instant,
     /// The last write stopped within a line.
     torn: bool,
-    /// The last write or reopening failed, and that was said.
+    /// The last write failed, and that was said.
     failing: bool,
+    /// The path could not be opened anew, and that was said: lines still go to the file that was moved away.
+    lost: bool,
 }
 
 impl Writer {
@@ -99,6 +101,7 @@ impl Writer {
             next_check: Instant::now() + CHECK_EVERY,
             torn: false,
             failing: false,
+            lost: false,
         }
     }
 
@@ -114,14 +117,22 @@ impl Writer {
             }
             if Instant::now() >= self.next_check {
                 self.next_check = Instant::now() + CHECK_EVERY;
-                if let Err(error) = self.sink.follow_rotation() {
-                    self.complain(&error);
-                }
+                self.follow_rotation();
             }
         }
         // What was queued behind the order to close: at most a queue's length, senders or not.
         while let Ok(Message::Batch(batch)) = self.receiver.try_recv() {
             self.write(&batch);
+        }
+    }
+
+    fn follow_rotation(&mut self) {
+        let result = self.sink.follow_rotation();
+        let was_lost = std::mem::replace(&mut self.lost, result.is_err());
+        if let Err(error) = result
+            && !was_lost
+        {
+            tracing::warn!(%error, "access log: cannot be opened anew; lines go to the file that was moved");
         }
     }
 
@@ -145,15 +156,11 @@ impl Writer {
                 self.torn = sent.last().map_or(torn, |&byte| byte != b'\n');
                 let lost = memchr::memchr_iter(b'\n', unsent).count() as u64;
                 self.dropped.fetch_add(lost, Ordering::Relaxed);
-                self.complain(&error);
+                // Once until it works again: a full disk would otherwise fill the other log as well.
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::warn!(%error, "access log: cannot write; lines that are lost are counted");
+                }
             }
-        }
-    }
-
-    /// Once until it works again: a full disk would otherwise fill the other log as well.
-    fn complain(&mut self, error: &io::Error) {
-        if !std::mem::replace(&mut self.failing, true) {
-            tracing::warn!(%error, "access log: cannot write; lines that are lost are counted");
         }
     }
 }
