@@ -249,7 +249,7 @@ fn threads(page: &mut Vec<MetricFamily>, shared: &Shared) {
     let sum = |count: &dyn Fn(&ThreadStats) -> u64| shared.threads.iter().map(count).sum::<u64>() as f64;
     let mut refusals = Family::counter(
         "rollgate_refusals_total",
-        "Requests refused before a version was chosen, by reason.",
+        "Requests and connections refused by the proxy itself, by reason.",
     );
     for refusal in Refusal::ALL {
         refusals.push(&[("reason", refusal.as_str())], sum(&|thread| thread.refusals(refusal)));
