@@ -292,7 +292,7 @@ fn plain_prefix(bytes: &[u8]) -> usize {
 
 /// Printable ASCII that JSON does not want escaped.
 fn is_plain(byte: u8) -> bool {
-    (byte >= 0x20) & (byte < 0x7f) & (byte != b'"') & (byte != b'\\')
+    (0x20..0x7f).contains(&byte) & (byte != b'"') & (byte != b'\\')
 }
 
 fn character(out: &mut Vec<u8>, character: char) {
