@@ -6,7 +6,7 @@ mod pool;
 mod stats;
 
 pub use pool::{Endpoint, InFlight, Pool, RetryBudget, Tried};
-pub use stats::{Ended, ThreadStats, VersionStats};
+pub use stats::{DURATION_BOUNDS_US, Ended, ThreadStats, Totals, VersionStats};
 
 use crate::config::Snapshot;
 use crate::routing::{CookieKey, Traffic};
@@ -62,7 +62,7 @@ pub struct Shared {
     /// Stopping: `/readyz` says 503, answers close their connections.
     pub draining: AtomicBool,
     /// Lines of the access log dropped because the writer fell behind.
-    pub log_dropped: AtomicU64,
+    pub log_dropped: Arc<AtomicU64>,
     started: Instant,
 }
 
@@ -75,7 +75,7 @@ impl Shared {
             reload: std::sync::Mutex::default(),
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
-            log_dropped: AtomicU64::new(0),
+            log_dropped: Arc::default(),
             started: Instant::now(),
         }
     }
