@@ -10,6 +10,54 @@ const POOLED: usize = 256;
 
 thread_local! {
     static POOL: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+    static HEADS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The largest head whose storage is kept for reuse.
+const POOLED_HEAD_BYTES: usize = 8 * 1024;
+
+/// Bytes of one head (kept, or about to be written), in storage that is reused.
+#[derive(Default)]
+pub struct HeadBytes(Vec<u8>);
+
+impl HeadBytes {
+    pub fn new() -> Self {
+        Self(HEADS.with_borrow_mut(Vec::pop).unwrap_or_default())
+    }
+
+    pub fn copy_of(bytes: &[u8]) -> Self {
+        let mut head = Self::new();
+        head.0.extend_from_slice(bytes);
+        head
+    }
+}
+
+impl std::ops::Deref for HeadBytes {
+    type Target = Vec<u8>;
+
+    fn deref(&self) -> &Vec<u8> {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for HeadBytes {
+    fn deref_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.0
+    }
+}
+
+impl Drop for HeadBytes {
+    fn drop(&mut self) {
+        let mut storage = std::mem::take(&mut self.0);
+        if storage.capacity() > 0 && storage.capacity() <= POOLED_HEAD_BYTES {
+            storage.clear();
+            HEADS.with_borrow_mut(|heads| {
+                if heads.len() < POOLED {
+                    heads.push(storage);
+                }
+            });
+        }
+    }
 }
 
 fn take() -> Box<[u8]> {

@@ -83,4 +83,9 @@ impl Stream {
     pub fn take_error(&self) -> Option<io::Error> {
         self.0.borrow().take_error().ok().flatten()
     }
+
+    /// Both directions have ended, or the peer has reset the connection.
+    pub fn is_over(&self) -> bool {
+        self.0.borrow().peer_addr().is_err()
+    }
 }

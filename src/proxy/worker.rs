@@ -3,9 +3,8 @@
 use super::deadlines::{Deadlines, TICK};
 use super::upstream::IdlePool;
 use crate::routing::{CookieKey, Facts, ServiceId, VersionId};
-use crate::shared::{InForce, RetryBudget, ServiceInForce, Shared, ThreadStats, VersionInForce};
+use crate::shared::{Cached, InForce, RetryBudget, ServiceInForce, Shared, ThreadStats, VersionInForce};
 use crate::telemetry::LogShard;
-use arc_swap::ArcSwap;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -64,24 +63,130 @@ impl Local {
 pub struct Worker {
     pub index: usize,
     pub shared: Arc<Shared>,
+    cached: RefCell<Cached>,
     local: RefCell<Rc<Local>>,
-    cache: RefCell<arc_swap::Cache<Arc<SharedSlot>, Arc<InForce>>>,
     pub deadlines: Rc<Deadlines>,
     pub idle: RefCell<IdlePool>,
     random: RefCell<fastrand::Rng>,
     pub log: RefCell<Option<LogShard>>,
-    date: RefCell<String>,
+    date: RefCell<Box<str>>,
     ticks: Cell<u32>,
     draining: Cell<bool>,
 }
 
-/// The slot of [`Shared`], owned: what `arc_swap::Cache` wants to hold.
-struct SharedSlot(Arc<Shared>);
+impl Worker {
+    pub fn new(index: usize, shared: Arc<Shared>, log: Option<LogShard>) -> Rc<Self> {
+        Rc::new(Self {
+            index,
+            cached: RefCell::new(shared.cached()),
+            local: RefCell::new(Rc::new(Local::new(shared.load(), None))),
+            shared,
+            deadlines: Rc::default(),
+            idle: RefCell::default(),
+            random: RefCell::new(fastrand::Rng::new()),
+            log: RefCell::new(log),
+            date: RefCell::new(http_date()),
+            ticks: Cell::new(0),
+            draining: Cell::new(false),
+        })
+    }
 
-impl std::ops::Deref for SharedSlot {
-    type Target = ArcSwap<InForce>;
+    /// What is in force at this moment. A request asks once and keeps the answer.
+    pub fn local(&self) -> Rc<Local> {
+        let mut cached = self.cached.borrow_mut();
+        let in_force = cached.load();
+        let mut local = self.local.borrow_mut();
+        if !Arc::ptr_eq(in_force, &local.in_force) {
+            *local = Rc::new(Local::new(Arc::clone(in_force), Some(&local)));
+        }
+        Rc::clone(&local)
+    }
 
-    fn deref(&self) -> &Self::Target {
-        self.0.slot()
+    pub fn stats(&self) -> &ThreadStats {
+        // One a worker, made with them; the first one stands in rather than a panic.
+        self.shared.threads.get(self.index).unwrap_or(&self.shared.own)
+    }
+
+    /// Stopping: answers close their connections, idle connections close.
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// 64 bits nobody needs to be unable to guess.
+    pub fn draw(&self) -> u64 {
+        self.random.borrow_mut().u64(..)
+    }
+
+    /// 128 bits nobody needs to be unable to guess.
+    pub fn draw_id(&self) -> u128 {
+        self.random.borrow_mut().u128(..)
+    }
+
+    /// The value of a `Date` field, at most a second old.
+    pub fn date(&self) -> std::cell::Ref<'_, str> {
+        std::cell::Ref::map(self.date.borrow(), |date| &**date)
+    }
+
+    /// The thread's one timer, until it is dropped.
+    pub async fn run_ticks(self: Rc<Self>) {
+        let mut interval = tokio::time::interval(TICK);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            interval.tick().await;
+            self.tick();
+        }
+    }
+
+    fn tick(&self) {
+        let begins_to_drain = self.shared.is_draining() && !self.draining.replace(self.shared.is_draining());
+        self.deadlines.tick(begins_to_drain);
+        if let Some(log) = self.log.borrow_mut().as_mut() {
+            log.flush();
+        }
+        let ticks = self.ticks.get().wrapping_add(1);
+        self.ticks.set(ticks);
+        if ticks.is_multiple_of(SWEEP_TICKS) {
+            *self.date.borrow_mut() = http_date();
+            self.idle.borrow_mut().sweep(Instant::now());
+        }
+    }
+}
+
+fn http_date() -> Box<str> {
+    httpdate::fmt_http_date(SystemTime::now()).into()
+}
+
+/// The facts of one decision.
+pub struct Moment<'a> {
+    pub worker: &'a Worker,
+    pub local: &'a Local,
+    /// Milliseconds of uptime.
+    pub now_ms: u64,
+}
+
+impl Facts for Moment<'_> {
+    fn now_s(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    }
+
+    fn turn(&self, service: ServiceId) -> u64 {
+        self.local.service(service).map_or(0, |service| service.turn.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn usable(&self, service: ServiceId, version: VersionId) -> bool {
+        self.local.version(service, version).is_some_and(|version| version.pool.usable(self.now_ms))
+    }
+
+    fn cookie_key(&self) -> &CookieKey {
+        &self.worker.shared.cookie_key
+    }
+
+    /// From the kernel's generator, through the thread's own buffer-free path: an id is also who the user is.
+    fn fresh_id(&self) -> u128 {
+        let mut bytes = [0; 16];
+        match ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes) {
+            Ok(()) => u128::from_le_bytes(bytes),
+            Err(_) => self.worker.draw_id(),
+        }
     }
 }
