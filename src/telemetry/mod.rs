@@ -1,0 +1,9 @@
+//! What the outside sees of the traffic: the access log, and the page of `/metrics`.
+
+pub mod access_log;
+pub mod metrics;
+mod process;
+mod shares;
+
+pub use process::Process;
+pub use shares::ShareWindow;
