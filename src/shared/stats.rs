@@ -402,3 +402,6 @@ impl ThreadStats {
         self.panics.get()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -73,3 +73,6 @@ fn open_fds() -> Option<u64> {
         count => Some(count),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -290,3 +290,6 @@ fn character(out: &mut Vec<u8>, character: char) {
         printable => out.extend_from_slice(printable.encode_utf8(&mut [0; 4]).as_bytes()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -163,3 +163,6 @@ impl Drop for LogShard {
         self.flush();
     }
 }
+
+#[cfg(test)]
+mod tests;

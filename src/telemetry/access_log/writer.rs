@@ -67,15 +67,16 @@ impl Sink {
         })
     }
 
-    /// Opens the path anew when it no longer names the open file: renamed, removed or replaced.
-    fn follow_rotation(&mut self) -> io::Result<()> {
-        let Some(rotated) = &self.rotated else { return Ok(()) };
+    /// Opens the path anew when it no longer names the open file (renamed, removed or replaced), and says whether it
+    /// was.
+    fn follow_rotation(&mut self) -> io::Result<bool> {
+        let Some(rotated) = &self.rotated else { return Ok(false) };
         let same =
             std::fs::metadata(&rotated.path).is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == rotated.identity);
         if !same {
             *self = Self::file(&rotated.path.clone())?;
         }
-        Ok(())
+        Ok(!same)
     }
 }
 
@@ -129,38 +130,40 @@ impl Writer {
     fn follow_rotation(&mut self) {
         let result = self.sink.follow_rotation();
         let was_lost = std::mem::replace(&mut self.lost, result.is_err());
-        if let Err(error) = result
-            && !was_lost
-        {
-            tracing::warn!(%error, "access log: cannot be opened anew; lines go to the file that was moved");
+        match result {
+            Ok(true) => self.torn = false,
+            Ok(false) => {}
+            Err(error) if was_lost => tracing::debug!(%error, "access log: still not opened anew"),
+            Err(error) => {
+                tracing::warn!(%error, "access log: cannot be opened anew; lines go to the file that was moved");
+            }
         }
     }
 
     fn write(&mut self, batch: &[u8]) {
-        let torn = self.torn;
-        let result = if torn {
-            write_whole(&mut self.sink.output, b"\n")
-        } else {
-            Ok(())
-        };
-        let result = result
-            .map_err(|(_, error)| (0, error))
-            .and_then(|()| write_whole(&mut self.sink.output, batch));
-        match result {
-            Ok(()) => {
-                self.torn = false;
-                self.failing = false;
+        if self.torn {
+            match write_whole(&mut self.sink.output, b"\n") {
+                Ok(()) => self.torn = false,
+                Err((_, error)) => return self.lose(batch, &error),
             }
+        }
+        match write_whole(&mut self.sink.output, batch) {
+            Ok(()) => self.failing = false,
             Err((written, error)) => {
                 let (sent, unsent) = batch.split_at_checked(written).unwrap_or((batch, &[]));
-                self.torn = sent.last().map_or(torn, |&byte| byte != b'\n');
-                let lost = memchr::memchr_iter(b'\n', unsent).count() as u64;
-                self.dropped.fetch_add(lost, Ordering::Relaxed);
-                // Once until it works again: a full disk would otherwise fill the other log as well.
-                if !std::mem::replace(&mut self.failing, true) {
-                    tracing::warn!(%error, "access log: cannot write; lines that are lost are counted");
-                }
+                self.torn = sent.last().is_some_and(|&byte| byte != b'\n');
+                self.lose(unsent, &error);
             }
+        }
+    }
+
+    /// Counts the lines of `unsent`. Says why once, until it works again: a full disk would otherwise fill the other
+    /// log as well.
+    fn lose(&mut self, unsent: &[u8], error: &io::Error) {
+        let lines = memchr::memchr_iter(b'\n', unsent).count() as u64;
+        self.dropped.fetch_add(lines, Ordering::Relaxed);
+        if !std::mem::replace(&mut self.failing, true) {
+            tracing::warn!(%error, "access log: cannot write; lines that are lost are counted");
         }
     }
 }

@@ -189,23 +189,32 @@ impl Health for Endpoint {
     }
 }
 
-/// One series a label of the file: a name with several addresses is healthy if one of them is, and one that has none
-/// yet is not. A label that the file has twice is one series: a page with the same series twice is refused whole.
 fn endpoints(family: &mut Family, [service, version]: [(&str, &str); 2], pool: &Pool) {
-    let mut healthy: HashMap<&str, bool> = HashMap::with_capacity(pool.spec.endpoints.len());
-    for endpoint in &pool.endpoints {
-        *healthy.entry(&endpoint.label).or_default() |= endpoint.healthy();
+    let labels = pool.spec.endpoints.iter().map(|spec| spec.label.as_ref());
+    let live = pool
+        .endpoints
+        .iter()
+        .map(|endpoint| (endpoint.label.as_ref(), endpoint.healthy()));
+    for (label, healthy) in health_by_label(labels, live) {
+        family.push(&[service, version, ("endpoint", label)], f64::from(u8::from(healthy)));
     }
-    let mut written = HashSet::with_capacity(pool.spec.endpoints.len());
-    for spec in &pool.spec.endpoints {
-        if written.insert(spec.label.as_ref()) {
-            let value = healthy.get(spec.label.as_ref()).copied().unwrap_or(false);
-            family.push(
-                &[service, version, ("endpoint", &spec.label)],
-                f64::from(u8::from(value)),
-            );
-        }
+}
+
+/// One entry a label of the file, in file order: a name with several addresses is healthy if one of them is, and one
+/// that has none yet is not. A label that the file has twice is one entry: a page with a series twice is refused whole.
+fn health_by_label<'a>(
+    labels: impl Iterator<Item = &'a str>,
+    live: impl Iterator<Item = (&'a str, bool)>,
+) -> Vec<(&'a str, bool)> {
+    let mut healthy: HashMap<&str, bool> = HashMap::new();
+    for (label, is_healthy) in live {
+        *healthy.entry(label).or_default() |= is_healthy;
     }
+    let mut written = HashSet::new();
+    labels
+        .filter(|&label| written.insert(label))
+        .map(|label| (label, healthy.get(label).copied().unwrap_or(false)))
+        .collect()
 }
 
 fn configuration(page: &mut Vec<MetricFamily>, in_force: &InForce, shared: &Shared) {
@@ -325,3 +334,6 @@ fn this_process(page: &mut Vec<MetricFamily>, process: &Process) {
     ];
     page.extend(singles.into_iter().filter_map(|(family, value)| single(family, value?)));
 }
+
+#[cfg(test)]
+mod tests;
