@@ -11,6 +11,7 @@
 pub mod admin;
 pub mod balancing;
 pub mod config;
+pub mod control;
 pub mod http1;
 pub mod outcome;
 pub mod routing;
