@@ -14,6 +14,7 @@ pub mod config;
 pub mod control;
 pub mod http1;
 pub mod outcome;
+pub mod proxy;
 pub mod routing;
 pub mod shared;
 pub mod telemetry;

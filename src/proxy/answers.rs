@@ -31,14 +31,21 @@ impl OwnAnswer<'_> {
             self.status, self.date, self.request_id,
         );
         if !self.head_only {
-            let _ = write!(out, "{} {reason}: {}\nrequest {}\n", self.status, self.text, self.request_id);
+            let _ = write!(
+                out,
+                "{} {reason}: {}\nrequest {}\n",
+                self.status, self.text, self.request_id
+            );
         }
     }
 }
 
 /// The phrase of RFC 9110 section 15 for the statuses the proxy answers of itself.
 fn reason_phrase(status: u16) -> &'static str {
-    http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Error")
+    http::StatusCode::from_u16(status)
+        .ok()
+        .and_then(|status| status.canonical_reason())
+        .unwrap_or("Error")
 }
 
 #[cfg(test)]
@@ -60,7 +67,10 @@ mod tests {
             answer.write(&mut full);
             let text = String::from_utf8(full).unwrap();
             let (head, body) = text.split_once("\r\n\r\n").unwrap();
-            assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{text}");
+            assert!(
+                head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())),
+                "{text}"
+            );
             assert!(!head.contains("\n\n"));
             answer.head_only = true;
             let mut only = Vec::new();

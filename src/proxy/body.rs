@@ -50,7 +50,13 @@ pub struct BodyReader<'c> {
 
 impl<'c> BodyReader<'c> {
     pub fn new(stream: &'c Stream, buffer: &'c mut Buffer, framing: Framing) -> Self {
-        Self { stream, buffer, framing, lent: 0, trailers: Vec::new() }
+        Self {
+            stream,
+            buffer,
+            framing,
+            lent: 0,
+            trailers: Vec::new(),
+        }
     }
 
     /// All of the body was lent.
@@ -148,7 +154,11 @@ struct Decoded {
 
 /// Decodes all that is there, moving the payload of many chunks together: one piece to write instead of many.
 fn decode(decoder: &mut ChunkDecoder, bytes: &mut [u8]) -> Result<Decoded, ChunkError> {
-    let mut decoded = Decoded { consumed: 0, payload: 0, done: false };
+    let mut decoded = Decoded {
+        consumed: 0,
+        payload: 0,
+        done: false,
+    };
     while !decoded.done {
         let rest = bytes.get(decoded.consumed..).unwrap_or_default();
         let step = decoder.step(rest)?;
@@ -185,13 +195,20 @@ pub struct BodyWriter<'c> {
 
 impl<'c> BodyWriter<'c> {
     pub fn new(stream: &'c Stream, head: &'c [u8], coding: Coding) -> Self {
-        Self { stream, head, coding, written: 0 }
+        Self {
+            stream,
+            head,
+            coding,
+            written: 0,
+        }
     }
 
     /// Writes the head, if it was not written yet.
     pub async fn flush(&mut self) -> io::Result<()> {
         let head = std::mem::take(&mut self.head);
-        self.stream.write_all(&mut [IoSlice::new(head)], &mut self.written).await
+        self.stream
+            .write_all(&mut [IoSlice::new(head)], &mut self.written)
+            .await
     }
 
     /// Writes one piece (not an empty one).
@@ -205,7 +222,12 @@ impl<'c> BodyWriter<'c> {
             Coding::Chunked => {
                 let mut size = Vec::with_capacity(16);
                 write_chunk_head(&mut size, piece.len());
-                let mut parts = [IoSlice::new(head), IoSlice::new(&size), IoSlice::new(piece), IoSlice::new(b"\r\n")];
+                let mut parts = [
+                    IoSlice::new(head),
+                    IoSlice::new(&size),
+                    IoSlice::new(piece),
+                    IoSlice::new(b"\r\n"),
+                ];
                 self.stream.write_all(&mut parts, &mut self.written).await
             }
         }
@@ -215,10 +237,18 @@ impl<'c> BodyWriter<'c> {
     pub async fn finish(&mut self, trailers: &[u8]) -> io::Result<()> {
         let head = std::mem::take(&mut self.head);
         match self.coding {
-            Coding::Plain => self.stream.write_all(&mut [IoSlice::new(head)], &mut self.written).await,
+            Coding::Plain => {
+                self.stream
+                    .write_all(&mut [IoSlice::new(head)], &mut self.written)
+                    .await
+            }
             Coding::Chunked => {
-                let mut parts =
-                    [IoSlice::new(head), IoSlice::new(b"0\r\n"), IoSlice::new(trailers), IoSlice::new(b"\r\n")];
+                let mut parts = [
+                    IoSlice::new(head),
+                    IoSlice::new(b"0\r\n"),
+                    IoSlice::new(trailers),
+                    IoSlice::new(b"\r\n"),
+                ];
                 self.stream.write_all(&mut parts, &mut self.written).await
             }
         }

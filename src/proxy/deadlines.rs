@@ -40,7 +40,12 @@ impl Deadlines {
             table.wakers.push(None);
             table.at.len() - 1
         });
-        Slot { deadlines: Rc::clone(self), index, phase: Cell::new(NEVER), total: Cell::new(NEVER) }
+        Slot {
+            deadlines: Rc::clone(self),
+            index,
+            phase: Cell::new(NEVER),
+            total: Cell::new(NEVER),
+        }
     }
 
     /// One tick has passed: wakes whoever is late. `everyone`: wakes all (the process has begun to drain).
@@ -101,12 +106,6 @@ impl Slot {
         self.store();
     }
 
-    /// No deadlines from here on.
-    pub fn clear(&self) {
-        self.phase.set(NEVER);
-        self.total.set(NEVER);
-        self.store();
-    }
 
     /// No total from here on; the phase stays.
     pub fn clear_total(&self) {

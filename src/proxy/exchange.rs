@@ -9,10 +9,10 @@ use super::record::{Record, log_unread};
 use super::relay::{Answered, Attempt, Failed, Progress, Upload};
 use super::upstream;
 use super::worker::{Local, Moment};
-use crate::config::snapshot::{Limits, Snapshot};
+use crate::config::snapshot::{Balance, Limits, Snapshot};
 use crate::http1::{RequestAdditions, RequestBody, RequestHead, write_request};
 use crate::outcome::{FailureKind, Refusal, Termination};
-use crate::routing::{self, Decision, Reason, RequestView, VersionId};
+use crate::routing::{self, Decision, HeaderFields, Reason, RequestView, VersionId};
 use crate::shared::{Endpoint, Tried, VersionInForce};
 use std::io::IoSlice;
 use std::net::IpAddr;
@@ -29,8 +29,10 @@ pub async fn run(client: &Client, head: &RequestHead, bytes: &[u8], input: &mut 
     match panics::catch(exchange.serve(input)).await {
         Ok(next) => next,
         Err(()) => {
-            client.worker.stats().panicked();
-            exchange.fail(500, Termination::Internal, "the proxy failed; its log says more", true).await
+            client.worker.stats.panicked();
+            exchange
+                .fail(500, Termination::Internal, "the proxy failed; its log says more", true)
+                .await
         }
     }
 }
@@ -48,9 +50,20 @@ pub async fn refuse_unread(client: &Client, refusal: Refusal, why: &str) -> Next
 async fn send_own(client: &Client, status: u16, why: &str, request_id: &str, close: bool, head_only: bool) {
     let mut out = HeadBytes::new();
     let date = client.worker.date().to_owned();
-    OwnAnswer { status, text: why, request_id, date: &date, close, head_only }.write(&mut out);
-    let write = client.stream.write_all(&mut [IoSlice::new(&out)], &mut 0);
-    let _ = client.slot.guard(write).await;
+    OwnAnswer {
+        status,
+        text: why,
+        request_id,
+        date: &date,
+        close,
+        head_only,
+    }
+    .write(&mut out);
+    let (mut parts, mut written) = ([IoSlice::new(&out)], 0);
+    let _ = client
+        .slot
+        .guard(client.stream.write_all(&mut parts, &mut written))
+        .await;
 }
 
 fn text(ascii: &[u8]) -> &str {
@@ -95,13 +108,24 @@ impl<'c> Exchange<'c> {
         };
         let fresh_id = hex_id(client.worker.draw_id());
         let (started, record) = (Instant::now(), Record::default());
-        Self { client, head, bytes, started, client_ip, peer_trusted, fresh_id, record, local }
+        Self {
+            client,
+            head,
+            bytes,
+            started,
+            client_ip,
+            peer_trusted,
+            fresh_id,
+            record,
+            local,
+        }
     }
 
     /// The request's id: the one a trusted peer gave it, or a fresh one.
     pub fn request_id(&self) -> &str {
-        let given = self.peer_trusted.then(|| self.head.request_id(self.bytes)).flatten();
-        given.unwrap_or_else(|| text(&self.fresh_id))
+        self.head
+            .request_id(self.bytes, self.peer_trusted)
+            .unwrap_or_else(|| text(&self.fresh_id))
     }
 
     fn snapshot(&self) -> &Snapshot {
@@ -119,36 +143,57 @@ impl<'c> Exchange<'c> {
     async fn serve(&self, input: &mut Buffer) -> Next {
         self.client.slot.set_total(self.limits().request_timeout);
         if matches!(self.head.body, RequestBody::Length(bytes) if bytes > self.limits().max_body) {
-            return self.refuse(Refusal::BodyTooLarge, "the body is larger than limits.max_body").await;
+            return self
+                .refuse(Refusal::BodyTooLarge, "the body is larger than limits.max_body")
+                .await;
         }
         match self.decide() {
-            None => self.refuse(Refusal::NoRoute, "no route for this host, path and method").await,
+            None => {
+                self.refuse(Refusal::NoRoute, "no route for this host, path and method")
+                    .await
+            }
             Some(decision) => self.serve_decided(decision, input).await,
         }
     }
 
     fn decide(&self) -> Option<Decision> {
         let fields = self.head.fields(self.bytes);
-        let request = RequestView {
-            method: self.head.method(self.bytes),
-            host: self.head.host(self.bytes),
-            path: self.head.path(self.bytes),
-            query: self.head.query(self.bytes),
-            fields: &fields,
-            client_ip: self.client_ip,
-        };
+        let request = self.view(&fields);
         let now_ms = self.client.worker.shared.uptime_ms_at(self.started);
-        let moment = Moment { worker: &self.client.worker, local: &self.local, now_ms };
+        let moment = Moment {
+            worker: &self.client.worker,
+            local: &self.local,
+            now_ms,
+        };
         let in_force = &self.local.in_force;
         routing::decide(&in_force.snapshot.policy, &in_force.traffic, &request, &moment)
     }
 
+    fn view<'v>(&'v self, fields: &'v dyn HeaderFields) -> RequestView<'v> {
+        RequestView {
+            method: self.head.method(self.bytes),
+            host: self.head.host(self.bytes),
+            path: self.head.path(self.bytes),
+            query: self.head.query(self.bytes),
+            fields,
+            client_ip: self.client_ip,
+        }
+    }
+
     async fn serve_decided(&self, decision: Decision, input: &mut Buffer) -> Next {
         let serving = decision.version.unwrap_or(decision.chosen);
-        let (Some(chosen), Some(version)) =
-            (self.local.version(decision.service, decision.chosen), self.local.version(decision.service, serving))
-        else {
-            return self.fail(500, Termination::Internal, "the decision names a version that is not there", true).await;
+        let (Some(chosen), Some(version)) = (
+            self.local.version(decision.service, decision.chosen),
+            self.local.version(decision.service, serving),
+        ) else {
+            return self
+                .fail(
+                    500,
+                    Termination::Internal,
+                    "the decision names a version that is not there",
+                    true,
+                )
+                .await;
         };
         let thread = self.client.worker.index;
         if decision.reason == Reason::Fallback {
@@ -176,7 +221,9 @@ impl<'c> Exchange<'c> {
         let mut tried = Tried::default();
         let mut fresh = false;
         self.with_budget(serving, |budget, now_ms| budget.request(now_ms));
-        let Some(mut endpoint) = self.pick(version, &tried) else { return self.no_endpoint().await };
+        let Some(mut endpoint) = self.pick(version, &tried) else {
+            return self.no_endpoint().await;
+        };
         loop {
             self.record.tries(&endpoint);
             let failure = match self.attempt(version, &endpoint, fresh, cookie, &mut upload).await {
@@ -198,7 +245,7 @@ impl<'c> Exchange<'c> {
                 }
                 fresh = false;
             }
-            self.client.worker.stats().retried();
+            self.client.worker.stats.retried();
         }
     }
 
@@ -214,18 +261,44 @@ impl<'c> Exchange<'c> {
 
     fn pick(&self, version: &VersionInForce, tried: &Tried) -> Option<Arc<Endpoint>> {
         let worker = &self.client.worker;
-        version.pool.pick(worker.index, self.now_ms(), worker.draw(), self.record.key_hash(), tried).cloned()
+        let key = (version.pool.spec.balance == Balance::Hash)
+            .then(|| self.key_hash())
+            .flatten();
+        version
+            .pool
+            .pick(worker.index, self.now_ms(), worker.draw(), key, tried)
+            .cloned()
+    }
+
+    /// The user's hash, for consistent hashing over endpoints: of the affinity key, or of the client's address.
+    fn key_hash(&self) -> Option<u32> {
+        let service = self.snapshot().policy.services.get(self.record.service()?.0 as usize)?;
+        let fields = self.head.fields(self.bytes);
+        let key = service
+            .affinity
+            .as_ref()
+            .and_then(|affinity| affinity.user_key(&self.view(&fields)));
+        let hash = |mut bytes: &[u8]| murmur3::murmur3_32(&mut bytes, 0).ok();
+        match key {
+            Some(key) => hash(key.as_bytes()),
+            None => hash(self.client_ip.to_string().as_bytes()),
+        }
     }
 
     /// Whether the request may be sent again: nothing of it may be done twice that may not be (RFC 9110 section 9.2.2).
     fn may_repeat(&self, failure: &Failure, upload: &Upload<'_>) -> bool {
-        let Failed::Upstream { termination, nothing_received, .. } = &failure.failed else { return false };
+        let Failed::Upstream {
+            termination,
+            nothing_received,
+            ..
+        } = &failure.failed
+        else {
+            return false;
+        };
         let body_is_kept = upload.bytes == 0 || upload.replay.is_some();
         let harmless = match termination {
             Termination::UpstreamConnect => true,
-            Termination::UpstreamReset => {
-                *nothing_received && (!failure.sent || self.head.method_kind.is_idempotent())
-            }
+            Termination::UpstreamReset => *nothing_received && (!failure.sent || self.head.method_kind.is_idempotent()),
             _ => false,
         };
         harmless && body_is_kept && !failure.answer_begun && self.record.attempts() < MAX_ATTEMPTS
@@ -279,7 +352,10 @@ impl<'c> Exchange<'c> {
                     None => version.pool.succeeded(endpoint, self.now_ms()),
                 }
                 if answered.reusable {
-                    worker.idle.borrow_mut().give(endpoint, connection.stream, Instant::now(), timeouts.idle);
+                    worker
+                        .idle
+                        .borrow_mut()
+                        .give(endpoint, connection.stream, Instant::now(), timeouts.idle);
                 }
                 Ok(self.answered(&answered, &progress).await)
             }
@@ -305,6 +381,7 @@ impl<'c> Exchange<'c> {
             request_id: text(&self.fresh_id),
             traceparent: text(&fresh_trace),
             version: self.record.version_name(&self.local),
+            default_host: "",
         };
         write_request(out, self.head, self.bytes, &additions);
     }
@@ -345,7 +422,12 @@ impl<'c> Exchange<'c> {
 
     /// The last attempt has failed: tells the client what can still be told.
     async fn give_up(&self, failure: Failure) -> Next {
-        let Failure { failed, answer_begun, uploaded, .. } = failure;
+        let Failure {
+            failed,
+            answer_begun,
+            uploaded,
+            ..
+        } = failure;
         match failed {
             Failed::Client(termination) => {
                 self.record.client_left(termination);
@@ -358,11 +440,18 @@ impl<'c> Exchange<'c> {
             }
             Failed::Upstream { termination, why, .. } if !answer_begun => {
                 let late = termination == Termination::UpstreamTimeout || why.contains("timeouts.connect");
-                self.fail(if late { 504 } else { 502 }, termination, &why, !uploaded).await
+                self.fail(if late { 504 } else { 502 }, termination, &why, !uploaded)
+                    .await
             }
             Failed::Upstream { termination, .. } => self.cut(termination),
             Failed::Deadline if !answer_begun => {
-                self.fail(504, Termination::Deadline, "no answer within limits.request_timeout", !uploaded).await
+                self.fail(
+                    504,
+                    Termination::Deadline,
+                    "no answer within limits.request_timeout",
+                    !uploaded,
+                )
+                .await
             }
             Failed::Deadline => self.cut(Termination::Deadline),
         }
@@ -376,7 +465,13 @@ impl<'c> Exchange<'c> {
 
     async fn no_endpoint(&self) -> Next {
         let unread = !matches!(self.head.body, RequestBody::None);
-        self.fail(503, Termination::NoEndpoint, "no endpoint of the version is usable", unread).await
+        self.fail(
+            503,
+            Termination::NoEndpoint,
+            "no endpoint of the version is usable",
+            unread,
+        )
+        .await
     }
 
     /// Answers for the proxy's or a version's failure. `unread`: something of the request was not read.
@@ -419,11 +514,23 @@ impl Failure {
             nothing_received: true,
             why: format!("connecting to the endpoint: {error}"),
         };
-        Self { failed, stale: false, sent: false, answer_begun: false, uploaded: false }
+        Self {
+            failed,
+            stale: false,
+            sent: false,
+            answer_begun: false,
+            uploaded: false,
+        }
     }
 
     fn of(failed: Failed, progress: &Progress, reused: bool) -> Self {
-        let nothing = matches!(&failed, Failed::Upstream { nothing_received: true, .. });
+        let nothing = matches!(
+            &failed,
+            Failed::Upstream {
+                nothing_received: true,
+                ..
+            }
+        );
         Self {
             failed,
             stale: reused && nothing,

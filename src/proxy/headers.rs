@@ -96,7 +96,11 @@ mod tests {
 
     impl HeaderFields for Fields {
         fn nth(&self, name: &str, n: usize) -> Option<&[u8]> {
-            self.0.iter().filter(|(field, _)| *field == name).nth(n).map(|(_, value)| value.as_bytes())
+            self.0
+                .iter()
+                .filter(|(field, _)| *field == name)
+                .nth(n)
+                .map(|(_, value)| value.as_bytes())
         }
     }
 
@@ -112,16 +116,37 @@ mod tests {
 
     #[test]
     fn the_nearest_untrusted_hop_is_the_client() {
-        assert_eq!(client("10.0.0.1", &[("x-forwarded-for", "6.6.6.6, 1.2.3.4, 10.0.0.9")]), "1.2.3.4");
-        assert_eq!(client("10.0.0.1", &[("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "1.2.3.4:99")]), "1.2.3.4");
-        assert_eq!(client("10.0.0.1", &[("x-forwarded-for", "[2001:dead::1]:8080")]), "2001:dead::1");
-        assert_eq!(client("10.0.0.1", &[("x-forwarded-for", "10.9.9.9, 10.8.8.8")]), "10.9.9.9");
+        assert_eq!(
+            client("10.0.0.1", &[("x-forwarded-for", "6.6.6.6, 1.2.3.4, 10.0.0.9")]),
+            "1.2.3.4"
+        );
+        assert_eq!(
+            client(
+                "10.0.0.1",
+                &[("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "1.2.3.4:99")]
+            ),
+            "1.2.3.4"
+        );
+        assert_eq!(
+            client("10.0.0.1", &[("x-forwarded-for", "[2001:dead::1]:8080")]),
+            "2001:dead::1"
+        );
+        assert_eq!(
+            client("10.0.0.1", &[("x-forwarded-for", "10.9.9.9, 10.8.8.8")]),
+            "10.9.9.9"
+        );
     }
 
     #[test]
     fn what_is_no_address_ends_the_chain() {
-        assert_eq!(client("10.0.0.1", &[("x-forwarded-for", "1.2.3.4, unknown")]), "10.0.0.1");
-        assert_eq!(client("10.0.0.1", &[("x-forwarded-for", "1.2.3.4, unknown, 10.0.0.2")]), "10.0.0.2");
+        assert_eq!(
+            client("10.0.0.1", &[("x-forwarded-for", "1.2.3.4, unknown")]),
+            "10.0.0.1"
+        );
+        assert_eq!(
+            client("10.0.0.1", &[("x-forwarded-for", "1.2.3.4, unknown, 10.0.0.2")]),
+            "10.0.0.2"
+        );
         assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
     }
 

@@ -9,11 +9,13 @@ use std::task::Poll;
 /// only to answer 500 and to close: no state of it is relied on.
 pub async fn catch<F: Future>(future: F) -> Result<F::Output, ()> {
     let mut future = pin!(future);
-    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
-        Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
-        Ok(Poll::Pending) => Poll::Pending,
-        Err(_) => Poll::Ready(Err(())),
-    })
+    poll_fn(
+        |context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+            Ok(Poll::Pending) => Poll::Pending,
+            Err(_) => Poll::Ready(Err(())),
+        },
+    )
     .await
 }
 
@@ -24,6 +26,14 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_an_error_and_anything_else_passes() {
         assert_eq!(catch(async { 7 }).await, Ok(7));
-        assert_eq!(catch(async { if true { panic!("made for the test") } }).await, Err(()));
+        assert_eq!(
+            catch(async {
+                if true {
+                    panic!("made for the test")
+                }
+            })
+            .await,
+            Err(())
+        );
     }
 }

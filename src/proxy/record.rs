@@ -6,7 +6,7 @@ use super::exchange::Exchange;
 use super::relay::Progress;
 use super::worker::Local;
 use crate::outcome::{CLIENT_ABORT_STATUS, FailureKind, Outcome, Refusal, Termination};
-use crate::routing::{Decision, HeaderFields, Reason, ServiceId};
+use crate::routing::{Decision, Reason, ServiceId};
 use crate::shared::{Ended, Endpoint, VersionStats};
 use crate::telemetry::access_log::Line;
 use std::cell::{Cell, RefCell};
@@ -39,18 +39,17 @@ impl Record {
         self.decided.borrow().as_ref().map(|(decision, _)| decision.service)
     }
 
-    /// The user's hash for consistent hashing over endpoints.
-    pub fn key_hash(&self) -> Option<u32> {
-        self.decided.borrow().as_ref().and_then(|(decision, _)| decision.key_hash)
-    }
-
     /// The name of the version that serves; empty before the decision.
     pub fn version_name<'l>(&self, local: &'l Local) -> &'l str {
         let decided = self.decided.borrow();
-        let Some((decision, _)) = decided.as_ref() else { return "" };
+        let Some((decision, _)) = decided.as_ref() else {
+            return "";
+        };
         let version = decision.version.unwrap_or(decision.chosen);
         let service = local.in_force.snapshot.policy.services.get(decision.service.0 as usize);
-        service.and_then(|service| service.versions.get(version.0 as usize)).map_or("", |version| &version.name)
+        service
+            .and_then(|service| service.versions.get(version.0 as usize))
+            .map_or("", |version| &version.name)
     }
 
     /// Another endpoint is tried.
@@ -67,7 +66,12 @@ impl Record {
     pub fn progressed(&self, progress: &Progress, request_bytes: u64, began: Instant) {
         self.request_bytes.set(request_bytes);
         self.response_bytes.set(progress.answered.get());
-        self.upstream_time.set(progress.first_byte.get().map(|first| first.saturating_duration_since(began)));
+        self.upstream_time.set(
+            progress
+                .first_byte
+                .get()
+                .map(|first| first.saturating_duration_since(began)),
+        );
         if let Some(status) = progress.status.get() {
             self.status.set(status);
         }
@@ -115,18 +119,31 @@ impl Drop for Exchange<'_> {
         // Nobody set an end: the thread ends, and its exchanges with it.
         let termination = record.termination.get().unwrap_or(Termination::Drain);
         let duration = self.started.elapsed();
-        worker.stats().terminated(termination);
+        worker.stats.terminated(termination);
         if let Some(refusal) = record.refusal.get() {
-            worker.stats().refused(refusal);
+            worker.stats.refused(refusal);
         }
         let decided = record.decided.borrow();
         if let Some((_, stats)) = decided.as_ref() {
             let outcome = record.outcome(termination);
             let (status, upgraded) = (record.status.get(), record.upgraded.get());
-            stats.end(worker.index, &Ended { status, outcome, duration, upgraded });
+            stats.end(
+                worker.index,
+                &Ended {
+                    status,
+                    outcome,
+                    duration,
+                    upgraded,
+                },
+            );
         }
         if let Some(log) = worker.log.borrow_mut().as_mut() {
-            log.record(&self.line(decided.as_ref().map(|(decision, _)| decision), termination, duration));
+            let endpoint = record.endpoint.borrow();
+            let line = self.line(decided.as_ref().map(|(decision, _)| decision), termination, duration);
+            log.record(&Line {
+                endpoint: endpoint.as_ref().map(|endpoint| &*endpoint.label),
+                ..line
+            });
         }
     }
 }
@@ -134,15 +151,23 @@ impl Drop for Exchange<'_> {
 impl Exchange<'_> {
     fn line<'l>(&'l self, decision: Option<&'l Decision>, termination: Termination, duration: Duration) -> Line<'l> {
         let record = &self.record;
-        let service = decision
-            .and_then(|decision| self.local.in_force.snapshot.policy.services.get(decision.service.0 as usize));
+        let service = decision.and_then(|decision| {
+            self.local
+                .in_force
+                .snapshot
+                .policy
+                .services
+                .get(decision.service.0 as usize)
+        });
         let reason = decision.map(|decision| decision.reason);
         let rule = match reason {
             Some(Reason::Rule(rule)) => service.and_then(|service| service.rules.get(rule as usize)),
             _ => None,
         };
         Line {
-            time: SystemTime::now().checked_sub(duration).unwrap_or(SystemTime::UNIX_EPOCH),
+            time: SystemTime::now()
+                .checked_sub(duration)
+                .unwrap_or(SystemTime::UNIX_EPOCH),
             client_ip: self.client_ip,
             method: self.head.method(self.bytes),
             host: self.head.host(self.bytes),
@@ -151,7 +176,7 @@ impl Exchange<'_> {
             status: record.status.get(),
             service: service.map(|service| &*service.name),
             version: decision.map(|_| record.version_name(&self.local)),
-            reason: reason.map(Reason::word),
+            reason: reason.map(reason_word),
             rule: rule.map(|rule| &*rule.name),
             bucket: decision.and_then(|decision| decision.bucket),
             endpoint: None,
@@ -163,17 +188,34 @@ impl Exchange<'_> {
             termination,
             request_id: self.request_id(),
             trace_id: None,
-            user_agent: self.head.fields(self.bytes).nth("user-agent", 0),
+            user_agent: self
+                .head
+                .fields(self.bytes)
+                .find(|(name, _)| name.eq_ignore_ascii_case("user-agent"))
+                .map(|(_, value)| value),
             failure: record.failure.get(),
             refusal: record.refusal.get(),
         }
     }
 }
 
+/// The reason without the rule's name, which the line carries apart.
+fn reason_word(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Killed => "killed",
+        Reason::Rule(_) => "rule",
+        Reason::Ring => "ring",
+        Reason::Kept => "kept",
+        Reason::Bucket => "bucket",
+        Reason::Weight => "weight",
+        Reason::Fallback => "fallback",
+    }
+}
+
 /// The telling of what could not be read as a request.
 pub fn log_unread(client: &Client, refusal: Refusal, request_id: &str) {
-    client.worker.stats().refused(refusal);
-    client.worker.stats().terminated(Termination::Refused);
+    client.worker.stats.refused(refusal);
+    client.worker.stats.terminated(Termination::Refused);
     if let Some(log) = client.worker.log.borrow_mut().as_mut() {
         log.record(&Line {
             time: SystemTime::now(),

@@ -12,8 +12,8 @@ use super::stream::Stream;
 use super::tunnel;
 use crate::config::snapshot::{Limits, Timeouts};
 use crate::http1::{
-    AnswerFraming, HeadError, HeadLimits, RequestBody, RequestHead, ResponseAdditions, ResponseBody, ResponseHead,
-    parse_response, write_response,
+    Framing as AnswerFraming, HeadError, HeadLimits, RequestBody, RequestHead, ResponseAdditions, ResponseBody,
+    ResponseHead, parse_response, write_response,
 };
 use crate::outcome::{FailureKind, Refusal, Termination};
 use std::cell::Cell;
@@ -44,14 +44,22 @@ pub enum Failed {
     /// The client has gone, or takes nothing any more.
     Client(Termination),
     /// The endpoint's failure.
-    Upstream { termination: Termination, nothing_received: bool, why: String },
+    Upstream {
+        termination: Termination,
+        nothing_received: bool,
+        why: String,
+    },
     /// `limits.request_timeout` has passed.
     Deadline,
 }
 
 impl Failed {
     fn upstream(termination: Termination, why: impl Into<String>) -> Self {
-        Self::Upstream { termination, nothing_received: false, why: why.into() }
+        Self::Upstream {
+            termination,
+            nothing_received: false,
+            why: why.into(),
+        }
     }
 }
 
@@ -85,7 +93,12 @@ impl<'c> Upload<'c> {
             RequestBody::Chunked => (Framing::chunked(), Coding::Chunked),
         };
         let replay = head.method_kind.is_idempotent().then(Vec::new);
-        Self { reader: BodyReader::new(stream, input, framing), coding, replay, bytes: 0 }
+        Self {
+            reader: BodyReader::new(stream, input, framing),
+            coding,
+            replay,
+            bytes: 0,
+        }
     }
 }
 
@@ -145,8 +158,21 @@ impl Attempt<'_> {
         match result {
             Received::Whole(answered) => Ok(answered),
             Received::Upgraded(status) => {
-                tunnel::run(self.client, self.upstream, upload.reader.buffer(), answer, self.timeouts.idle).await;
-                Ok(Answered { status, reusable: false, keep_alive: false, upgraded: true, failure: None })
+                tunnel::run(
+                    self.client,
+                    self.upstream,
+                    upload.reader.buffer(),
+                    answer,
+                    self.timeouts.idle,
+                )
+                .await;
+                Ok(Answered {
+                    status,
+                    reusable: false,
+                    keep_alive: false,
+                    upgraded: true,
+                    failure: None,
+                })
             }
         }
     }
@@ -236,14 +262,18 @@ impl Attempt<'_> {
                 101 => {
                     let mut out = HeadBytes::new();
                     self.write_head(&mut out, &head, &bytes, AnswerFraming::None, false);
-                    self.to_client(BodyWriter::new(&self.client.stream, &out, Coding::Plain).flush()).await?;
+                    self.to_client(BodyWriter::new(&self.client.stream, &out, Coding::Plain).flush())
+                        .await?;
                     self.progress.status.set(Some(101));
                     return Ok(Received::Upgraded(101));
                 }
                 100..=199 => {
                     interim += 1;
                     if interim > MAX_INTERIM {
-                        return Err(Failed::upstream(Termination::UpstreamProtocol, "too many interim answers"));
+                        return Err(Failed::upstream(
+                            Termination::UpstreamProtocol,
+                            "too many interim answers",
+                        ));
                     }
                     self.relay_interim(&head, &bytes).await?;
                 }
@@ -254,10 +284,14 @@ impl Attempt<'_> {
 
     /// The next head of the endpoint, with its bytes.
     async fn next_head(&self, answer: &mut Buffer) -> Result<(ResponseHead, HeadBytes), Failed> {
-        let limits = HeadLimits { bytes: self.limits.max_head, ..HeadLimits::default() };
+        let limits = HeadLimits {
+            bytes: self.limits.max_head,
+            ..HeadLimits::default()
+        };
+        let (method, upgrade) = (self.request.method_kind, self.request.upgrade);
+        let mut parser = self.client.worker.head_parser();
         loop {
-            let method = self.request.method_kind;
-            match parse_response(answer.unread(), method, self.request.upgrade, &limits).map_err(broken_head)? {
+            match parse_response(answer.unread(), method, upgrade, &limits, &mut parser).map_err(broken_head)? {
                 Some(head) => {
                     let bytes = HeadBytes::copy_of(answer.unread().get(..head.len).unwrap_or_default());
                     answer.consume(head.len);
@@ -270,7 +304,11 @@ impl Attempt<'_> {
 
     async fn read_more(&self, answer: &mut Buffer) -> Result<(), Failed> {
         let nothing_received = answer.is_empty() && self.progress.first_byte.get().is_none();
-        let reset = |why: String| Failed::Upstream { termination: Termination::UpstreamReset, nothing_received, why };
+        let reset = |why: String| Failed::Upstream {
+            termination: Termination::UpstreamReset,
+            nothing_received,
+            why,
+        };
         match self.upstream.fill(answer, self.limits.max_head).await {
             Ok(0) => Err(reset("the endpoint closed the connection before its answer".into())),
             Ok(_) => {
@@ -293,7 +331,8 @@ impl Attempt<'_> {
         }
         let mut out = HeadBytes::new();
         self.write_head(&mut out, head, bytes, AnswerFraming::None, false);
-        self.to_client(BodyWriter::new(&self.client.stream, &out, Coding::Plain).flush()).await
+        self.to_client(BodyWriter::new(&self.client.stream, &out, Coding::Plain).flush())
+            .await
     }
 
     /// Relays the final answer, head and body.
@@ -348,7 +387,7 @@ impl Attempt<'_> {
     fn framings(&self, head: &ResponseHead) -> (Framing, AnswerFraming, Coding) {
         match head.body {
             ResponseBody::None => (Framing::Done, AnswerFraming::None, Coding::Plain),
-            ResponseBody::Length(bytes) => (Framing::length(bytes), AnswerFraming::Length, Coding::Plain),
+            ResponseBody::Length(bytes) => (Framing::length(bytes), AnswerFraming::Length(bytes), Coding::Plain),
             _ if self.request.minor == 0 => (framing_of(&head.body), AnswerFraming::UntilClose, Coding::Plain),
             _ => (framing_of(&head.body), AnswerFraming::Chunked, Coding::Chunked),
         }
@@ -368,10 +407,12 @@ impl Attempt<'_> {
         let additions = ResponseAdditions {
             client_minor: self.request.minor,
             close,
+            keep_alive_10: !close && self.request.minor == 0,
             set_cookie: self.set_cookie.filter(|_| head.status >= 200),
             version: self.expose_version.filter(|_| head.status >= 200),
             framing,
             date: (head.status >= 200).then_some(&*date),
+            via: true,
         };
         write_response(out, head, bytes, &additions);
     }
@@ -385,7 +426,11 @@ impl Attempt<'_> {
     }
 
     fn client_left(&self) -> Termination {
-        if self.progress.answer_begun() { Termination::ClientAbortAnswer } else { Termination::ClientAbort }
+        if self.progress.answer_begun() {
+            Termination::ClientAbortAnswer
+        } else {
+            Termination::ClientAbort
+        }
     }
 
     /// Whose fault it is that a deadline passed.

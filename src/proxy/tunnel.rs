@@ -11,7 +11,13 @@ use std::time::Duration;
 
 /// Joins both connections. What either had already sent comes first. The side that finishes is told on; the other may
 /// go on until it finishes too. The total deadline of the request does not count here: a tunnel lives while it is used.
-pub async fn run(client: &Client, upstream: &Stream, from_client: &mut Buffer, from_upstream: &mut Buffer, idle: Duration) {
+pub async fn run(
+    client: &Client,
+    upstream: &Stream,
+    from_client: &mut Buffer,
+    from_upstream: &mut Buffer,
+    idle: Duration,
+) {
     client.slot.clear_total();
     client.slot.set_phase(idle);
     let mut up = pin!(copy(client, &client.stream, from_client, upstream, idle));
@@ -20,7 +26,11 @@ pub async fn run(client: &Client, upstream: &Stream, from_client: &mut Buffer, f
     let both = poll_fn(|context| {
         up_done = up_done || up.as_mut().poll(context).is_ready();
         down_done = down_done || down.as_mut().poll(context).is_ready();
-        if up_done && down_done { Poll::Ready(()) } else { Poll::Pending }
+        if up_done && down_done {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     });
     // An idle tunnel just ends: both connections close when they are dropped.
     let _ = client.slot.guard(both).await;

@@ -2,9 +2,10 @@
 
 use super::deadlines::{Deadlines, TICK};
 use super::upstream::IdlePool;
+use crate::http1::{FieldIndex, HeadParser};
 use crate::routing::{CookieKey, Facts, ServiceId, VersionId};
-use crate::shared::{Cached, InForce, RetryBudget, ServiceInForce, Shared, ThreadStats, VersionInForce};
-use crate::telemetry::LogShard;
+use crate::shared::{Cached, InForce, Pool, RetryBudget, ServiceInForce, Shared, ThreadStats, VersionInForce};
+use crate::telemetry::access_log::LogShard;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,6 +14,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Ticks between two sweeps of idle upstream connections.
 const SWEEP_TICKS: u32 = 10;
+
+/// Indexes of heads kept for reuse.
+const KEPT_INDEXES: usize = 64;
 
 /// What is in force, with what this thread keeps beside it.
 pub struct Local {
@@ -36,7 +40,7 @@ impl Local {
 
     /// A pool that stays keeps its budget: reloads do not refill it.
     fn new(in_force: Arc<InForce>, previous: Option<&Local>) -> Self {
-        let carried = |pool| {
+        let carried = |pool: &Arc<Pool>| {
             let previous = previous?;
             for (service, budgets) in previous.in_force.services.iter().zip(&previous.budgets) {
                 for (version, budget) in service.versions.iter().zip(budgets) {
@@ -63,6 +67,8 @@ impl Local {
 pub struct Worker {
     pub index: usize,
     pub shared: Arc<Shared>,
+    /// This thread's own: nobody else writes them.
+    pub stats: Arc<ThreadStats>,
     cached: RefCell<Cached>,
     local: RefCell<Rc<Local>>,
     pub deadlines: Rc<Deadlines>,
@@ -70,14 +76,16 @@ pub struct Worker {
     random: RefCell<fastrand::Rng>,
     pub log: RefCell<Option<LogShard>>,
     date: RefCell<Box<str>>,
+    indexes: RefCell<Vec<FieldIndex>>,
     ticks: Cell<u32>,
     draining: Cell<bool>,
 }
 
 impl Worker {
-    pub fn new(index: usize, shared: Arc<Shared>, log: Option<LogShard>) -> Rc<Self> {
+    pub fn new(index: usize, shared: Arc<Shared>, stats: Arc<ThreadStats>, log: Option<LogShard>) -> Rc<Self> {
         Rc::new(Self {
             index,
+            stats,
             cached: RefCell::new(shared.cached()),
             local: RefCell::new(Rc::new(Local::new(shared.load(), None))),
             shared,
@@ -86,6 +94,7 @@ impl Worker {
             random: RefCell::new(fastrand::Rng::new()),
             log: RefCell::new(log),
             date: RefCell::new(http_date()),
+            indexes: RefCell::default(),
             ticks: Cell::new(0),
             draining: Cell::new(false),
         })
@@ -102,11 +111,6 @@ impl Worker {
         Rc::clone(&local)
     }
 
-    pub fn stats(&self) -> &ThreadStats {
-        // One a worker, made with them; the first one stands in rather than a panic.
-        self.shared.threads.get(self.index).unwrap_or(&self.shared.own)
-    }
-
     /// Stopping: answers close their connections, idle connections close.
     pub fn is_draining(&self) -> bool {
         self.draining.get()
@@ -120,6 +124,23 @@ impl Worker {
     /// 128 bits nobody needs to be unable to guess.
     pub fn draw_id(&self) -> u128 {
         self.random.borrow_mut().u128(..)
+    }
+
+    /// A parser for one head, with room from a head read before.
+    pub fn head_parser(&self) -> HeadParser {
+        let mut parser = HeadParser::new();
+        if let Some(index) = self.indexes.borrow_mut().pop() {
+            parser.recycle(index);
+        }
+        parser
+    }
+
+    /// Takes back the room of a head that is not needed any more.
+    pub fn recycle(&self, head: impl Into<FieldIndex>) {
+        let mut indexes = self.indexes.borrow_mut();
+        if indexes.len() < KEPT_INDEXES {
+            indexes.push(head.into());
+        }
     }
 
     /// The value of a `Date` field, at most a second old.
@@ -166,15 +187,21 @@ pub struct Moment<'a> {
 
 impl Facts for Moment<'_> {
     fn now_s(&self) -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs())
     }
 
     fn turn(&self, service: ServiceId) -> u64 {
-        self.local.service(service).map_or(0, |service| service.turn.fetch_add(1, Ordering::Relaxed))
+        self.local
+            .service(service)
+            .map_or(0, |service| service.turn.fetch_add(1, Ordering::Relaxed))
     }
 
     fn usable(&self, service: ServiceId, version: VersionId) -> bool {
-        self.local.version(service, version).is_some_and(|version| version.pool.usable(self.now_ms))
+        self.local
+            .version(service, version)
+            .is_some_and(|version| version.pool.usable(self.now_ms))
     }
 
     fn cookie_key(&self) -> &CookieKey {

@@ -57,7 +57,7 @@ pub type Cached = arc_swap::Cache<Arc<ArcSwap<InForce>>, Arc<InForce>>;
 pub struct Shared {
     in_force: Arc<ArcSwap<InForce>>,
     /// One a worker thread of the data plane.
-    pub threads: Box<[ThreadStats]>,
+    pub threads: Box<[Arc<ThreadStats>]>,
     pub cookie_key: CookieKey,
     pub reload: std::sync::Mutex<ReloadStatus>,
     /// First health pass done, listeners open.
@@ -73,7 +73,7 @@ impl Shared {
     pub fn new(first: InForce, threads: usize, cookie_key: CookieKey) -> Self {
         Self {
             in_force: Arc::new(ArcSwap::from_pointee(first)),
-            threads: (0..threads.max(1)).map(|_| ThreadStats::default()).collect(),
+            threads: (0..threads.max(1)).map(|_| Arc::default()).collect(),
             cookie_key,
             reload: std::sync::Mutex::default(),
             ready: AtomicBool::new(false),

@@ -12,7 +12,7 @@ use std::time::Duration;
 /// What arrived on a connection.
 enum Arrival {
     Head(RequestHead, HeadBytes),
-    Refused(Refusal, HeadBytes, String),
+    Refused(Refusal, String),
     /// The client has gone between requests, has been idle too long, or the process is stopping.
     Over,
 }
@@ -24,8 +24,12 @@ pub async fn serve(client: Client) {
     loop {
         let next = match arrival(&client, &mut input, first).await {
             Arrival::Over => return,
-            Arrival::Head(head, bytes) => exchange::run(&client, &head, &bytes, &mut input).await,
-            Arrival::Refused(refusal, bytes, why) => exchange::refuse_unread(&client, refusal, &bytes, &why).await,
+            Arrival::Head(head, bytes) => {
+                let next = exchange::run(&client, &head, &bytes, &mut input).await;
+                client.worker.recycle(head);
+                next
+            }
+            Arrival::Refused(refusal, why) => exchange::refuse_unread(&client, refusal, &why).await,
         };
         match next {
             Next::KeepAlive => first = false,
@@ -42,20 +46,30 @@ async fn arrival(client: &Client, input: &mut Buffer, first: bool) -> Arrival {
     client.slot.clear_total();
     if input.is_empty() {
         input.release();
-        let patience = if first { limits.header_timeout } else { limits.keepalive_timeout };
+        let patience = if first {
+            limits.header_timeout
+        } else {
+            limits.keepalive_timeout
+        };
         match idle(client, patience).await {
             Idle::Readable => {}
-            Idle::Late if first => return refused(Refusal::RequestTimeout, input, "no request came"),
+            Idle::Late if first => return refused(Refusal::RequestTimeout, "no request came"),
             Idle::Late | Idle::Draining => return Arrival::Over,
         }
     }
     if !first {
         client.slot.set_phase(limits.header_timeout);
     }
-    let head_limits = HeadLimits { bytes: limits.max_head, ..HeadLimits::default() };
+    let head_limits = HeadLimits {
+        bytes: limits.max_head,
+        ..HeadLimits::default()
+    };
     match client.slot.guard(head(client, input, &head_limits)).await {
         Ok(arrival) => arrival,
-        Err(_) => refused(Refusal::RequestTimeout, input, "the head did not arrive within limits.header_timeout"),
+        Err(_) => refused(
+            Refusal::RequestTimeout,
+            "the head did not arrive within limits.header_timeout",
+        ),
     }
 }
 
@@ -72,21 +86,26 @@ async fn idle(client: &Client, patience: Duration) -> Idle {
         if client.stream.poll_readable(context).is_ready() {
             return Poll::Ready(Idle::Readable);
         }
-        if client.worker.is_draining() { Poll::Ready(Idle::Draining) } else { Poll::Pending }
+        if client.worker.is_draining() {
+            Poll::Ready(Idle::Draining)
+        } else {
+            Poll::Pending
+        }
     });
     client.slot.guard(readable).await.unwrap_or(Idle::Late)
 }
 
 async fn head(client: &Client, input: &mut Buffer, limits: &HeadLimits) -> Arrival {
+    let mut parser = client.worker.head_parser();
     loop {
-        match parse_request(input.unread(), limits) {
+        match parse_request(input.unread(), limits, &mut parser) {
             Ok(Some(head)) => {
                 let bytes = HeadBytes::copy_of(input.unread().get(..head.len).unwrap_or_default());
                 input.consume(head.len);
                 return Arrival::Head(head, bytes);
             }
             Ok(None) => {}
-            Err(error) => return broken(&error, input),
+            Err(error) => return broken(&error),
         }
         match client.stream.fill(input, limits.bytes).await {
             Ok(n) if n > 0 => {}
@@ -96,10 +115,10 @@ async fn head(client: &Client, input: &mut Buffer, limits: &HeadLimits) -> Arriv
     }
 }
 
-fn broken(error: &HeadError, input: &Buffer) -> Arrival {
-    refused(error.status(), input, &error.to_string())
+fn broken(error: &HeadError) -> Arrival {
+    refused(error.status(), &error.to_string())
 }
 
-fn refused(refusal: Refusal, input: &Buffer, why: &str) -> Arrival {
-    Arrival::Refused(refusal, HeadBytes::copy_of(input.unread()), why.to_owned())
+fn refused(refusal: Refusal, why: &str) -> Arrival {
+    Arrival::Refused(refusal, why.to_owned())
 }

@@ -4,6 +4,7 @@ mod http1;
 mod linger;
 
 pub use http1::serve;
+pub use linger::took_the_answer;
 
 use super::deadlines::Slot;
 use super::stream::Stream;

@@ -53,12 +53,17 @@ impl IdlePool {
     /// dropped.
     pub fn take(&mut self, endpoint: &Arc<Endpoint>) -> Option<Stream> {
         let idle = &mut self.by_endpoint.get_mut(&key(endpoint))?.idle;
-        std::iter::from_fn(|| idle.pop()).map(|idle| idle.stream).find(Stream::is_quiet)
+        std::iter::from_fn(|| idle.pop())
+            .map(|idle| idle.stream)
+            .find(Stream::is_quiet)
     }
 
     /// Keeps a connection for up to `life`.
     pub fn give(&mut self, endpoint: &Arc<Endpoint>, stream: Stream, now: Instant, life: Duration) {
-        let entry = || Entry { endpoint: Arc::clone(endpoint), idle: Vec::new() };
+        let entry = || Entry {
+            endpoint: Arc::clone(endpoint),
+            idle: Vec::new(),
+        };
         let entry = self.by_endpoint.entry(key(endpoint)).or_insert_with(entry);
         // A life too long for the clock is a life without end: the peer's word then ends it.
         let until = now.checked_add(life).unwrap_or(now + Duration::from_secs(86_400));

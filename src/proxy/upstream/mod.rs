@@ -45,5 +45,8 @@ pub async fn open(endpoint: &Endpoint, limit: Duration) -> io::Result<Connection
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no connection within timeouts.connect"))??;
     tcp.set_nodelay(true)?;
-    Ok(Connection { stream: Stream::new(tcp), reused: false })
+    Ok(Connection {
+        stream: Stream::new(tcp),
+        reused: false,
+    })
 }
