@@ -10,6 +10,7 @@
 
 pub mod balancing;
 pub mod config;
+pub mod control;
 pub mod http1;
 pub mod outcome;
 pub mod routing;
