@@ -33,7 +33,7 @@ pub trait Candidates {
     fn in_flight(&self, index: usize) -> u32;
 }
 
-/// Longest precomputed round; larger weights are rounded to it.
+/// Longest precomputed round; larger weights are rounded to it, so that shares are right to 1 in 4096.
 const LONGEST_ROUND: usize = 4096;
 /// Steps (length of the round times endpoints) spent on computing a round, so that a reload stays quick.
 const ROUND_WORK: usize = 4 << 20;
@@ -93,8 +93,10 @@ impl Picker {
         key: Option<u32>,
         turn: impl FnMut() -> u64,
     ) -> Option<usize> {
-        if self.entries.len() == 1 {
-            return candidates.allowed(0).then_some(0);
+        match self.entries.len() {
+            0 => return None,
+            1 => return candidates.allowed(0).then_some(0),
+            _ => {}
         }
         match (self.method, key) {
             (Method::Hash, Some(key)) => self.rendezvous(candidates, key),

@@ -2,6 +2,7 @@
 
 use crate::balancing::{Ejections, Health, address_hash};
 use crate::config::snapshot::HealthCheck;
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -78,6 +79,27 @@ impl Endpoint {
         }
     }
 
+    /// The same address with another weight: what is known of it is kept, its requests in flight are counted anew.
+    #[must_use]
+    pub fn reweighted(&self, weight: u32) -> Self {
+        let next = Self::new(
+            self.owner.clone(),
+            self.label.clone(),
+            self.address,
+            weight,
+            false,
+            self.in_flight.len(),
+        );
+        {
+            let (from, mut to) = (self.standing(), next.standing());
+            to.health = from.health;
+            to.ejections = from.ejections;
+            next.health.store(bits(to.health), Ordering::Relaxed);
+            next.ejected_until_ms.store(to.ejections.until_ms(), Ordering::Relaxed);
+        }
+        next
+    }
+
     /// Counts a request on this endpoint until the result is dropped, on the same thread. `thread`: position of the calling
     /// worker thread; a request of a thread that the endpoint was not made for is not counted.
     pub fn begin(self: &Arc<Self>, thread: usize) -> InFlight {
@@ -127,9 +149,10 @@ impl Endpoint {
         self.hash
     }
 
-    /// Takes note of an active probe that ran from `began_ms` to `now_ms`. Returns whether a success is being confirmed: the
-    /// endpoint is still unhealthy, though this probe succeeded.
-    pub fn probe_ended(&self, success: bool, check: &HealthCheck, began_ms: u64, now_ms: u64) -> bool {
+    /// Takes note of an active probe that ran from `began_ms` to `now_ms`; `failure`: why it failed, `None` if it did not.
+    /// Returns whether a success is being confirmed: the endpoint is still unhealthy, though this probe succeeded.
+    pub fn probe_ended(&self, failure: Option<&dyn Display>, check: &HealthCheck, began_ms: u64, now_ms: u64) -> bool {
+        let success = failure.is_none();
         let mut standing = self.standing();
         let was = standing.health;
         let health = was.after(success, check.healthy_after, check.unhealthy_after);
@@ -145,13 +168,12 @@ impl Endpoint {
         }
 
         if health.healthy() != was.healthy() || !was.probed() && !success {
-            if health.healthy() {
-                self.log(&mut standing, now_ms, "endpoint is healthy");
-            } else {
-                self.log(&mut standing, now_ms, "endpoint is unhealthy");
+            match failure {
+                None => self.log(&mut standing, now_ms, &"healthy"),
+                Some(failure) => self.log(&mut standing, now_ms, &format_args!("unhealthy: {failure}")),
             }
         } else if reached {
-            self.log(&mut standing, now_ms, "endpoint is reachable again");
+            self.log(&mut standing, now_ms, &"reachable again");
         }
         health.recovering()
     }
@@ -174,7 +196,7 @@ impl Endpoint {
         self.ejected_until_ms
             .store(standing.ejections.until_ms(), Ordering::Relaxed);
         self.failures.store(0, Ordering::Relaxed);
-        self.log(&mut standing, now_ms, "endpoint failed again and again, ejected");
+        self.log(&mut standing, now_ms, &"ejected: it failed again and again");
     }
 
     fn has(&self, bit: u8) -> bool {
@@ -186,7 +208,7 @@ impl Endpoint {
     }
 
     /// At most one line a second: an endpoint that flaps must not fill the log.
-    fn log(&self, standing: &mut Standing, now_ms: u64, what: &'static str) {
+    fn log(&self, standing: &mut Standing, now_ms: u64, what: &dyn Display) {
         if standing
             .logged_ms
             .is_some_and(|at| now_ms < at.saturating_add(LOG_EVERY_MS))
@@ -204,7 +226,7 @@ impl Endpoint {
             healthy = standing.health.healthy(),
             ejected_for_ms,
             unlogged_changes = unlogged,
-            "{what}"
+            "endpoint {what}"
         );
     }
 }
