@@ -21,20 +21,32 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-/// Connections served at once; more wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 64;
-/// For a whole request head, and between two requests of a connection.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of a request head.
 const MAX_HEAD: usize = 32 * 1024;
-/// Age at which a connection is closed after the answer it is on.
-const MAX_AGE: Duration = Duration::from_secs(120);
-/// For that last answer; and for all answers in flight when the thread is told to stop.
-const LAST_ANSWER: Duration = Duration::from_secs(2);
 /// After a failed accept (no descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often the shares that versions really get are sampled.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+
+/// What one client, or all of them, may take.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// Connections served at once; more wait in the kernel's queue.
+    connections: u32,
+    /// For a whole request head, and between two requests of a connection.
+    header: Duration,
+    /// Age at which a connection is closed after the answer it is on.
+    age: Duration,
+    /// For that last answer, and for all answers in flight when the thread is told to stop.
+    last_answer: Duration,
+}
+
+const LIMITS: Limits = Limits {
+    connections: 64,
+    header: Duration::from_secs(10),
+    age: Duration::from_secs(120),
+    last_answer: Duration::from_secs(2),
+};
 
 /// What the handlers see.
 struct Admin {
@@ -63,6 +75,15 @@ pub fn serve(
     shared: Arc<Shared>,
     shutdown: watch::Receiver<bool>,
 ) -> io::Result<JoinHandle<()>> {
+    serve_within(LIMITS, listener, shared, shutdown)
+}
+
+fn serve_within(
+    limits: Limits,
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    shutdown: watch::Receiver<bool>,
+) -> io::Result<JoinHandle<()>> {
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let listener = {
@@ -74,13 +95,18 @@ pub fn serve(
         window: Mutex::default(),
     });
     std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
-        runtime.block_on(run(listener, admin, shutdown));
+        runtime.block_on(run(limits, listener, admin, shutdown));
     })
 }
 
-async fn run(listener: tokio::net::TcpListener, admin: Arc<Admin>, mut shutdown: watch::Receiver<bool>) {
+async fn run(
+    limits: Limits,
+    listener: tokio::net::TcpListener,
+    admin: Arc<Admin>,
+    mut shutdown: watch::Receiver<bool>,
+) {
     let router = routes::router(Arc::clone(&admin));
-    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let connections = Arc::new(Semaphore::new(limits.connections as usize));
     let mut samples = interval(SAMPLE_EVERY);
     samples.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let accepted = async || {
@@ -96,7 +122,7 @@ async fn run(listener: tokio::net::TcpListener, admin: Arc<Admin>, mut shutdown:
             (permit, accept) = &mut accepting => {
                 match accept {
                     Ok((stream, _)) => {
-                        let connection = connection(stream, router.clone(), shutdown.clone());
+                        let connection = connection(limits, stream, router.clone(), shutdown.clone());
                         tokio::spawn(async move {
                             connection.await;
                             drop(permit);
@@ -113,9 +139,8 @@ async fn run(listener: tokio::net::TcpListener, admin: Arc<Admin>, mut shutdown:
         }
     }
     // Every connection gives its permit back: all of them here means that none is left.
-    let all = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
     accepting.set(accepted());
-    let _ = timeout(LAST_ANSWER, connections.acquire_many(all)).await;
+    let _ = timeout(limits.last_answer, connections.acquire_many(limits.connections)).await;
 }
 
 async fn stopped(shutdown: &mut watch::Receiver<bool>) {
@@ -125,23 +150,24 @@ async fn stopped(shutdown: &mut watch::Receiver<bool>) {
 
 /// Serves one connection to its end. Errors are the client's affair: it left, or did not speak HTTP.
 async fn connection(
+    limits: Limits,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: Router,
     mut shutdown: watch::Receiver<bool>,
 ) {
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        .header_read_timeout(limits.header)
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut serving = pin!(serving);
     tokio::select! {
         _ = serving.as_mut() => return,
         () = stopped(&mut shutdown) => {}
-        () = sleep(MAX_AGE) => {}
+        () = sleep(limits.age) => {}
     }
     serving.as_mut().graceful_shutdown();
-    let _ = timeout(LAST_ANSWER, serving).await;
+    let _ = timeout(limits.last_answer, serving).await;
 }
 
 #[cfg(test)]

@@ -250,7 +250,7 @@ fn threads(page: &mut Vec<MetricFamily>, shared: &Shared) {
         |count: &dyn Fn(&ThreadStats) -> u64| shared.threads.iter().map(|thread| count(thread)).sum::<u64>() as f64;
     let mut refusals = Family::counter(
         "rollgate_refusals_total",
-        "Requests refused before a version was chosen, by reason.",
+        "Requests and connections refused by the proxy itself, by reason.",
     );
     for refusal in Refusal::ALL {
         refusals.push(&[("reason", refusal.as_str())], sum(&|thread| thread.refusals(refusal)));
