@@ -438,3 +438,7 @@ impl Choice<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;

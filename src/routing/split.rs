@@ -7,12 +7,15 @@
 //!
 //! With more, each version `v` has a clock `E(v)` that depends on the user alone, exponentially distributed with mean
 //! one, and the version with the least `E(v) / weight(v)` wins (weighted rendezvous; a race of exponential clocks).
+//! The clocks come from 64 bits of `salt ":" key` (Murmur3 with seeds 1 and 2), mixed with 64 bits of the version's name:
+//! not with its position, so that only which canary is the first of the file matters, not the order of the others.
+//!
 //! - Shares: the least of independent `E(v) / w(v)` is that of `v` with probability `w(v) / sum of w`.
 //! - Monotone: when one weight rises, only that quotient changes, and it falls; so the winner stays or becomes the
 //!   version whose weight rose. Read backwards: when one falls, users only leave it. As nobody else moves, the moved
 //!   population is the change of the share: the least possible.
 //! - Two versions: for two such clocks `u = E1 / (E1 + E2)` is uniform on (0, 1) and independent of `G = E1 + E2`,
-//!   which has the Gamma(2) distribution, as has `-ln u2 - ln u3`. So take `u = b / 100000` from the bucket, `G` from two
+//!   which has the Gamma(2) distribution, as has `-ln u2 - ln u3`. So take `u = b / 100000` from the bucket, `G` from
 //!   further hashes, `E = u G` for the FIRST canary of the file and `E = (1 - u) G` for stable. Then the canary beats
 //!   stable if `u / w(canary) < (1 - u) / w(stable)`, that is `b * total < weight * 100000`: the rule for two versions.
 //!   Hence a third version of weight 0 changes nobody, and raising it from 0 only moves users into it.
@@ -58,9 +61,8 @@ pub struct Drawn {
 /// 2^64 divided by the golden ratio, made odd.
 const GOLDEN_STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// Seeds of the further hashes of `rollgate-1`; 0 is the bucket's.
-const GAMMA_SEEDS: (u32, u32) = (1, 2);
-const CLOCK_SEED: u32 = 3;
+/// The streams of `u2` and `u3`; the other clocks' are the hashes of the versions' names.
+const GAMMA_STREAMS: (u64, u64) = (1, 2);
 
 impl Split {
     /// `None` when all weights are zero (or there are none).
@@ -145,22 +147,21 @@ impl Split {
 
     /// The race of more than two versions; `first` is the winner of the pair.
     fn race(&self, salt: &str, key: &[u8], service: &Service, pair: (usize, usize), first: Runner) -> usize {
+        let user = wide(|seed| Murmur3::of_pair(seed, salt, key));
         let mut winner = first.index;
         let mut least = if first.weight == 0 {
             f64::INFINITY
         } else {
-            let gamma = -libm::log(
-                unit(Murmur3::of_pair(GAMMA_SEEDS.0, salt, key)) * unit(Murmur3::of_pair(GAMMA_SEEDS.1, salt, key)),
-            );
+            let gamma = -libm::log(unit(user, GAMMA_STREAMS.0) * unit(user, GAMMA_STREAMS.1));
             gamma * (f64::from(first.part) / (f64::from(BUCKETS) * f64::from(first.weight)))
         };
-        let of_key = Murmur3::of_pair(CLOCK_SEED, salt, key).write(b":");
         for (index, &weight) in self.weights.iter().enumerate() {
             if weight == 0 || index == pair.0 || index == pair.1 {
                 continue;
             }
             let name = service.versions.get(index).map_or("", |version| &version.name);
-            let clock = -libm::log(unit(of_key.write(name.as_bytes()))) / f64::from(weight);
+            let name = wide(|seed| Murmur3::new(seed).write(name.as_bytes()));
+            let clock = -libm::log(unit(user, name)) / f64::from(weight);
             if clock < least {
                 (winner, least) = (index, clock);
             }
@@ -211,9 +212,22 @@ fn first_canary_wins(bucket: u32, of_canary: u32, of_stable: u32) -> bool {
     u128::from(bucket) * total < u128::from(of_canary) * u128::from(BUCKETS)
 }
 
-/// A hash as a number above 0 and below 1.
-fn unit(hash: Murmur3) -> f64 {
-    (f64::from(hash.finish()) + 0.5) / 4_294_967_296.0
+/// 64 bits from two Murmur3 hashes; the bucket's seed 0 is not among theirs.
+fn wide(hash: impl Fn(u32) -> Murmur3) -> u64 {
+    u64::from(hash(1).finish()) << 32 | u64::from(hash(2).finish())
+}
+
+/// A number above 0 and below 1, in steps of 2^-52: one for each user and stream.
+fn unit(user: u64, stream: u64) -> f64 {
+    let bits = mix(user ^ mix(stream)) >> 12;
+    (bits as f64 + 0.5) / 4_503_599_627_370_496.0
+}
+
+/// The finaliser of MurmurHash3 x64 (`fmix64`): every bit of the argument reaches every bit of the result.
+fn mix(mut bits: u64) -> u64 {
+    bits = (bits ^ (bits >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    bits = (bits ^ (bits >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    bits ^ (bits >> 33)
 }
 
 #[cfg(test)]
