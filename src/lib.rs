@@ -16,5 +16,6 @@ pub mod http1;
 pub mod outcome;
 pub mod proxy;
 pub mod routing;
+pub mod server;
 pub mod shared;
 pub mod telemetry;
