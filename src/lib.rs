@@ -9,7 +9,9 @@
 //! - the shell: [`proxy`] (the data plane), [`control`] (the control plane), [`admin`], [`server`], [`cli`]
 
 pub mod balancing;
+pub mod cli;
 pub mod config;
+pub mod control;
 pub mod http1;
 pub mod outcome;
 pub mod routing;

@@ -45,6 +45,11 @@ impl RouteTable {
         Self { routes }
     }
 
+    /// All routes, in file order.
+    pub fn routes(&self) -> &[Route] {
+        &self.routes
+    }
+
     /// The service of the most specific route that matches; `None`: no route (404).
     pub fn find(&self, _request: &RequestView<'_>) -> Option<ServiceId> {
         unimplemented!("routing helper")

@@ -1,0 +1,5 @@
+//! The control plane.
+
+pub mod load;
+
+pub use load::{LoadError, load};
