@@ -10,6 +10,7 @@
 
 pub mod admin;
 pub mod balancing;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod http1;

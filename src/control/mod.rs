@@ -5,5 +5,6 @@ pub mod endpoint_registry;
 pub mod file_rule;
 pub mod file_watcher;
 pub mod health_checker;
+pub mod load;
 pub mod resolver;
 pub mod writer;
