@@ -85,7 +85,7 @@ fn pool(spec: snapshot::Pool, role: Role, endpoints: &[&Arc<Endpoint>]) -> Arc<P
 
 fn in_force(generation: u64, pool: &Arc<Pool>) -> InForce {
     let version = VersionInForce {
-        stats: Arc::new(VersionStats {}),
+        stats: Arc::new(VersionStats::new(1)),
         pool: Arc::clone(pool),
     };
     InForce {
