@@ -246,7 +246,8 @@ fn configuration(page: &mut Vec<MetricFamily>, in_force: &InForce, shared: &Shar
 }
 
 fn threads(page: &mut Vec<MetricFamily>, shared: &Shared) {
-    let sum = |count: &dyn Fn(&ThreadStats) -> u64| shared.threads.iter().map(count).sum::<u64>() as f64;
+    let sum =
+        |count: &dyn Fn(&ThreadStats) -> u64| shared.threads.iter().map(|thread| count(thread)).sum::<u64>() as f64;
     let mut refusals = Family::counter(
         "rollgate_refusals_total",
         "Requests and connections refused by the proxy itself, by reason.",
@@ -266,7 +267,7 @@ fn threads(page: &mut Vec<MetricFamily>, shared: &Shared) {
         );
     }
     page.extend(terminations.finish());
-    let open: i64 = shared.threads.iter().map(ThreadStats::connections).sum();
+    let open: i64 = shared.threads.iter().map(|thread| thread.connections()).sum();
     let singles = [
         (
             Family::gauge("rollgate_connections", "Downstream connections open."),
