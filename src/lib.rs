@@ -8,7 +8,10 @@
 //! - [`telemetry`]: metrics and the access log
 //! - the shell: [`proxy`] (the data plane), [`control`] (the control plane), [`admin`], [`server`], [`cli`]
 
+#![forbid(unsafe_code)]
+
 pub mod balancing;
+pub mod cli;
 pub mod config;
 pub mod http1;
 pub mod outcome;

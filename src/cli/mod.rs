@@ -1,0 +1,3 @@
+//! The commands, one file a family.
+
+pub mod explain;
