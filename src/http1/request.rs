@@ -35,7 +35,7 @@ pub struct RequestHead {
     /// and one version (RFC 6455 section 4.1). Upgrades to anything else are not forwarded.
     pub upgrade: bool,
     pub method_kind: MethodKind,
-    /// It accepts trailers and says so for this hop (`TE: trailers`, `Connection: TE`).
+    /// It accepts trailers and says so for this hop (`TE: trailers`, `Connection: TE`); never with an upgrade.
     pub te_trailers: bool,
     /// `Max-Forwards` of `OPTIONS` and `TRACE`; `None` for others. At 0 the proxy must answer itself and not forward
     /// (RFC 9110 section 7.6.2); otherwise [`super::write_request`] sends one less.
@@ -212,15 +212,16 @@ fn parse_complete(
     all.options.mark(buf, &mut index.0, true)?;
     let (authority, host_len) = effective_host(buf, &target, all.host, minor)?;
     let body = body(&all, minor, method_kind)?;
+    let upgrade = is_web_socket(buf, &all, minor, method_kind, body);
     Ok(RequestHead {
         len: extent.end,
         minor,
         body,
         keep_alive: all.options.persists(minor),
         expect_continue: all.has(Kind::Expect) && minor == 1 && has_content(body),
-        upgrade: is_web_socket(buf, &all, minor, method_kind, body),
+        upgrade,
         method_kind,
-        te_trailers: all.te_trailers && all.options.te && minor == 1,
+        te_trailers: all.te_trailers && all.options.te && minor == 1 && !upgrade,
         max_forwards: max_forwards(buf, &all, method_kind)?,
         method,
         target,

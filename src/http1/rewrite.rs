@@ -155,6 +155,7 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, buf: &[u8], add: &
                 | Kind::HopByHop
                 | Kind::Te
                 | Kind::Rollgate
+                | Kind::Alias
                 | Kind::Nominated
         )
     });
