@@ -107,6 +107,13 @@ def stop(process):
         for pid, start in born.items():
             if start is not None and started_at(pid) == start:
                 os.kill(pid, signal.SIGKILL)
+                wait_until_gone(pid, start)
+
+
+def wait_until_gone(pid, start, deadline_s=2.0):
+    until = time.monotonic() + deadline_s
+    while started_at(pid) == start and time.monotonic() < until:
+        time.sleep(0.01)
 
 
 def started_at(pid):
