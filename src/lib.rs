@@ -8,9 +8,13 @@
 //! - [`telemetry`]: metrics and the access log
 //! - the shell: [`proxy`] (the data plane), [`control`] (the control plane), [`admin`], [`server`], [`cli`]
 
+pub mod admin;
 pub mod balancing;
 pub mod config;
+pub mod control;
 pub mod http1;
 pub mod outcome;
+pub mod proxy;
 pub mod routing;
 pub mod shared;
+pub mod telemetry;

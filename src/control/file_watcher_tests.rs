@@ -1,0 +1,336 @@
+use super::*;
+use std::io::Write;
+use std::os::unix::fs::symlink;
+
+/// No event the tests wait for may take longer than this; PROMISES 3.2 says 2 s.
+const SEEN_WITHIN: Duration = Duration::from_secs(2);
+/// The watcher's part of the 250 ms between an atomic write and the first request routed the new way.
+const ATOMIC_WITHIN: Duration = Duration::from_millis(130);
+
+fn config(weight: usize) -> String {
+    format!(
+        "services:\n  - name: shop\n    weight: {weight}\n    pool:\n      - 127.0.0.1:9001\n    fallback: stable\n"
+    )
+}
+
+struct Bench {
+    directory: tempfile::TempDir,
+    path: PathBuf,
+    watcher: FileWatcher,
+    events: mpsc::Receiver<FileEvent>,
+}
+
+impl Bench {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("rollgate.yaml");
+        fs::write(&path, config(0)).unwrap();
+        Self::watching(directory, path)
+    }
+
+    fn watching(directory: tempfile::TempDir, path: PathBuf) -> Self {
+        let (watcher, events) = FileWatcher::spawn(&path, fs::read_to_string(&path).unwrap().into()).unwrap();
+        let mut bench = Self {
+            directory,
+            path,
+            watcher,
+            events,
+        };
+        // One explicit reload: its answer says that the watch is set.
+        bench.watcher.reload();
+        bench.expect(&config(0));
+        bench
+    }
+
+    /// The next event.
+    fn next(&mut self, within: Duration) -> Option<FileEvent> {
+        let deadline = Instant::now() + within;
+        loop {
+            match self.events.try_recv() {
+                Ok(event) => return Some(event),
+                Err(mpsc::error::TryRecvError::Disconnected) => panic!("the watcher ended"),
+                Err(mpsc::error::TryRecvError::Empty) if Instant::now() > deadline => return None,
+                Err(mpsc::error::TryRecvError::Empty) => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+    }
+
+    /// Takes events until `text` comes, as the owner of the configuration would: the last text is in force.
+    fn expect(&mut self, text: &str) -> How {
+        let deadline = Instant::now() + SEEN_WITHIN;
+        loop {
+            match self.next(deadline.saturating_duration_since(Instant::now())) {
+                Some(FileEvent::Changed { text: seen, how }) if &*seen == text => {
+                    self.watcher.set_in_force(seen);
+                    return how;
+                }
+                Some(other) => panic!("instead of {text:?}: {other:?}"),
+                None => panic!("not seen in time: {text:?}"),
+            }
+        }
+    }
+
+    fn rename_over(&self, text: &str) {
+        let other = self.directory.path().join("new");
+        fs::write(&other, text).unwrap();
+        fs::rename(other, &self.path).unwrap();
+    }
+}
+
+/// The median: a busy machine may hold up one of them. [`Bench::expect`] bounds each.
+fn assert_soon(mut took: Vec<Duration>) {
+    took.sort_unstable();
+    assert!(took[took.len() / 2] < ATOMIC_WITHIN, "{took:?}");
+}
+
+#[test]
+fn fifty_renames_are_each_seen_whole_and_soon() {
+    let mut bench = Bench::start();
+    let mut took = Vec::new();
+    for weight in 1..=50 {
+        let start = Instant::now();
+        bench.rename_over(&config(weight));
+        assert_eq!(bench.expect(&config(weight)), How::Atomic);
+        took.push(start.elapsed());
+    }
+    assert_soon(took);
+}
+
+#[test]
+fn a_storm_of_renames_ends_with_the_last_one_and_does_not_starve_those_before() {
+    let mut bench = Bench::start();
+    let start = Instant::now();
+    let (mut weight, mut seen) = (0, 0);
+    while start.elapsed() < Duration::from_secs(1) {
+        weight += 1;
+        bench.rename_over(&config(weight));
+        if bench.next(Duration::from_millis(8)).is_some() {
+            seen += 1;
+        }
+    }
+    assert!(seen >= 3, "{seen} of {weight} in a second");
+    let last = config(weight);
+    let deadline = Instant::now() + SEEN_WITHIN;
+    bench.rename_over(&config(weight + 1));
+    bench.rename_over(&last);
+    bench.watcher.reload();
+    loop {
+        match bench.next(deadline.saturating_duration_since(Instant::now())) {
+            Some(FileEvent::Changed {
+                text,
+                how: How::Explicit,
+            }) => break assert_eq!(&*text, last),
+            Some(FileEvent::Changed { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn twenty_writes_in_place_are_each_seen_when_they_have_rested() {
+    let mut bench = Bench::start();
+    for weight in 1..=20 {
+        let start = Instant::now();
+        fs::write(&bench.path, config(weight)).unwrap();
+        assert_eq!(bench.expect(&config(weight)), How::InPlace);
+        let took = start.elapsed();
+        assert!(
+            took >= super::super::file_rule::STABLE && took < Duration::from_secs(1),
+            "{took:?}"
+        );
+    }
+}
+
+#[test]
+fn a_file_written_byte_by_byte_changes_nothing_before_it_is_whole() {
+    let mut bench = Bench::start();
+    let text = config(77);
+    let mut file = File::create(&bench.path).unwrap();
+    for byte in text.bytes() {
+        file.write_all(&[byte]).unwrap();
+        assert_eq!(bench.next(Duration::from_millis(3)), None);
+    }
+    drop(file);
+    assert_eq!(bench.expect(&text), How::InPlace);
+}
+
+#[test]
+fn a_writer_that_stops_halfway_with_the_file_closed_is_withheld_until_it_goes_on() {
+    let mut bench = Bench::start();
+    let text = config(5);
+    for cut in [
+        0,
+        text.find("    pool").unwrap(),
+        text.find("    fallback").unwrap(),
+        text.len() - 1,
+    ] {
+        fs::write(&bench.path, &text[..cut]).unwrap();
+        let event = bench.next(SEEN_WITHIN);
+        assert!(matches!(event, Some(FileEvent::Withheld { .. })), "{cut}: {event:?}");
+        fs::write(&bench.path, config(cut + 1000)).unwrap();
+        bench.expect(&config(cut + 1000));
+    }
+    fs::write(&bench.path, &text[..30]).unwrap();
+    assert!(matches!(bench.next(SEEN_WITHIN), Some(FileEvent::Withheld { .. })));
+    bench.watcher.reload();
+    assert_eq!(bench.expect(&text[..30]), How::Explicit);
+}
+
+#[test]
+fn kubernetes_swaps_are_seen_each() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().to_path_buf();
+    let generation = |n: usize| {
+        let name = format!("..gen{n}");
+        fs::create_dir(root.join(&name)).unwrap();
+        fs::write(root.join(&name).join("rollgate.yaml"), config(n)).unwrap();
+        symlink(&name, root.join("..data_tmp")).unwrap();
+        fs::rename(root.join("..data_tmp"), root.join("..data")).unwrap();
+        if n > 0 {
+            fs::remove_dir_all(root.join(format!("..gen{}", n - 1))).unwrap();
+        }
+    };
+    generation(0);
+    symlink("..data/rollgate.yaml", root.join("rollgate.yaml")).unwrap();
+    let mut bench = Bench::watching(directory, root.join("rollgate.yaml"));
+    let mut took = Vec::new();
+    for n in 1..=50 {
+        let start = Instant::now();
+        generation(n);
+        assert_eq!(bench.expect(&config(n)), How::Atomic);
+        took.push(start.elapsed());
+    }
+    assert_soon(took);
+}
+
+#[test]
+fn a_link_into_another_directory_is_followed_and_re_pointed() {
+    let (directory, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = directory.path().join("rollgate.yaml");
+    let target = |name: &str, weight| {
+        fs::write(elsewhere.path().join("tmp"), config(weight)).unwrap();
+        fs::rename(elsewhere.path().join("tmp"), elsewhere.path().join(name)).unwrap();
+    };
+    target("a", 0);
+    symlink(elsewhere.path().join("a"), &path).unwrap();
+    let mut bench = Bench::watching(directory, path);
+    target("a", 1);
+    assert_eq!(bench.expect(&config(1)), How::Atomic);
+    target("b", 2);
+    symlink(elsewhere.path().join("b"), bench.directory.path().join("link")).unwrap();
+    fs::rename(bench.directory.path().join("link"), &bench.path).unwrap();
+    assert_eq!(bench.expect(&config(2)), How::Atomic);
+    target("b", 3);
+    assert_eq!(bench.expect(&config(3)), How::Atomic);
+}
+
+#[test]
+fn an_editors_save_by_unlink_and_create_is_seen_and_no_trouble() {
+    let mut bench = Bench::start();
+    for weight in 1..=10 {
+        fs::remove_file(&bench.path).unwrap();
+        fs::write(&bench.path, config(weight)).unwrap();
+        bench.expect(&config(weight));
+    }
+}
+
+#[test]
+fn a_file_that_is_gone_is_told_once_and_its_return_too() {
+    let mut bench = Bench::start();
+    for round in 0..2 {
+        fs::remove_file(&bench.path).unwrap();
+        assert!(matches!(
+            bench.next(SEEN_WITHIN * 2),
+            Some(FileEvent::Unreadable { .. })
+        ));
+        assert_eq!(bench.next(POLL_TROUBLED * 3), None, "told more than once");
+        bench.rename_over(&config(round));
+        bench.expect(&config(round));
+    }
+    bench.rename_over(&config(0));
+    bench.expect(&config(0));
+    fs::remove_file(&bench.path).unwrap();
+    assert!(matches!(
+        bench.next(SEEN_WITHIN * 2),
+        Some(FileEvent::Unreadable { .. })
+    ));
+    bench.rename_over(&config(0));
+    bench.expect(&config(0));
+}
+
+#[test]
+fn a_directory_that_is_replaced_with_all_its_files_is_watched_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let inner = directory.path().join("etc");
+    fs::create_dir(&inner).unwrap();
+    fs::write(inner.join("rollgate.yaml"), config(0)).unwrap();
+    let mut bench = Bench::watching(directory, inner.join("rollgate.yaml"));
+    fs::remove_dir_all(&inner).unwrap();
+    assert!(matches!(
+        bench.next(SEEN_WITHIN * 2),
+        Some(FileEvent::Unreadable { .. })
+    ));
+    fs::create_dir(&inner).unwrap();
+    fs::write(inner.join("rollgate.yaml"), config(1)).unwrap();
+    bench.expect(&config(1));
+    bench.rename_over(&config(2));
+    assert_eq!(
+        bench.expect(&config(2)),
+        How::Atomic,
+        "events work in the new directory"
+    );
+}
+
+#[test]
+fn what_is_not_text_is_unreadable_and_too_much_of_it_is_bounded() {
+    let mut bench = Bench::start();
+    fs::write(&bench.path, [b'a', 0xff, b'b']).unwrap();
+    assert_eq!(
+        bench.next(SEEN_WITHIN),
+        Some(FileEvent::Unreadable {
+            error: "not UTF-8 at byte 1".into()
+        })
+    );
+    fs::remove_file(&bench.path).unwrap();
+    fs::create_dir(&bench.path).unwrap();
+    bench.watcher.reload();
+    let event = bench.next(SEEN_WITHIN);
+    assert!(
+        matches!(&event, Some(FileEvent::Unreadable { error }) if error.contains("regular")),
+        "{event:?}"
+    );
+    fs::remove_dir(&bench.path).unwrap();
+    let large = "#é\n".repeat(1 << 20);
+    fs::write(bench.directory.path().join("new"), &large).unwrap();
+    fs::rename(bench.directory.path().join("new"), &bench.path).unwrap();
+    match bench.next(SEEN_WITHIN) {
+        Some(FileEvent::Changed { text, .. }) => assert!(text.len() > 1 << 20 && text.len() <= (1 << 20) + 4),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_touched_file_is_no_change_and_an_explicit_reload_of_the_same_text_is_answered() {
+    let mut bench = Bench::start();
+    fs::write(&bench.path, config(0)).unwrap();
+    assert_eq!(bench.next(Duration::from_millis(400)), None);
+    bench.watcher.reload();
+    assert_eq!(bench.expect(&config(0)), How::Explicit);
+}
+
+#[test]
+fn the_thread_ends_with_its_handle() {
+    let bench = Bench::start();
+    let Bench {
+        watcher,
+        mut events,
+        directory: _directory,
+        ..
+    } = bench;
+    drop(watcher);
+    let deadline = Instant::now() + SEEN_WITHIN;
+    while events.try_recv() != Err(mpsc::error::TryRecvError::Disconnected) {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}

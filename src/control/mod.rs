@@ -1,0 +1,7 @@
+//! The control plane: whatever changes the configuration in force, off the request path.
+
+pub mod endpoint_registry;
+pub mod file_rule;
+pub mod file_watcher;
+pub mod health_checker;
+pub mod resolver;
