@@ -10,11 +10,13 @@
 
 pub mod admin;
 pub mod balancing;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod http1;
 pub mod outcome;
 pub mod proxy;
 pub mod routing;
+pub mod server;
 pub mod shared;
 pub mod telemetry;

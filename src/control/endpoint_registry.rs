@@ -114,42 +114,16 @@ fn endpoints(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::snapshot::{Ejection, HealthCheck, Host, Timeouts};
+    use crate::control::resolver::tests::pool as pool_spec;
     use std::time::Duration;
 
     fn spec(endpoints: &[(&str, u32)]) -> snapshot::Pool {
-        snapshot::Pool {
-            endpoints: endpoints
-                .iter()
-                .map(|&(label, weight)| {
-                    let address: SocketAddr = label.parse().unwrap();
-                    snapshot::Endpoint {
-                        label: label.into(),
-                        host: Host::Address(address.ip()),
-                        port: address.port(),
-                        weight,
-                    }
-                })
-                .collect(),
-            balance: snapshot::Balance::PowerOfTwo,
-            health_check: HealthCheck {
-                path: None,
-                every: Duration::from_secs(2),
-                timeout: Duration::from_secs(1),
-                healthy_after: 2,
-                unhealthy_after: 3,
-            },
-            ejection: Ejection {
-                consecutive_failures: 5,
-                base: Duration::from_secs(30),
-                at_most: 0.5,
-            },
-            timeouts: Timeouts {
-                connect: Duration::from_secs(1),
-                first_byte: Duration::from_secs(30),
-                idle: Duration::from_secs(60),
-            },
+        let labels: Vec<&str> = endpoints.iter().map(|&(label, _)| label).collect();
+        let mut spec = pool_spec(&labels);
+        for (endpoint, &(_, weight)) in spec.endpoints.iter_mut().zip(endpoints) {
+            endpoint.weight = weight;
         }
+        spec
     }
 
     fn pool(registry: &mut EndpointRegistry, role: Role, spec: &snapshot::Pool) -> Arc<Pool> {

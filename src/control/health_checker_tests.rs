@@ -85,7 +85,7 @@ fn pool(spec: snapshot::Pool, role: Role, endpoints: &[&Arc<Endpoint>]) -> Arc<P
 
 fn in_force(generation: u64, pool: &Arc<Pool>) -> InForce {
     let version = VersionInForce {
-        stats: Arc::new(VersionStats {}),
+        stats: Arc::new(VersionStats::new(1)),
         pool: Arc::clone(pool),
     };
     InForce {
@@ -206,11 +206,11 @@ async fn a_server_that_never_answers_is_unhealthy_after_the_timeout() {
 
 #[tokio::test]
 async fn an_endpoint_that_dies_goes_and_comes_back_within_two_intervals() {
-    let every = Duration::from_millis(400);
+    let every = Duration::from_millis(600);
     let mut server = serve(OK).await;
     let address = server.address;
     let endpoint = endpoint(address, Role::Stable);
-    let pool = pool(spec(Some("/"), 400), Role::Stable, &[&endpoint]);
+    let pool = pool(spec(Some("/"), 600), Role::Stable, &[&endpoint]);
     let (_shared, _checker, _tasks) = checked(&pool);
     until("the first probe", || endpoint.probed_ok()).await;
 

@@ -38,6 +38,8 @@ pub struct Bound {
 /// When the threads of the data plane stop accepting, and when they end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
+    /// Connections wait in the queue: nothing is known of the endpoints yet.
+    Starting,
     Serving,
     /// No new connections; those in flight finish.
     Closing,
@@ -52,8 +54,8 @@ pub struct DataPlane {
     pub stage: watch::Receiver<Stage>,
     /// One a thread; empty: no access log.
     pub logs: Vec<LogShard>,
-    /// The most connections at once: `limits.max_connections`, or what the descriptors allow.
-    pub max_connections: usize,
+    /// The most connections that descriptors allow, whatever `limits.max_connections` says.
+    pub connections_cap: usize,
     /// Threads that have not ended yet.
     pub running: Arc<AtomicUsize>,
 }
@@ -62,6 +64,12 @@ pub struct DataPlane {
 impl Service for DataPlane {
     async fn start_service(&mut self, fds: Option<ListenFds>, _shutdown: ShutdownWatch, _per_fd: usize) {
         self.offer_descriptors(fds).await;
+        for bound in &self.listeners {
+            match bound.socket.local_addr() {
+                Ok(address) => tracing::info!(%address, "listening"),
+                Err(error) => tracing::error!(configured = %bound.configured, %error, "a listener has no address"),
+            }
+        }
         let mut logs = std::mem::take(&mut self.logs).into_iter();
         for (index, stats) in self.shared.threads.iter().enumerate() {
             if let Err(error) = self.start_thread(index, Arc::clone(stats), logs.next()) {
@@ -109,13 +117,13 @@ impl DataPlane {
             .map(|bound| bound.socket.try_clone())
             .collect::<Result<_, _>>()?;
         let (shared, stage, running) = (Arc::clone(&self.shared), self.stage.clone(), Arc::clone(&self.running));
-        let max_connections = self.max_connections;
+        let cap = self.connections_cap;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         running.fetch_add(1, Ordering::SeqCst);
         let body = move || {
             let local = LocalSet::new();
             let worker = Worker::new(index, shared, stats, log);
-            let served = local.block_on(&runtime, serve(worker, sockets, stage, max_connections));
+            let served = local.block_on(&runtime, serve(worker, sockets, stage, cap));
             if let Err(error) = served {
                 tracing::error!(thread = index, %error, "a thread of the data plane has failed");
             }
@@ -135,8 +143,10 @@ async fn serve(
     worker: Rc<Worker>,
     sockets: Vec<StdListener>,
     mut stage: watch::Receiver<Stage>,
-    max_connections: usize,
+    cap: usize,
 ) -> io::Result<()> {
+    // An error says that the sender is gone: then the next wait says so too.
+    let _ = stage.wait_for(|stage| *stage >= Stage::Serving).await;
     let ticks = tokio::task::spawn_local(Rc::clone(&worker).run_ticks());
     let loops: Vec<_> = sockets
         .into_iter()
@@ -145,7 +155,7 @@ async fn serve(
             Ok(tokio::task::spawn_local(accept_loop(
                 Rc::clone(&worker),
                 listener,
-                max_connections,
+                cap,
             )))
         })
         .collect::<io::Result<_>>()?;
@@ -160,10 +170,10 @@ async fn serve(
     Ok(())
 }
 
-async fn accept_loop(worker: Rc<Worker>, listener: TcpListener, max_connections: usize) {
+async fn accept_loop(worker: Rc<Worker>, listener: TcpListener, cap: usize) {
     loop {
         match listener.accept().await {
-            Ok((tcp, peer)) => admit(&worker, tcp, peer, max_connections),
+            Ok((tcp, peer)) => admit(&worker, tcp, peer, cap),
             // One client's trouble (it left while it waited) is nobody else's.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
@@ -190,9 +200,10 @@ impl Drop for Counted {
     }
 }
 
-fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, max_connections: usize) {
+fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, cap: usize) {
     let open: i64 = worker.shared.threads.iter().map(|thread| thread.connections()).sum();
-    if usize::try_from(open).unwrap_or(0) >= max_connections {
+    let most = worker.local().in_force.snapshot.limits.max_connections.min(cap);
+    if usize::try_from(open).unwrap_or(0) >= most {
         return turn_away(worker, &tcp);
     }
     let counted = Counted::new(worker);

@@ -53,19 +53,12 @@ fn split(versions: &[V<'_>]) -> Split {
 }
 
 fn live_pool(labels: &[&str]) -> Pool {
-    Pool {
-        spec: Arc::new(pool(labels)),
-        endpoints: labels
-            .iter()
-            .map(|&label| {
-                Arc::new(Endpoint {
-                    label: label.into(),
-                    address: ([127, 0, 0, 1], 9001).into(),
-                    weight: 1,
-                })
-            })
-            .collect(),
-    }
+    let endpoint = |&label: &&str| {
+        let address = ([127, 0, 0, 1], 9001).into();
+        Arc::new(Endpoint::new("shop/v1", label, address, 1, true, 1))
+    };
+    let endpoints = labels.iter().map(endpoint).collect();
+    Pool::new(Arc::new(pool(labels)), endpoints, Role::Stable, 1)
 }
 
 fn pool(labels: &[&str]) -> snapshot::Pool {

@@ -174,6 +174,9 @@ impl Endpoint {
             }
         } else if reached {
             self.log(&mut standing, now_ms, &"reachable again");
+        } else if standing.unlogged > 0 && standing.may_log(now_ms) {
+            // The last word must not be one that is no longer true.
+            self.log(&mut standing, now_ms, &"changed meanwhile");
         }
         health.recovering()
     }
@@ -209,25 +212,27 @@ impl Endpoint {
 
     /// At most one line a second: an endpoint that flaps must not fill the log.
     fn log(&self, standing: &mut Standing, now_ms: u64, what: &dyn Display) {
-        if standing
-            .logged_ms
-            .is_some_and(|at| now_ms < at.saturating_add(LOG_EVERY_MS))
-        {
+        if !standing.may_log(now_ms) {
             standing.unlogged = standing.unlogged.saturating_add(1);
             return;
         }
         standing.logged_ms = Some(now_ms);
-        let unlogged = std::mem::take(&mut standing.unlogged);
+        let unlogged_changes = std::mem::take(&mut standing.unlogged);
         let ejected_for_ms = standing.ejections.until_ms().saturating_sub(now_ms);
-        tracing::warn!(
-            version = %self.owner,
-            endpoint = %self.label,
-            address = %self.address,
-            healthy = standing.health.healthy(),
-            ejected_for_ms,
-            unlogged_changes = unlogged,
-            "endpoint {what}"
-        );
+        let healthy = standing.health.healthy();
+        let (version, endpoint, address) = (&self.owner, &self.label, &self.address);
+        if healthy && ejected_for_ms == 0 {
+            tracing::info!(%version, %endpoint, %address, healthy, ejected_for_ms, unlogged_changes, "endpoint {what}");
+        } else {
+            tracing::warn!(%version, %endpoint, %address, healthy, ejected_for_ms, unlogged_changes, "endpoint {what}");
+        }
+    }
+}
+
+impl Standing {
+    fn may_log(&self, now_ms: u64) -> bool {
+        self.logged_ms
+            .is_none_or(|at| now_ms >= at.saturating_add(LOG_EVERY_MS))
     }
 }
 

@@ -290,3 +290,65 @@ fn a_change_of_weight_keeps_health_and_ejection() {
     fail(&pool, 0, FailureKind::Connect, 5, 0);
     assert!(pool.endpoints[0].reweighted(9).ejected(0));
 }
+
+/// What is logged while `act` runs.
+fn logged(act: impl FnOnce()) -> String {
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    tracing::subscriber::with_default(subscriber, act);
+    let bytes = lines.0.lock().unwrap().clone();
+    String::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn a_flapping_endpoint_is_logged_once_a_second_and_its_last_state_in_the_end() {
+    let pool = pool(Role::Stable, 2, 0.5);
+    probe(&pool, 0, true, 0);
+    let log = logged(|| {
+        // Unhealthy after three failures, healthy after two successes: 40 changes in a second.
+        for round in 0..20_u64 {
+            for (step, success) in [false, false, false, true, true].into_iter().enumerate() {
+                probe(&pool, 0, success, 5_000 + round * 50 + step as u64 * 10);
+            }
+        }
+        probe(&pool, 0, true, 7_000);
+        probe(&pool, 0, true, 9_000);
+    });
+    let lines: Vec<&str> = log.lines().collect();
+    assert_eq!(lines.len(), 2, "{log}");
+    assert!(
+        lines[0].contains("WARN") && lines[0].contains("endpoint unhealthy: down"),
+        "{log}"
+    );
+    assert!(lines[1].contains("INFO") && lines[1].contains("healthy=true"), "{log}");
+    assert!(
+        lines[1].contains("unlogged_changes=39") && lines[1].contains("version=shop/v1"),
+        "{log}"
+    );
+}
+
+#[test]
+fn an_ejection_is_logged_with_its_length() {
+    let pool = pool(Role::Stable, 2, 0.5);
+    let log = logged(|| fail(&pool, 1, FailureKind::Connect, 5, 0));
+    assert_eq!(log.lines().count(), 1, "{log}");
+    assert!(
+        log.contains("ejected_for_ms=1000") && log.contains("endpoint=127.0.0.1:9001"),
+        "{log}"
+    );
+}
