@@ -44,10 +44,16 @@ const BACKLOG: i32 = 65_535;
 pub fn run(config: &Path) -> anyhow::Result<()> {
     let loaded = load_file(config)?;
     let snapshot = &loaded.snapshot;
-    let threads = snapshot.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let threads = snapshot
+        .threads
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let descriptors = raise_descriptor_limit();
     let listeners = bind_listeners(snapshot)?;
-    let admin = snapshot.admin.address.map(|address| bind(address, "admin.address")).transpose()?;
+    let admin = snapshot
+        .admin
+        .address
+        .map(|address| bind(address, "admin.address"))
+        .transpose()?;
     let key = cookie_key(snapshot)?;
     let access_log = snapshot.access_log.clone();
     let resolver = Arc::new(Resolver::new());
@@ -67,18 +73,31 @@ pub fn run(config: &Path) -> anyhow::Result<()> {
         shared: Arc::clone(&shared),
         listeners,
         stage: watched,
-        logs: access_log.iter().flat_map(|log| (0..threads).map(|_| log.shard())).collect(),
+        logs: access_log
+            .iter()
+            .flat_map(|log| (0..threads).map(|_| log.shard()))
+            .collect(),
         connections_cap: connections_cap(descriptors),
         running: Arc::clone(&running),
     };
-    let signals = Signals { shared: Arc::clone(&shared), stage: stage.clone(), running };
-    let control = Control { parts: Mutex::new(Some(control)), shared, stage };
+    let signals = Signals {
+        shared: Arc::clone(&shared),
+        stage: stage.clone(),
+        running,
+    };
+    let control = Control {
+        parts: Mutex::new(Some(control)),
+        shared,
+        stage,
+    };
 
     let mut server = Server::new_with_opt_and_conf(None, server_conf());
     server.bootstrap();
     server.add_service(data_plane);
     server.add_service(background_service("control", control));
-    server.run(RunArgs { shutdown_signal: Box::new(signals) });
+    server.run(RunArgs {
+        shutdown_signal: Box::new(signals),
+    });
     // The admin side has gone with the process's last answer.
     let _ = admin_stop.send(true);
     if let Some(log) = access_log {
@@ -98,17 +117,28 @@ fn load_file(config: &Path) -> anyhow::Result<Loaded> {
         tracing::warn!(key = key.path, line = key.line, "{}", key.message);
     }
     let text = String::from_utf8(bytes).context("the file is not UTF-8")?.into();
-    Ok(Loaded { path: config.to_owned(), text, snapshot })
+    Ok(Loaded {
+        path: config.to_owned(),
+        text,
+        snapshot,
+    })
 }
 
 /// Only `threads` and a few limits are ours to say here: pingora's own data services are not used.
 fn server_conf() -> ServerConf {
-    ServerConf { threads: 1, work_stealing: true, grace_period_seconds: Some(0), ..ServerConf::default() }
+    ServerConf {
+        threads: 1,
+        work_stealing: true,
+        grace_period_seconds: Some(0),
+        ..ServerConf::default()
+    }
 }
 
 /// As many descriptors as the system lets us have; returns how many.
 fn raise_descriptor_limit() -> u64 {
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 1024 };
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return 1024;
+    };
     match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
         Ok(()) => hard,
         Err(_) => soft,
@@ -117,7 +147,9 @@ fn raise_descriptor_limit() -> u64 {
 
 /// Each connection may need two descriptors: the client's and an endpoint's.
 fn connections_cap(descriptors: u64) -> usize {
-    usize::try_from(descriptors.saturating_sub(RESERVED_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(16)
+    usize::try_from(descriptors.saturating_sub(RESERVED_DESCRIPTORS) / 2)
+        .unwrap_or(usize::MAX)
+        .max(16)
 }
 
 fn bind_listeners(snapshot: &Snapshot) -> anyhow::Result<Vec<Bound>> {
@@ -125,7 +157,10 @@ fn bind_listeners(snapshot: &Snapshot) -> anyhow::Result<Vec<Bound>> {
     listeners
         .map(|(index, listener)| {
             let socket = bind(listener.address, &format!("listeners[{index}].address"))?;
-            Ok(Bound { configured: listener.address, socket })
+            Ok(Bound {
+                configured: listener.address,
+                socket,
+            })
         })
         .collect()
 }
@@ -146,7 +181,11 @@ fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
 
 /// The key in the state directory, where cookies are used. One that cannot be kept is no reason not to start.
 fn cookie_key(snapshot: &Snapshot) -> anyhow::Result<CookieKey> {
-    let mut affinities = snapshot.policy.services.iter().filter_map(|service| service.affinity.as_ref());
+    let mut affinities = snapshot
+        .policy
+        .services
+        .iter()
+        .filter_map(|service| service.affinity.as_ref());
     if affinities.any(|affinity| affinity.cookie.is_some()) {
         match cookie_key::kept(&snapshot.state_dir) {
             Ok(key) => return Ok(key),
@@ -177,7 +216,11 @@ fn assemble(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let first = runtime.block_on(assembly.next(Arc::new(loaded.snapshot), None));
     let shared = Arc::new(Shared::new(first, threads, key));
-    shared.reload.lock().unwrap_or_else(PoisonError::into_inner).last_success_s = writer::now_s();
+    shared
+        .reload
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .last_success_s = writer::now_s();
     let health = Arc::new(HealthChecker::new(Arc::clone(&shared)));
     let (watcher, events) = FileWatcher::spawn(&loaded.path, loaded.text).context("watching the file")?;
     let watcher = Arc::new(watcher);
@@ -189,7 +232,15 @@ fn assemble(
         watcher: Arc::clone(&watcher),
         events,
     };
-    Ok((shared, Parts { writer, resolver, health, watcher }))
+    Ok((
+        shared,
+        Parts {
+            writer,
+            resolver,
+            health,
+            watcher,
+        },
+    ))
 }
 
 /// The control plane as one background service.
@@ -203,8 +254,15 @@ struct Control {
 #[async_trait]
 impl BackgroundService for Control {
     async fn start(&self, _shutdown: ShutdownWatch) {
-        let Some(parts) = self.parts.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-        let Parts { writer, resolver, health, watcher } = parts;
+        let Some(parts) = self.parts.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return;
+        };
+        let Parts {
+            writer,
+            resolver,
+            health,
+            watcher,
+        } = parts;
         let probes = Arc::clone(&health);
         let looked_up = Arc::clone(&resolver);
         tokio::spawn(async move { probes.run().await });
@@ -281,7 +339,10 @@ impl Signals {
         }
         let cut = self.connections();
         if cut > 0 {
-            tracing::warn!(connections = cut, "limits.drain_timeout has passed: cutting what is still in flight");
+            tracing::warn!(
+                connections = cut,
+                "limits.drain_timeout has passed: cutting what is still in flight"
+            );
         }
         self.stage.send_replace(Stage::Over);
         let until = Instant::now() + Duration::from_secs(1);

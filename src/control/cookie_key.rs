@@ -33,20 +33,33 @@ pub fn passing() -> io::Result<CookieKey> {
 fn read(path: &Path) -> io::Result<[u8; 32]> {
     let mode = std::fs::metadata(path)?.permissions().mode();
     if mode & 0o077 != 0 {
-        return Err(io::Error::other(format!("{} is open to others: chmod 600 it", path.display())));
+        return Err(io::Error::other(format!(
+            "{} is open to others: chmod 600 it",
+            path.display()
+        )));
     }
     let bytes = std::fs::read(path)?;
     bytes.try_into().map_err(|_| {
-        let text = format!("{} is not a key of 32 bytes: remove it, and users get new cookies", path.display());
+        let text = format!(
+            "{} is not a key of 32 bytes: remove it, and users get new cookies",
+            path.display()
+        );
         io::Error::new(io::ErrorKind::InvalidData, text)
     })
 }
 
 fn make(state_dir: &Path, path: &Path) -> io::Result<CookieKey> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir)?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(state_dir)?;
     let secret = fresh_secret()?;
     let temporary = path.with_extension(format!("{}.new", std::process::id()));
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temporary)?;
     let written = file.write_all(&secret).and_then(|()| file.sync_all());
     // Linked, not renamed: of two processes that make the key at once, one wins and both use its key.
     let linked = written.and_then(|()| std::fs::hard_link(&temporary, path));
@@ -60,7 +73,9 @@ fn make(state_dir: &Path, path: &Path) -> io::Result<CookieKey> {
 
 fn fresh_secret() -> io::Result<[u8; 32]> {
     let mut secret = [0; 32];
-    SystemRandom::new().fill(&mut secret).map_err(|_| io::Error::other("the kernel gives no random bytes"))?;
+    SystemRandom::new()
+        .fill(&mut secret)
+        .map_err(|_| io::Error::other("the kernel gives no random bytes"))?;
     Ok(secret)
 }
 
@@ -76,7 +91,10 @@ mod tests {
         let first = std::fs::read(state.join(FILE)).unwrap();
         kept(&state).unwrap();
         assert_eq!(std::fs::read(state.join(FILE)).unwrap(), first);
-        assert_eq!(std::fs::metadata(state.join(FILE)).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(state.join(FILE)).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         assert_eq!(std::fs::read_dir(&state).unwrap().count(), 1);
     }
 

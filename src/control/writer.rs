@@ -35,7 +35,11 @@ pub struct Assembly {
 impl Assembly {
     /// `threads`: worker threads of the data plane.
     pub fn new(threads: usize, resolver: Arc<Resolver>) -> Self {
-        Self { threads, registry: EndpointRegistry::new(threads), resolver }
+        Self {
+            threads,
+            registry: EndpointRegistry::new(threads),
+            resolver,
+        }
     }
 
     /// The next thing in force, with `snapshot` in it. What did not change is carried over from `previous`: health,
@@ -49,9 +53,8 @@ impl Assembly {
             let versions = service.versions.iter().zip(pools).map(|(version, pool)| {
                 let stats = before
                     .and_then(|(policy, live)| {
-                        let same = |other: &&crate::routing::Version| {
-                            other.name == version.name && other.role == version.role
-                        };
+                        let same =
+                            |other: &&crate::routing::Version| other.name == version.name && other.role == version.role;
                         let index = policy.versions.iter().position(|other| same(&other))?;
                         live.versions.get(index).map(|version| Arc::clone(&version.stats))
                     })
@@ -87,14 +90,26 @@ pub fn traffic(snapshot: &Snapshot) -> Traffic {
         epoch: 0,
         ring: None,
     };
-    Traffic { killed: snapshot.killed, services: snapshot.services.iter().map(service).collect() }
+    Traffic {
+        killed: snapshot.killed,
+        services: snapshot.services.iter().map(service).collect(),
+    }
 }
 
 /// The keys that `run` and a reload refuse rather than do something else than the file says; `None`: there are none.
 pub fn refused(file: &Path, snapshot: &Snapshot) -> Option<String> {
     let refused = snapshot.unsupported.iter().filter(|key| key.refuses_to_run);
     let lines: Vec<String> = refused
-        .map(|key| format!("{}:{}:{}: {}: {}", file.display(), key.line, key.column, key.path, key.message))
+        .map(|key| {
+            format!(
+                "{}:{}:{}: {}: {}",
+                file.display(),
+                key.line,
+                key.column,
+                key.path,
+                key.message
+            )
+        })
         .collect();
     (!lines.is_empty()).then(|| lines.join("\n"))
 }
@@ -150,7 +165,9 @@ impl Writer {
                 None => Ok(snapshot),
             }
         });
-        compiled.await.unwrap_or_else(|error| Err(format!("compiling the file: {error}")))
+        compiled
+            .await
+            .unwrap_or_else(|error| Err(format!("compiling the file: {error}")))
     }
 
     async fn publish(&mut self, snapshot: Arc<Snapshot>) {
@@ -191,5 +208,7 @@ impl Writer {
 
 /// Seconds since the Unix epoch.
 pub fn now_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }

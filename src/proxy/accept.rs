@@ -152,11 +152,7 @@ async fn serve(
         .into_iter()
         .map(|socket| {
             let listener = TcpListener::from_std(socket)?;
-            Ok(tokio::task::spawn_local(accept_loop(
-                Rc::clone(&worker),
-                listener,
-                cap,
-            )))
+            Ok(tokio::task::spawn_local(accept_loop(Rc::clone(&worker), listener, cap)))
         })
         .collect::<io::Result<_>>()?;
     // An error says that the sender is gone: over all the same.

@@ -106,7 +106,6 @@ impl Slot {
         self.store();
     }
 
-
     /// No total from here on; the phase stays.
     pub fn clear_total(&self) {
         self.total.set(NEVER);

@@ -88,11 +88,6 @@ impl RouteTable {
         &self.routes
     }
 
-    /// All routes, in file order.
-    pub fn routes(&self) -> &[Route] {
-        &self.routes
-    }
-
     /// The service of the most specific route that matches; `None`: no route (404).
     pub fn find(&self, request: &RequestView<'_>) -> Option<ServiceId> {
         self.find_route(request).map(|route| route.service)
