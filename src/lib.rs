@@ -13,6 +13,7 @@ pub mod balancing;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod demo;
 pub mod http1;
 pub mod outcome;
 pub mod proxy;

@@ -1,6 +1,7 @@
 //! The command line: one file a command family.
 
 pub mod check;
+mod demo;
 mod run;
 
 use clap::{Parser, Subcommand};
@@ -28,6 +29,13 @@ enum Command {
         #[arg(long, short, value_name = "FILE", env = "ROLLGATE_CONFIG")]
         config: PathBuf,
     },
+    /// Runs the proxy in front of upstreams of its own, and says what to try.
+    #[command(after_help = "Examples:\n  rollgate demo\n  rollgate demo --config config/demo.yaml")]
+    Demo {
+        /// The configuration file; without it `rollgate-demo.yaml` is written into the working directory and used.
+        #[arg(long, short, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
     /// Checks a configuration file: exit code 0, or 1 with every problem.
     #[command(after_help = "Examples:\n  rollgate check rollgate.yaml\n  rollgate check --json rollgate.yaml")]
     Check {
@@ -44,6 +52,7 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         match self.command {
             Command::Run { config } => run::run(&config),
+            Command::Demo { config } => demo::run(config),
             Command::Check { file, json } => {
                 let (code, text) = check::run(&file, json);
                 print(&text);
