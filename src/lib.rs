@@ -8,10 +8,16 @@
 //! - [`telemetry`]: metrics and the access log
 //! - the shell: [`proxy`] (the data plane), [`control`] (the control plane), [`admin`], [`server`], [`cli`]
 
+pub mod admin;
 pub mod balancing;
+pub mod cli;
 pub mod config;
 pub mod control;
+pub mod demo;
 pub mod http1;
 pub mod outcome;
+pub mod proxy;
 pub mod routing;
+pub mod server;
 pub mod shared;
+pub mod telemetry;

@@ -27,6 +27,11 @@ impl FailureKind {
         Self::NoEndpoint,
     ];
 
+    /// Position in [`Self::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
     /// The label, as in the file and in `/metrics`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -94,6 +99,11 @@ impl Refusal {
         Self::VersionNotSupported,
     ];
 
+    /// Position in [`Self::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
     /// The label, from this fixed list.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -126,5 +136,138 @@ impl Refusal {
             Self::MaxConnections => 503,
             Self::VersionNotSupported => 505,
         }
+    }
+}
+
+/// Who ended a request and when: the `termination` of the access log, the `code` label of
+/// `rollgate_terminations_total`. It says how the exchange went, not what the answer was: a 500 that an upstream
+/// sent whole is [`Self::Ok`] (and a failure of its version, [`FailureKind::Status5xx`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Termination {
+    /// The whole answer was sent; or a tunnel was closed by one of its ends.
+    Ok,
+    /// Refused by the proxy itself before a version was tried; the [`Refusal`] says why.
+    Refused,
+    /// No endpoint of the version was usable.
+    NoEndpoint,
+    /// The client left before the answer began.
+    ClientAbort,
+    /// The client left while the answer was being sent.
+    ClientAbortAnswer,
+    /// The client stopped sending its body, or stopped reading its answer.
+    ClientTimeout,
+    /// No connection to an endpoint.
+    UpstreamConnect,
+    /// Reset or closed by the endpoint before the answer began.
+    UpstreamReset,
+    /// Reset or closed by the endpoint within the answer: the client sees it cut.
+    UpstreamTruncated,
+    /// No first byte in `timeouts.first_byte`.
+    UpstreamTimeout,
+    /// Silence for `timeouts.idle` within the answer.
+    UpstreamIdle,
+    /// The answer broke HTTP.
+    UpstreamProtocol,
+    /// The whole request took longer than `limits.request_timeout`.
+    Deadline,
+    /// Still in flight when `limits.drain_timeout` had passed.
+    Drain,
+    /// The proxy itself failed (a panic).
+    Internal,
+}
+
+impl Termination {
+    pub const ALL: [Self; 15] = [
+        Self::Ok,
+        Self::Refused,
+        Self::NoEndpoint,
+        Self::ClientAbort,
+        Self::ClientAbortAnswer,
+        Self::ClientTimeout,
+        Self::UpstreamConnect,
+        Self::UpstreamReset,
+        Self::UpstreamTruncated,
+        Self::UpstreamTimeout,
+        Self::UpstreamIdle,
+        Self::UpstreamProtocol,
+        Self::Deadline,
+        Self::Drain,
+        Self::Internal,
+    ];
+
+    /// Position in [`Self::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The label, from this fixed list.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Refused => "refused",
+            Self::NoEndpoint => "no_endpoint",
+            Self::ClientAbort => "client_abort",
+            Self::ClientAbortAnswer => "client_abort_answer",
+            Self::ClientTimeout => "client_timeout",
+            Self::UpstreamConnect => "upstream_connect",
+            Self::UpstreamReset => "upstream_reset",
+            Self::UpstreamTruncated => "upstream_truncated",
+            Self::UpstreamTimeout => "upstream_timeout",
+            Self::UpstreamIdle => "upstream_idle",
+            Self::UpstreamProtocol => "upstream_protocol",
+            Self::Deadline => "deadline",
+            Self::Drain => "drain",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// The failure that an ending of this kind is to the version that served; `None`: none by itself.
+    pub fn failure(self) -> Option<FailureKind> {
+        match self {
+            Self::UpstreamConnect => Some(FailureKind::Connect),
+            Self::UpstreamReset | Self::UpstreamTruncated => Some(FailureKind::Reset),
+            Self::UpstreamTimeout | Self::UpstreamIdle | Self::Deadline => Some(FailureKind::Timeout),
+            Self::UpstreamProtocol => Some(FailureKind::Protocol),
+            Self::NoEndpoint => Some(FailureKind::NoEndpoint),
+            Self::Ok
+            | Self::Refused
+            | Self::ClientAbort
+            | Self::ClientAbortAnswer
+            | Self::ClientTimeout
+            | Self::Drain
+            | Self::Internal => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_are_those_in_all() {
+        for (position, kind) in FailureKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind.index(), position);
+        }
+        for (position, refusal) in Refusal::ALL.into_iter().enumerate() {
+            assert_eq!(refusal.index(), position);
+        }
+        for (position, termination) in Termination::ALL.into_iter().enumerate() {
+            assert_eq!(termination.index(), position);
+        }
+    }
+
+    #[test]
+    fn every_failure_but_a_status_has_an_ending() {
+        for kind in FailureKind::ALL {
+            let has = Termination::ALL.iter().any(|ending| ending.failure() == Some(kind));
+            assert_eq!(has, kind != FailureKind::Status5xx, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn labels_are_distinct() {
+        let labels: std::collections::HashSet<_> = Termination::ALL.iter().map(|ending| ending.as_str()).collect();
+        assert_eq!(labels.len(), Termination::ALL.len());
     }
 }

@@ -1,1 +1,13 @@
-//! Which endpoint of a pool.
+//! Which endpoint of a pool, which endpoint is left alone for a while, and how many retries a pool bears.
+//!
+//! Pure: time, draws and what an endpoint carries come in as arguments.
+
+mod ejection;
+mod health;
+mod picker;
+mod retry_budget;
+
+pub use ejection::{Ejections, LONGEST_MS, most_ejected};
+pub use health::Health;
+pub use picker::{Candidates, Entry, Method, Picker, address_hash};
+pub use retry_budget::RetryBudget;

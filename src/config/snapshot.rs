@@ -20,11 +20,26 @@ pub struct Snapshot {
     pub limits: Limits,
     pub admin: Admin,
     pub state_dir: PathBuf,
+    /// `kill: true` at the top of the file: all services.
+    pub killed: bool,
     /// Routes, segments and rules; `services` below runs parallel to `policy.services`.
     pub policy: Policy,
     pub services: Box<[Service]>,
     /// Keys that are accepted and not acted on by this build, each with its path: shown by `check`, logged at load.
     pub unsupported: Box<[Unsupported]>,
+    /// Files that the configuration names; whoever loads it checks that they can be read.
+    pub files: Box<[NamedFile]>,
+}
+
+/// A file that the configuration names, and where it does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedFile {
+    /// Relative ones are joined to the directory of the configuration.
+    pub file: PathBuf,
+    /// `listeners[0].tls.certificates[0].cert`
+    pub path: String,
+    pub line: usize,
+    pub column: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,4 +1,10 @@
 //! The control plane: whatever changes the configuration in force, off the request path.
 
+pub mod cookie_key;
+pub mod endpoint_registry;
 pub mod file_rule;
 pub mod file_watcher;
+pub mod health_checker;
+pub mod load;
+pub mod resolver;
+pub mod writer;

@@ -4,21 +4,23 @@
 mod affinity;
 mod bucket;
 mod condition;
+mod cookie;
 mod decide;
 mod request;
 mod route_table;
 mod split;
 
-pub use affinity::{Affinity, CookieKey, CookieSpec, KeySource, SetCookie};
-pub use bucket::HashName;
-pub use condition::{Condition, Operator, Source};
+pub use affinity::{Affinity, CookieSpec, KeySource, UserKey};
+pub use bucket::{BUCKETS, HashName};
+pub use condition::{Condition, MAX_CONDITION_DEPTH, MAX_CONDITION_STEPS, Operator, Source};
+pub use cookie::{COOKIE_SKEW_S, COOKIE_VALUE_LEN, CookieKey, SetCookie};
 pub use decide::{
-    Decision, Facts, Fallback, Policy, Reason, Role, Rule, Segment, Service, ServiceTraffic, Target, Traffic, Version,
-    decide,
+    Decision, Facts, Fallback, Policy, Reason, ReasonText, Role, Rule, Segment, Service, ServiceTraffic, Target,
+    Traffic, Version, decide, decide_in,
 };
 pub use request::{HeaderFields, RequestView};
-pub use route_table::{HostPattern, PathPattern, Route, RouteTable};
-pub use split::Split;
+pub use route_table::{HostPattern, MAX_HOST_LEN, PathPattern, Route, RouteTable};
+pub use split::{Drawn, Split};
 
 /// Position of a service in [`Policy::services`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

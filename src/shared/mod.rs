@@ -6,7 +6,7 @@ mod pool;
 mod stats;
 
 pub use pool::{Endpoint, InFlight, Pool, RetryBudget, Tried};
-pub use stats::{Ended, ThreadStats, VersionStats};
+pub use stats::{DURATION_BOUNDS_US, Ended, ThreadStats, Totals, VersionStats};
 
 use crate::config::Snapshot;
 use crate::routing::{CookieKey, Traffic};
@@ -50,11 +50,14 @@ pub struct ReloadStatus {
     pub last_success_s: u64,
 }
 
+/// A thread's view of what is in force: see [`Shared::cached`].
+pub type Cached = arc_swap::Cache<Arc<ArcSwap<InForce>>, Arc<InForce>>;
+
 /// The meeting place of the planes: one for the process.
 pub struct Shared {
-    in_force: ArcSwap<InForce>,
+    in_force: Arc<ArcSwap<InForce>>,
     /// One a worker thread of the data plane.
-    pub threads: Box<[ThreadStats]>,
+    pub threads: Box<[Arc<ThreadStats>]>,
     pub cookie_key: CookieKey,
     pub reload: std::sync::Mutex<ReloadStatus>,
     /// First health pass done, listeners open.
@@ -62,20 +65,20 @@ pub struct Shared {
     /// Stopping: `/readyz` says 503, answers close their connections.
     pub draining: AtomicBool,
     /// Lines of the access log dropped because the writer fell behind.
-    pub log_dropped: AtomicU64,
+    pub log_dropped: Arc<AtomicU64>,
     started: Instant,
 }
 
 impl Shared {
     pub fn new(first: InForce, threads: usize, cookie_key: CookieKey) -> Self {
         Self {
-            in_force: ArcSwap::from_pointee(first),
-            threads: (0..threads.max(1)).map(|_| ThreadStats::default()).collect(),
+            in_force: Arc::new(ArcSwap::from_pointee(first)),
+            threads: (0..threads.max(1)).map(|_| Arc::default()).collect(),
             cookie_key,
             reload: std::sync::Mutex::default(),
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
-            log_dropped: AtomicU64::new(0),
+            log_dropped: Arc::default(),
             started: Instant::now(),
         }
     }
@@ -85,9 +88,9 @@ impl Shared {
         self.in_force.load_full()
     }
 
-    /// The slot itself, for a reader that caches (`arc_swap::Cache`).
-    pub fn slot(&self) -> &ArcSwap<InForce> {
-        &self.in_force
+    /// What is in force, for a thread that looks at every request: a look is one load while nothing has changed.
+    pub fn cached(&self) -> Cached {
+        Cached::new(Arc::clone(&self.in_force))
     }
 
     /// Only `control::writer` calls this.
@@ -98,6 +101,11 @@ impl Shared {
     /// Time since the process began: the clock of health and ejection, unmoved by changes of the wall clock.
     pub fn uptime(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// As [`Shared::uptime`], at `instant`, in milliseconds.
+    pub fn uptime_ms_at(&self, instant: Instant) -> u64 {
+        u64::try_from(instant.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
     }
 
     pub fn is_draining(&self) -> bool {

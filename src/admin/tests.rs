@@ -1,0 +1,210 @@
+use super::*;
+use crate::routing::Role;
+use crate::telemetry::fixture::{V, in_force, shared};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+const SHORT: Limits = Limits {
+    connections: 2,
+    header: Duration::from_millis(300),
+    age: Duration::from_secs(20),
+    last_answer: Duration::from_millis(500),
+};
+const LONG: Duration = Duration::from_secs(10);
+
+struct Running {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    stop: watch::Sender<bool>,
+    thread: JoinHandle<()>,
+}
+
+fn start(limits: Limits) -> Running {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let versions = [V("v1", Role::Stable, 1, &["127.0.0.1:9001"])];
+    let shared = shared(in_force(1, 1, &[("shop", &versions)]), 1);
+    let (stop, stopped) = watch::channel(false);
+    let thread = serve_within(limits, listener, Arc::clone(&shared), stopped).unwrap();
+    Running {
+        address,
+        shared,
+        stop,
+        thread,
+    }
+}
+
+impl Running {
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        stream
+    }
+
+    /// The whole answer, in bytes as sent; the connection is closed after it.
+    fn ask(&self, method: &str, path: &str) -> String {
+        let mut stream = self.connect();
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: any.name\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// Returns how long the thread took to end.
+    fn stop(self) -> Duration {
+        let began = Instant::now();
+        self.stop.send(true).unwrap();
+        self.thread.join().unwrap();
+        began.elapsed()
+    }
+}
+
+#[test]
+fn probes_say_what_the_process_is_at() {
+    let admin = start(SHORT);
+    assert!(admin.ask("GET", "/livez").starts_with("HTTP/1.1 200 "));
+    let starting = admin.ask("GET", "/readyz");
+    assert!(starting.starts_with("HTTP/1.1 503 "), "{starting}");
+    assert!(starting.contains("\r\n\r\nstarting"), "{starting}");
+
+    admin.shared.ready.store(true, Ordering::Relaxed);
+    let ready = admin.ask("GET", "/readyz");
+    assert!(ready.starts_with("HTTP/1.1 200 "), "{ready}");
+    assert!(ready.ends_with("\r\n\r\nready\n"), "{ready}");
+
+    admin.shared.draining.store(true, Ordering::Relaxed);
+    let draining = admin.ask("GET", "/readyz");
+    assert!(draining.starts_with("HTTP/1.1 503 "), "{draining}");
+    assert!(draining.contains("\r\n\r\ndraining"), "{draining}");
+    assert!(admin.ask("GET", "/livez").starts_with("HTTP/1.1 200 "));
+    admin.stop();
+}
+
+#[test]
+fn the_page_is_prometheus_text() {
+    let admin = start(SHORT);
+    let page = admin.ask("GET", "/metrics");
+    assert!(page.starts_with("HTTP/1.1 200 "), "{page}");
+    assert!(page.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"));
+    assert!(page.contains("\nrollgate_endpoint_healthy{service=\"shop\",version=\"v1\",endpoint=\"127.0.0.1:9001\"} "));
+    assert!(page.contains("\nprocess_open_fds "));
+
+    let head = admin.ask("HEAD", "/metrics");
+    assert!(
+        head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"),
+        "{head}"
+    );
+    admin.stop();
+}
+
+#[test]
+fn anything_else_is_a_problem() {
+    let admin = start(SHORT);
+    for (method, path, status) in [
+        ("GET", "/", 404),
+        ("GET", "/metrics/", 404),
+        ("POST", "/nothing", 404),
+        ("POST", "/metrics", 405),
+        ("DELETE", "/livez", 405),
+        ("OPTIONS", "/readyz", 405),
+    ] {
+        let answer = admin.ask(method, path);
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{method} {path}: {answer}"
+        );
+        assert!(
+            answer.contains("content-type: application/problem+json\r\n"),
+            "{answer}"
+        );
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(body["status"], status);
+        assert_eq!(status == 405, head.contains("\r\nallow: GET"), "{head}");
+    }
+    admin.stop();
+}
+
+#[test]
+fn a_head_that_drips_is_cut_off() {
+    let admin = start(SHORT);
+    let mut stream = admin.connect();
+    let began = Instant::now();
+    let mut head = b"GET /livez HTTP/1.1\r\nx-slow: ".to_vec();
+    head.resize(10_000, b'a');
+    let mut answer = Vec::new();
+    for byte in head {
+        if stream.write_all(&[byte]).is_err() || began.elapsed() > LONG {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    let _ = stream.read_to_end(&mut answer);
+    assert!(!answer.starts_with(b"HTTP/1.1 200"));
+    admin.stop();
+}
+
+/// All connections taken by clients who say nothing: the next one waits for them to be cut off, and is served.
+#[test]
+fn silent_clients_do_not_keep_it() {
+    let admin = start(SHORT);
+    let _silent: Vec<_> = (0..5).map(|_| admin.connect()).collect();
+    let began = Instant::now();
+    assert!(admin.ask("GET", "/livez").starts_with("HTTP/1.1 200 "));
+    let waited = began.elapsed();
+    assert!((SHORT.header..LONG).contains(&waited), "{waited:?}");
+    admin.stop();
+}
+
+#[test]
+fn a_connection_serves_more_than_one_request() {
+    let admin = start(SHORT);
+    let mut stream = admin.connect();
+    for _ in 0..3 {
+        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"alive\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            answer.push(byte[0]);
+        }
+    }
+    admin.stop();
+}
+
+#[test]
+fn stopping_waits_for_nobody_long() {
+    let idle = start(SHORT);
+    assert!(idle.stop() < Duration::from_millis(400));
+
+    let silent = start(Limits { header: LONG, ..SHORT });
+    let mut stream = silent.connect();
+    stream.write_all(b"GET /livez HT").unwrap();
+    assert!(silent.ask("GET", "/livez").starts_with("HTTP/1.1 200 "));
+    let took = silent.stop();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[test]
+fn an_old_connection_is_closed_between_answers() {
+    let admin = start(Limits {
+        header: LONG,
+        age: Duration::from_millis(200),
+        ..SHORT
+    });
+    let mut stream = admin.connect();
+    stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let began = Instant::now();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("alive\n"), "{answer}");
+    assert!(began.elapsed() < Duration::from_secs(5));
+    admin.stop();
+}

@@ -1,0 +1,112 @@
+//! One pool: its endpoints, and how they are used.
+
+use super::{Context, MAX_ENDPOINTS, text};
+use crate::config::problem::{Path, nearest, printable};
+use crate::config::schema::{self, EndpointText};
+use crate::config::snapshot::{Balance, Ejection, Endpoint, HealthCheck, Host, Pool, Timeouts};
+use std::collections::HashMap;
+
+impl Context<'_> {
+    pub(super) fn pool(&mut self, pool: &schema::Pool, path: &Path<'_>) -> Option<Pool> {
+        let endpoints = self.endpoints(pool, &path.key("endpoints"));
+        let health_check = self.health_check(&pool.health_check, &path.key("health_check"));
+        match pool.protocol {
+            schema::Protocol::Http1 => {}
+            schema::Protocol::H2 | schema::Protocol::H2c => {
+                self.unsupported(&path.key("protocol"), "HTTP/1.1 would be spoken to the endpoints", true);
+            }
+        }
+        if let Some(tls) = &pool.tls {
+            self.pool_tls(tls, &path.key("tls"));
+        }
+        Some(Pool {
+            endpoints: endpoints?,
+            balance: match pool.balance {
+                schema::Balance::PowerOfTwo => Balance::PowerOfTwo,
+                schema::Balance::LeastRequests => Balance::LeastRequests,
+                schema::Balance::RoundRobin => Balance::RoundRobin,
+                schema::Balance::Hash => Balance::Hash,
+            },
+            health_check: health_check?,
+            ejection: Ejection {
+                consecutive_failures: u32::try_from(pool.ejection.consecutive_failures.0).ok()?,
+                base: pool.ejection.r#for.0,
+                at_most: pool.ejection.at_most.fraction(),
+            },
+            timeouts: Timeouts {
+                connect: pool.timeouts.connect.0,
+                first_byte: pool.timeouts.first_byte.0,
+                idle: pool.timeouts.idle.0,
+            },
+        })
+    }
+
+    fn endpoints(&mut self, pool: &schema::Pool, path: &Path<'_>) -> Option<Box<[Endpoint]>> {
+        let endpoints = pool.endpoints.get()?;
+        if !self.count(endpoints, 1, MAX_ENDPOINTS, "endpoints", path) {
+            return None;
+        }
+        let mut taken: HashMap<(Host, u16), usize> = HashMap::new();
+        endpoints.compile(|index, endpoint| {
+            let here = path.index(index);
+            let (label, weight, place) = match endpoint {
+                EndpointText::Address(address) => (address, 1, here),
+                EndpointText::Full(full) => (full.address.get()?, full.weight.0, here.key("address")),
+            };
+            let (host, port) = match text::endpoint(label) {
+                Ok(address) => address,
+                Err((message, suggestion)) => {
+                    let message = format!("{message}, found `{}`", printable(label));
+                    self.problems.add_with(&place, message, suggestion);
+                    return None;
+                }
+            };
+            if let Some(first) = taken.insert((host.clone(), port), index) {
+                let message = format!("`{label}` is there already: {}", path.index(first));
+                self.problems.add(&place, message);
+                return None;
+            }
+            Some(Endpoint {
+                label: label.as_str().into(),
+                host,
+                port,
+                weight: u32::try_from(weight).ok()?,
+            })
+        })
+    }
+
+    fn health_check(&mut self, check: &schema::HealthCheck, path: &Path<'_>) -> Option<HealthCheck> {
+        let probe = check.path.as_deref();
+        if let Some(probe) = probe
+            && !text::is_path(probe.split('?').next().unwrap_or_default())
+                | !probe.bytes().all(|b| b.is_ascii_graphic() && b != b'#')
+        {
+            let meant = format!("/{probe}");
+            let suggestion = (!probe.starts_with('/') && text::is_path(&meant)).then_some(meant);
+            let message = format!("expected a path that begins with `/`, found `{}`", printable(probe));
+            self.problems.add_with(&path.key("path"), message, suggestion);
+            return None;
+        }
+        Some(HealthCheck {
+            path: probe.map(Into::into),
+            every: check.every.0,
+            timeout: check.timeout.0,
+            healthy_after: u32::try_from(check.healthy_after.0).ok()?,
+            unhealthy_after: u32::try_from(check.unhealthy_after.0).ok()?,
+        })
+    }
+
+    fn pool_tls(&mut self, tls: &schema::PoolTls, path: &Path<'_>) {
+        self.unsupported(path, "plain text would be spoken to the endpoints", true);
+        if let Some(sni) = &tls.sni
+            && !text::is_host_name(sni)
+        {
+            let suggestion = sni.rsplit_once(':').and_then(|(host, _)| nearest(sni, [host]));
+            let message = format!("expected a host name, found `{}`", printable(sni));
+            self.problems.add_with(&path.key("sni"), message, suggestion);
+        }
+        if let Some(ca) = &tls.ca {
+            self.named_file(ca, &path.key("ca"));
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! All routes of all services, and the pairs that nothing would tell apart.
+
+use super::{Context, MAX_ROUTES, text};
+use crate::config::problem::{Path, printable};
+use crate::config::schema::{self, Root};
+use crate::routing::{HostPattern, PathPattern, Route, RouteTable, ServiceId};
+use std::collections::HashMap;
+
+/// Where a route stands: its service, and its position there; `None` for a service without routes, which takes all.
+type Place = (usize, Option<usize>);
+
+/// Routes by what they match, so that finding an overlap costs one look-up a method.
+#[derive(Default)]
+struct Taken {
+    places: HashMap<(String, String), HashMap<Option<Box<str>>, Place>>,
+}
+
+impl Taken {
+    /// The place that already takes what `route` would; a route without methods is overlapped only by another without,
+    /// since a method is preferred to none.
+    fn insert(&mut self, route: &Route, place: Place) -> Option<Place> {
+        let host = match &route.host {
+            HostPattern::Any => String::new(),
+            HostPattern::Exact(host) => format!("={host}"),
+            HostPattern::Wildcard(host) => format!("*{host}"),
+        };
+        let path = match &route.path {
+            PathPattern::Exact(path) => format!("={path}"),
+            PathPattern::Prefix(path) => format!("*{path}"),
+        };
+        let methods = self.places.entry((host, path)).or_default();
+        let wanted: Vec<Option<Box<str>>> = match &*route.methods {
+            [] => vec![None],
+            named => named.iter().cloned().map(Some).collect(),
+        };
+        let mut first = None;
+        for method in wanted {
+            match methods.entry(method) {
+                std::collections::hash_map::Entry::Occupied(taken) => first = first.or(Some(*taken.get())),
+                std::collections::hash_map::Entry::Vacant(free) => {
+                    free.insert(place);
+                }
+            }
+        }
+        first
+    }
+}
+
+impl Context<'_> {
+    /// The table of all routes, in the order of the file.
+    pub(super) fn routes(&mut self, root: &Root) -> Option<RouteTable> {
+        let services_path = Path::ROOT.key("services");
+        let services = root.services.get()?;
+        let written: usize = services
+            .iter()
+            .map(|(_, service)| service.routes.as_ref().map_or(1, |routes| routes.len()))
+            .fold(0, usize::saturating_add);
+        if written > MAX_ROUTES {
+            let message = format!("expected at most {MAX_ROUTES} routes over all services, found {written}");
+            self.problems.add(&services_path, message);
+            return None;
+        }
+        let mut taken = Taken::default();
+        let per_service = services.compile(|index, service| {
+            let here = services_path.index(index);
+            self.routes_of(service, index, &here, &mut taken)
+        })?;
+        Some(RouteTable::new(per_service.into_iter().flatten().collect()))
+    }
+
+    fn routes_of(
+        &mut self,
+        service: &schema::Service,
+        index: usize,
+        path: &Path<'_>,
+        taken: &mut Taken,
+    ) -> Option<Box<[Route]>> {
+        let id = ServiceId(u32::try_from(index).ok()?);
+        let routes_path = path.key("routes");
+        let Some(routes) = &service.routes else {
+            // Absent, or wrong and reported: then it is not known what the service takes.
+            if self.problems.any_below(&routes_path) {
+                return None;
+            }
+            let everything = Route {
+                host: HostPattern::Any,
+                path: PathPattern::Prefix("/".into()),
+                methods: Box::default(),
+                service: id,
+            };
+            self.overlap(taken, &everything, (index, None), path);
+            return Some(Box::new([everything]));
+        };
+        if !self.count(routes, 1, MAX_ROUTES, "routes", &routes_path) {
+            return None;
+        }
+        routes.compile(|position, route| {
+            let here = routes_path.index(position);
+            let route = self.route(route, id, &here)?;
+            self.overlap(taken, &route, (index, Some(position)), &here);
+            Some(route)
+        })
+    }
+
+    fn overlap(&mut self, taken: &mut Taken, route: &Route, place: Place, path: &Path<'_>) {
+        let Some((service, position)) = taken.insert(route, place) else {
+            return;
+        };
+        let services = Path::ROOT.key("services");
+        let first_service = services.index(service);
+        let routes = first_service.key("routes");
+        let first = position.map_or(first_service, |position| routes.index(position));
+        let (line, _) = self.problems.position(&first);
+        let what = if place.1.is_none() {
+            "takes every request, for want of routes: these"
+        } else {
+            "overlaps:"
+        };
+        let message = format!("{what} requests of the same host, path and method go to {first} (line {line})");
+        self.problems.add(path, message);
+    }
+
+    fn route(&mut self, route: &schema::Route, service: ServiceId, path: &Path<'_>) -> Option<Route> {
+        let host = match &route.host {
+            None => Some(HostPattern::Any),
+            Some(host) => self.host_pattern(host, &path.key("host")),
+        };
+        let pattern = match (&route.path, &route.path_prefix) {
+            (None, None) => Some(PathPattern::Prefix("/".into())),
+            (Some(exact), None) => self
+                .route_path(exact, &path.key("path"))
+                .map(|p| PathPattern::Exact(p.into())),
+            (None, Some(prefix)) => self.route_path(prefix, &path.key("path_prefix")).map(|p| {
+                // By whole segments, so that `/a/` and `/a` are the same.
+                let trimmed = p.trim_end_matches('/');
+                PathPattern::Prefix(if trimmed.is_empty() { "/".into() } else { trimmed.into() })
+            }),
+            (Some(_), Some(_)) => {
+                self.problems
+                    .add(path, "`path` and `path_prefix` are given: expected only one of them");
+                None
+            }
+        };
+        let methods = match &route.methods {
+            None => Some(Box::default()),
+            Some(methods) => self.methods(methods, &path.key("methods")),
+        };
+        // A part that is wrong is absent here, which would mean "every": such a route is not compared with others.
+        let known = !self.problems.any_below(path);
+        known.then_some(Route {
+            host: host?,
+            path: pattern?,
+            methods: methods?,
+            service,
+        })
+    }
+
+    fn route_path<'t>(&mut self, written: &'t str, path: &Path<'_>) -> Option<&'t str> {
+        if text::is_path(written) {
+            return Some(written);
+        }
+        let meant = format!("/{written}");
+        let suggestion = (!written.starts_with('/') && text::is_path(&meant)).then_some(meant);
+        let message = format!(
+            "expected a path that begins with `/`, in visible ASCII without `?` and `#`, found `{}`",
+            printable(written)
+        );
+        self.problems.add_with(path, message, suggestion);
+        None
+    }
+
+    fn host_pattern(&mut self, written: &str, path: &Path<'_>) -> Option<HostPattern> {
+        let host = written.to_ascii_lowercase();
+        if host == "*" {
+            return Some(HostPattern::Any);
+        }
+        if let Some(suffix) = host.strip_prefix("*.")
+            && text::is_host_name(suffix)
+        {
+            return Some(HostPattern::Wildcard(suffix.into()));
+        }
+        if text::is_host_name(&host) || text::is_bracketed_v6(&host) {
+            return Some(HostPattern::Exact(host.into()));
+        }
+        let without_scheme = host.split_once("://").map_or(host.as_str(), |(_, rest)| rest);
+        let bare = without_scheme
+            .split(['/', ':'])
+            .next()
+            .unwrap_or_default()
+            .trim_end_matches('.');
+        let suggestion = (bare != host && text::is_host_name(bare)).then(|| bare.to_owned());
+        let message = format!(
+            "expected a host without scheme and port, or `*.` and a domain, found `{}`",
+            printable(written)
+        );
+        self.problems.add_with(path, message, suggestion);
+        None
+    }
+}

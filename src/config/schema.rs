@@ -1,0 +1,459 @@
+//! The file as it is written: one type a mapping, in the order of the reference. The doc comments are the manual
+//! (`docs/configuration.md` is generated from them).
+
+use super::condition::{Condition, Guarded};
+use super::decode::{List, Map, Required, settings, words};
+use super::scalars::{Delay, Mode, Period, Size, Switch, Threads, Weight, Whole};
+use super::units::Share;
+
+settings! {
+    /// The whole file.
+    Root as "the file" {
+        /// The sockets that requests come in on, at most 64.
+        listeners: Required<List<Listener>>,
+        /// Worker threads, one accept loop each; `auto` is one a core.
+        threads: Threads = "auto",
+        /// One JSON line a request, written off the request path. Absent: off.
+        access_log: Option<Switch<AccessLog>>,
+        /// Spans sent over OTLP. Absent: off.
+        tracing: Option<Tracing>,
+        /// Addresses and networks (CIDR) whose `X-Forwarded-For` and `Forwarded` are believed; from others they are
+        /// replaced.
+        trusted_proxies: List<String> = "[]",
+        /// Whether `Forwarded` (RFC 7239) is sent to upstreams beside `X-Forwarded-For`, `-Proto` and `-Host`.
+        forwarded: bool = "false",
+        /// Whether clients are told the version that served them, as `x-rollgate-version`. A service may say otherwise.
+        expose_version: bool = "false",
+        /// The kill switch for all services: everything goes to stable.
+        kill: bool = "false",
+        /// What one client may use, and how long things may take.
+        limits: Limits = "{}",
+        /// The API, the dashboard, `/metrics`, `/livez` and `/readyz`.
+        admin: Admin = "{}",
+        /// The directory of weights, rollout progress, kill switches and the audit log.
+        state_dir: String = "state",
+        /// Named conditions, for rules, other segments and rollout steps; at most 1,000.
+        segments: Map<Condition> = "{}",
+        /// The applications being delivered, at most 10,000.
+        services: Required<List<Service>>,
+    }
+
+    /// A socket we accept on: HTTP/1.1, and HTTP/2 with prior knowledge.
+    Listener as "listener" {
+        /// IP address and port, such as `0.0.0.0:8080` or `[::]:8080`. Port 0: the kernel picks one.
+        address: Required<String>,
+        /// TLS on this listener. Absent: plain text.
+        tls: Option<ListenerTls>,
+        /// Whether every connection must begin with a PROXY protocol header, version 1 or 2.
+        proxy_protocol: bool = "false",
+    }
+
+    /// TLS of a listener.
+    ListenerTls as "TLS settings" {
+        /// Chosen by the name the client asks for (SNI), the first for those who ask for none. Watched, and replaced
+        /// without a restart.
+        certificates: Required<List<Certificate>>,
+    }
+
+    /// A certificate and its key, both PEM.
+    Certificate as "certificate" {
+        /// File of the certificate, followed by its chain.
+        cert: Required<String>,
+        /// File of the private key.
+        key: Required<String>,
+    }
+
+    /// The access log. `access_log: off` turns it off.
+    AccessLog as "access log" {
+        /// `stdout`, `stderr`, or a file.
+        path: String = "stdout",
+        /// The form of a line.
+        format: LogFormat = "json",
+        /// How many of the successful requests are logged. Failures and refusals always are.
+        sample: Share = "100%",
+    }
+
+    /// Traces.
+    Tracing as "tracing settings" {
+        /// URL of an OTLP collector (HTTP), such as `http://127.0.0.1:4318`.
+        otlp: Required<String>,
+        /// How many of the requests without a sampled `traceparent` are traced.
+        sample: Share = "1%",
+    }
+
+    /// Limits, each enforced for every client.
+    Limits as "limits" {
+        /// Connections open at once, over all listeners. Those beyond it are answered 503.
+        max_connections: Whole<1, 10_000_000> = "50000",
+        /// From the first byte of a request's head to its last; then 408.
+        header_timeout: Period = "10s",
+        /// From the end of a request's head to the end of its answer; then 504, or the answer is cut. Upgraded
+        /// connections are exempt. Long, so that downloads are not cut: the timeouts of a pool find a dead upstream.
+        request_timeout: Period = "1h",
+        /// How long a connection may wait for its next request.
+        keepalive_timeout: Period = "75s",
+        /// The body of a request; 413 beyond it.
+        max_body: Size = "64MiB",
+        /// The head of a request or an answer, `4KiB` to `256KiB`; 431 or 502 beyond it.
+        max_head: Size = "32KiB",
+        /// How long a stopping process waits for requests in flight.
+        drain_timeout: Delay = "30s",
+        /// How long a stopping process still accepts while `/readyz` already answers 503, so that balancers notice.
+        drain_delay: Delay = "0s",
+    }
+
+    /// The admin interfaces. Absent: none.
+    Admin as "admin settings" {
+        /// Unix socket of the API.
+        socket: Option<String>,
+        /// Permission bits of the socket.
+        socket_mode: Mode = "0600",
+        /// IP address and port of the API, the dashboard, `/metrics`, `/livez` and `/readyz` over TCP.
+        address: Option<String>,
+        /// File of the bearer token. Without it nothing can be changed over TCP.
+        token_file: Option<String>,
+    }
+
+    /// An application being delivered.
+    Service as "service" {
+        /// Its name: letters, digits, `.`, `_` and `-`, at most 64. Unique. A label of its metrics.
+        name: Required<String>,
+        /// What leads to this service. Absent: every request. At most 10,000 over all services. Exact hosts win over
+        /// wildcards, these over none; exact paths over prefixes, longer prefixes over shorter; a method over none.
+        routes: Option<List<Route>>,
+        /// Its deployed revisions, 1 to 64, exactly one of them stable.
+        versions: Required<List<Version>>,
+        /// Same user, same version. Absent: every request is split by weight alone.
+        affinity: Option<Affinity>,
+        /// Conditions that override the split, in order: the first that matches decides. At most 1,000.
+        rules: List<Rule> = "[]",
+        /// A copy of traffic for a version, whose replies are dropped.
+        mirror: Option<Mirror>,
+        /// When the chosen version has no usable endpoint: `stable` serves, or `fail` answers 503.
+        fallback: Fallback = "stable",
+        /// Failed attempts on a canary that stable answers instead.
+        rescue: Option<Rescue>,
+        /// The plan by which a version is delivered.
+        rollout: Option<Rollout>,
+        /// The kill switch: everything goes to stable.
+        kill: bool = "false",
+        /// As the key of the same name of the file, for this service. Absent: as there.
+        expose_version: Option<bool>,
+    }
+
+    /// Hosts, paths and methods that lead to a service.
+    Route as "route" {
+        /// A host without port, `*.example.com` for all below it, or `*`. Absent: every host.
+        host: Option<String>,
+        /// This path alone. Not beside `path_prefix`.
+        path: Option<String>,
+        /// This path and all below it, by whole segments: `/a` is for `/a` and `/a/b`, not `/ab`. Absent: every path.
+        path_prefix: Option<String>,
+        /// Methods, in capitals. Absent: every method.
+        methods: Option<List<String>>,
+    }
+
+    /// A deployed revision of a service.
+    Version as "version" {
+        /// Its name: letters, digits, `.`, `_` and `-`, at most 64. Unique in the service.
+        name: Required<String>,
+        /// Where traffic is safe (`stable`) or on trial (`canary`). Absent: `canary`; but when no version of the service
+        /// names a role, the first is stable.
+        role: Option<Role>,
+        /// Its relative part of the traffic. Absent: 0; but when no version of the service names a weight, 100 for
+        /// stable.
+        weight: Option<Weight>,
+        /// Its addresses and how they are used.
+        pool: Required<Pool>,
+    }
+
+    /// The addresses behind a version.
+    Pool as "pool" {
+        /// 1 to 1,000 addresses: `host:port`, `name:port`, `[v6]:port`, or a mapping with a weight. Names are resolved
+        /// off the request path, again and again.
+        endpoints: Required<List<EndpointText>>,
+        /// How one is picked. `power_of_two` is the less busy of two drawn by weight; `hash` is the same user key, the
+        /// same endpoint.
+        balance: Balance = "power_of_two",
+        /// How endpoints are probed. Absent: as with no keys.
+        health_check: HealthCheck = "{}",
+        /// How endpoints that fail live requests are set aside.
+        ejection: Ejection = "{}",
+        /// How long an attempt may take.
+        timeouts: Timeouts = "{}",
+        /// What is spoken to the endpoints.
+        protocol: Protocol = "http1",
+        /// TLS to the endpoints. Absent: plain text.
+        tls: Option<PoolTls>,
+    }
+
+    /// An address with its weight.
+    Endpoint as "endpoint" {
+        /// `host:port`, `name:port` or `[v6]:port`.
+        address: Required<String>,
+        /// Its part of the pool's traffic.
+        weight: Whole<1, 1_000_000> = "1",
+    }
+
+    /// Active health checks.
+    HealthCheck as "health check" {
+        /// `GET` of this path must answer 200 to 399. Absent: a TCP connection must succeed.
+        path: Option<String>,
+        /// Time between two probes of an endpoint.
+        every: Period = "2s",
+        /// A probe without an answer after this long has failed.
+        timeout: Period = "1s",
+        /// Successes in a row that make an endpoint healthy.
+        healthy_after: Whole<1, 1000> = "1",
+        /// Failures in a row that make it unhealthy.
+        unhealthy_after: Whole<1, 1000> = "3",
+    }
+
+    /// Passive ejection.
+    Ejection as "ejection" {
+        /// Failures in a row that eject an endpoint.
+        consecutive_failures: Whole<1, 1_000_000> = "5",
+        /// How long, the first time; doubles each time the endpoint fails again soon after, up to the larger of this and
+        /// 30 s.
+        r#for: Period = "5s",
+        /// The part of a pool that may be ejected at once. `0%` never ejects.
+        at_most: Share = "50%",
+    }
+
+    /// Timeouts of one attempt on an endpoint.
+    Timeouts as "timeouts" {
+        /// To connect.
+        connect: Period = "1s",
+        /// From the request sent to the first byte of its answer.
+        first_byte: Period = "30s",
+        /// Of silence within an answer.
+        idle: Period = "60s",
+    }
+
+    /// TLS to the endpoints of a pool.
+    PoolTls as "TLS settings" {
+        /// The name asked for and checked. Absent: the host of the endpoint.
+        sni: Option<String>,
+        /// File of the authorities that are trusted (PEM). Absent: those of the system.
+        ca: Option<String>,
+        /// Whether the certificate is checked.
+        verify: bool = "true",
+    }
+
+    /// Same user, same version.
+    Affinity as "affinity" {
+        /// Where a user's key comes from: the first one present, and not empty, wins.
+        key: List<KeySource> = "[]",
+        /// Makes the population of this service's canary its own. Absent: the service's name. Share a salt to share the
+        /// population.
+        salt: Option<String>,
+        /// The hash from key to bucket: the same users as the SDK of that name would pick.
+        hash: Hash = "rollgate-1",
+        /// Gives an id to users who have no key; signed. Absent: no cookie, unless `keep` needs one.
+        cookie: Option<Cookie>,
+        /// Whether a user once admitted to a canary stays while its share falls. Rollback and kill revoke.
+        keep: bool = "false",
+    }
+
+    /// The affinity cookie.
+    Cookie as "cookie" {
+        /// Its name.
+        name: String = "rollgate",
+        /// Its life, in whole seconds.
+        ttl: Period = "30d",
+    }
+
+    /// A condition that overrides the split. It has a `version` or a `split`.
+    Rule as "rule" {
+        /// Its name: letters, digits, `.`, `_` and `-`, at most 64. Unique in the service.
+        name: Required<String>,
+        /// The requests it is for. `from` beside the condition names a segment: only its clients count, since a header
+        /// that anyone may send is no permission.
+        when: Required<Guarded>,
+        /// The version they get.
+        version: Option<String>,
+        /// The weights of the versions they get, by name; versions not named get none.
+        split: Option<Map<Weight>>,
+    }
+
+    /// A copy of traffic whose reply is dropped.
+    Mirror as "mirror" {
+        /// The version that gets the copies.
+        version: Required<String>,
+        /// How many of the requests are copied.
+        share: Share = "100%",
+        /// Of which methods.
+        methods: List<String> = "[GET, HEAD]",
+    }
+
+    /// Failed attempts on a canary that stable answers instead.
+    Rescue as "rescue" {
+        /// Of which methods.
+        methods: List<String> = "[GET, HEAD, OPTIONS]",
+        /// After which failures.
+        on: List<RescueOn> = "[connect, reset, timeout, 5xx]",
+    }
+
+    /// The plan by which a version is delivered.
+    Rollout as "rollout" {
+        /// The version to deliver. Absent: the only canary.
+        candidate: Option<String>,
+        /// Whether it begins by itself when a candidate of a new name appears.
+        start: Start = "automatic",
+        /// Its steps, 1 to 100. Shares never fall from one to the next.
+        steps: Required<List<RolloutStep>>,
+        /// How the candidate is judged.
+        analysis: Analysis = "{}",
+        /// The blast radius.
+        guard: Option<Guard>,
+        /// Who is told.
+        notify: List<Notify> = "[]",
+        /// Who is asked.
+        gates: List<Gate> = "[]",
+    }
+
+    /// One entry of the plan: a `share`, or `segments` that are admitted whatever the share, or both.
+    RolloutStep as "step" {
+        /// Segments that are admitted to the candidate (a ring).
+        segments: Option<List<String>>,
+        /// The candidate's share. Absent: as it is.
+        share: Option<Share>,
+        /// How long the step lasts at least.
+        hold: Required<Delay>,
+        /// Whether somebody must approve before the next step.
+        approval: bool = "false",
+    }
+
+    /// How the candidate is judged.
+    Analysis as "analysis" {
+        /// The time after a step begins in which latency does not count. Failures always do.
+        warmup: Delay = "30s",
+        /// Requests of the candidate without which there is no verdict.
+        min_requests: Whole<1, 1_000_000_000> = "200",
+        /// Of 100 rollouts of a version identical to stable, how many are not rolled back: `50%` to `99.999%`.
+        confidence: Share = "99%",
+        /// What happens when there is still no evidence after `max_hold`.
+        on_no_evidence: OnNoEvidence = "hold",
+        /// How long a step may wait for evidence. Absent: for ever.
+        max_hold: Option<Period>,
+        /// The conditions, at most 32.
+        checks: List<Check> = "[]",
+    }
+
+    /// One condition: a metric `compared_to` stable, or with a `max` or a `min`.
+    Check as "check" {
+        /// `error_rate`, `latency_p50` to `latency_p99`, `latency_p999`, or the name of a `prometheus` query.
+        metric: Required<String>,
+        /// The version it is compared to.
+        compared_to: Option<ComparedTo>,
+        /// How much worse than that it may be, relatively.
+        tolerance: Option<Share>,
+        /// The most it may be: a percentage for `error_rate`, a duration for latencies.
+        max: Option<String>,
+        /// The least it may be; for `prometheus` queries.
+        min: Option<String>,
+        /// What a failed check does.
+        on_fail: OnFail = "rollback",
+        /// Where the metric comes from, when it is not the proxy's own.
+        prometheus: Option<Prometheus>,
+    }
+
+    /// A metric that a Prometheus server has.
+    Prometheus as "prometheus query" {
+        /// URL of the server.
+        url: Required<String>,
+        /// The query; its answer is one number.
+        query: Required<String>,
+        /// Time between two queries.
+        every: Period = "30s",
+    }
+
+    /// The blast radius of a rollout.
+    Guard as "guard" {
+        /// Rolled back after this many failed requests of the candidate, whatever the statistics say.
+        max_failures: Required<Whole<1, 1_000_000_000>>,
+    }
+
+    /// Who is told: `slack` or `webhook`.
+    Notify as "notification" {
+        /// URL of a Slack webhook.
+        slack: Option<String>,
+        /// URL that gets each event as JSON.
+        webhook: Option<String>,
+        /// Which events. Absent: all.
+        events: Option<List<RolloutEvent>>,
+    }
+
+    /// Who is asked, by a webhook in the form of Flagger's confirm gates.
+    Gate as "gate" {
+        /// What waits for the answer.
+        before: Required<GateBefore>,
+        /// URL that is asked until it answers 200.
+        webhook: Required<String>,
+    }
+}
+
+words! {
+    /// The form of a line of the access log.
+    LogFormat { Json = "json", }
+    /// Where traffic is safe, or on trial.
+    Role { Stable = "stable", Canary = "canary", }
+    /// What serves when the chosen version cannot.
+    Fallback { Stable = "stable", Fail = "fail", }
+    /// How an endpoint is picked.
+    Balance {
+        PowerOfTwo = "power_of_two",
+        LeastRequests = "least_requests",
+        RoundRobin = "round_robin",
+        Hash = "hash",
+    }
+    /// What is spoken to endpoints.
+    Protocol { Http1 = "http1", H2 = "h2", H2c = "h2c", }
+    /// The hash from key to bucket.
+    Hash { Rollgate1 = "rollgate-1", Unleash1 = "unleash-1", Flagd2 = "flagd-2", }
+    /// A failure that can be rescued.
+    RescueOn {
+        Connect = "connect",
+        Reset = "reset",
+        Timeout = "timeout",
+        Status5xx = "5xx",
+        Protocol = "protocol",
+        NoEndpoint = "no_endpoint",
+    }
+    /// How a rollout begins.
+    Start { Automatic = "automatic", Manual = "manual", }
+    /// What happens without evidence.
+    OnNoEvidence { Hold = "hold", Proceed = "proceed", Rollback = "rollback", }
+    /// What a comparison is with.
+    ComparedTo { Stable = "stable", }
+    /// What a failed check does.
+    OnFail { Rollback = "rollback", Pause = "pause", StepBack = "step_back", }
+    /// What a notification can be about.
+    RolloutEvent {
+        Start = "start",
+        Step = "step",
+        Approval = "approval",
+        Pause = "pause",
+        Resume = "resume",
+        Promote = "promote",
+        Rollback = "rollback",
+        Kill = "kill",
+    }
+    /// What a gate can hold back.
+    GateBefore { Start = "start", Step = "step", Promote = "promote", }
+}
+
+/// An endpoint: its address alone, or a mapping.
+#[derive(Debug, Clone, PartialEq)]
+pub enum EndpointText {
+    Address(String),
+    Full(Endpoint),
+}
+
+/// Where a user's key comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    Header(String),
+    Cookie(String),
+    ClientIp,
+}

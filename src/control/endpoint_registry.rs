@@ -1,0 +1,210 @@
+//! Live pools across publications: what did not change keeps its health, its ejections and its counters.
+
+use super::resolver::Resolved;
+use crate::config::{Snapshot, snapshot};
+use crate::routing::Role;
+use crate::shared::{Endpoint, Pool};
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// The pools of the last publication, by service and version. For the writer alone.
+pub struct EndpointRegistry {
+    threads: usize,
+    pools: HashMap<(Box<str>, Box<str>), Arc<Pool>>,
+}
+
+impl EndpointRegistry {
+    /// `threads`: worker threads of the data plane.
+    pub fn new(threads: usize) -> Self {
+        Self {
+            threads,
+            pools: HashMap::new(),
+        }
+    }
+
+    /// The pools of a snapshot, parallel to its services and their versions. Pools of versions that left are forgotten.
+    pub fn pools(&mut self, snapshot: &Snapshot, resolved: &Resolved) -> Box<[Box<[Arc<Pool>]>]> {
+        let mut next = HashMap::new();
+        let services = snapshot.policy.services.iter().zip(&snapshot.services);
+        let pools = services
+            .map(|(service, settings)| {
+                let versions = service.versions.iter().zip(&settings.pools);
+                versions
+                    .map(|(version, spec)| {
+                        let pool = self.pool(&service.name, &version.name, version.role, spec, resolved);
+                        next.insert((service.name.clone(), version.name.clone()), Arc::clone(&pool));
+                        pool
+                    })
+                    .collect()
+            })
+            .collect();
+        self.pools = next;
+        pools
+    }
+
+    /// The pool of one version, remembered until [`Self::pools`] does without it. The same `Arc` if nothing changed; else a
+    /// new one with the old endpoints, as far as label, address and weight are the same.
+    pub fn pool(
+        &mut self,
+        service: &str,
+        version: &str,
+        role: Role,
+        spec: &snapshot::Pool,
+        resolved: &Resolved,
+    ) -> Arc<Pool> {
+        let name = (Box::from(service), Box::from(version));
+        let before = self.pools.get(&name);
+        let owner = format!("{service}/{version}");
+        let endpoints = endpoints(before, &owner, role, spec, resolved, self.threads);
+        if let Some(before) = before {
+            let same = before.role() == role
+                && *before.spec == *spec
+                && before.endpoints.len() == endpoints.len()
+                && before.endpoints.iter().zip(&endpoints).all(|(a, b)| Arc::ptr_eq(a, b));
+            if same {
+                return Arc::clone(before);
+            }
+        }
+        let spec = match before {
+            Some(before) if *before.spec == *spec => Arc::clone(&before.spec),
+            _ => Arc::new(spec.clone()),
+        };
+        let pool = Arc::new(Pool::new(spec, endpoints.into(), role, self.threads));
+        self.pools.insert(name, Arc::clone(&pool));
+        pool
+    }
+}
+
+/// One endpoint an address, in the file's order, each label with each address once.
+fn endpoints(
+    before: Option<&Arc<Pool>>,
+    owner: &str,
+    role: Role,
+    spec: &snapshot::Pool,
+    resolved: &Resolved,
+    threads: usize,
+) -> Vec<Arc<Endpoint>> {
+    let known: HashMap<(&str, SocketAddr), &Arc<Endpoint>> = before
+        .iter()
+        .flat_map(|pool| pool.endpoints.iter())
+        .map(|endpoint| ((&*endpoint.label, endpoint.address), endpoint))
+        .collect();
+    let mut seen = HashSet::new();
+    let mut endpoints = Vec::with_capacity(spec.endpoints.len());
+    for written in &spec.endpoints {
+        for &address in resolved.addresses(written) {
+            if !seen.insert((&*written.label, address)) {
+                continue;
+            }
+            endpoints.push(match known.get(&(&*written.label, address)) {
+                Some(known) if known.weight == written.weight => Arc::clone(known),
+                Some(known) => Arc::new(known.reweighted(written.weight)),
+                None => {
+                    let (label, assumed_healthy) = (written.label.clone(), role == Role::Stable);
+                    let weight = written.weight;
+                    Arc::new(Endpoint::new(owner, label, address, weight, assumed_healthy, threads))
+                }
+            });
+        }
+    }
+    endpoints
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::resolver::tests::pool as pool_spec;
+    use std::time::Duration;
+
+    fn spec(endpoints: &[(&str, u32)]) -> snapshot::Pool {
+        let labels: Vec<&str> = endpoints.iter().map(|&(label, _)| label).collect();
+        let mut spec = pool_spec(&labels);
+        for (endpoint, &(_, weight)) in spec.endpoints.iter_mut().zip(endpoints) {
+            endpoint.weight = weight;
+        }
+        spec
+    }
+
+    fn pool(registry: &mut EndpointRegistry, role: Role, spec: &snapshot::Pool) -> Arc<Pool> {
+        registry.pool("shop", "v1", role, spec, &Resolved::literals(&spec.endpoints))
+    }
+
+    #[test]
+    fn an_unchanged_pool_stays_the_same() {
+        let mut registry = EndpointRegistry::new(2);
+        let spec = spec(&[("127.0.0.1:1", 1), ("127.0.0.1:2", 2)]);
+        let first = pool(&mut registry, Role::Stable, &spec);
+        assert_eq!(first.endpoints.len(), 2);
+        assert!(Arc::ptr_eq(&first, &pool(&mut registry, Role::Stable, &spec.clone())));
+    }
+
+    #[test]
+    fn endpoints_outlive_a_change_beside_them() {
+        let mut registry = EndpointRegistry::new(2);
+        let first = pool(
+            &mut registry,
+            Role::Canary,
+            &spec(&[("127.0.0.1:1", 1), ("127.0.0.1:2", 2)]),
+        );
+        let in_flight = first.endpoints[1].begin(0);
+        let mut changed = spec(&[("127.0.0.1:3", 1), ("127.0.0.1:2", 2)]);
+        changed.timeouts.idle = Duration::from_secs(5);
+        let second = pool(&mut registry, Role::Canary, &changed);
+        assert!(!Arc::ptr_eq(&first, &second));
+        assert_eq!(second.spec.timeouts.idle, Duration::from_secs(5));
+        assert!(Arc::ptr_eq(&first.endpoints[1], &second.endpoints[1]));
+        assert_eq!(second.endpoints[1].in_flight(), 1);
+        assert!(
+            !second.endpoints[0].healthy(),
+            "a canary's new endpoint must show itself"
+        );
+        drop(in_flight);
+        assert_eq!(second.endpoints[1].in_flight(), 0);
+    }
+
+    #[test]
+    fn a_change_of_role_or_weight_keeps_what_is_known() {
+        let mut registry = EndpointRegistry::new(1);
+        let first = pool(&mut registry, Role::Canary, &spec(&[("127.0.0.1:1", 1)]));
+        first.endpoints[0].probe_ended(None, &first.spec.health_check, 0, 1);
+        let stable = pool(&mut registry, Role::Stable, &spec(&[("127.0.0.1:1", 1)]));
+        assert_eq!(stable.role(), Role::Stable);
+        assert!(Arc::ptr_eq(&first.endpoints[0], &stable.endpoints[0]));
+        let heavier = pool(&mut registry, Role::Canary, &spec(&[("127.0.0.1:1", 7)]));
+        assert!(heavier.usable(1), "it was probed under its old weight");
+        assert_eq!(heavier.endpoints[0].weight, 7);
+    }
+
+    #[test]
+    fn a_repeated_endpoint_counts_once() {
+        let mut registry = EndpointRegistry::new(1);
+        let pool = pool(
+            &mut registry,
+            Role::Stable,
+            &spec(&[("127.0.0.1:1", 1), ("127.0.0.1:1", 1)]),
+        );
+        assert_eq!(pool.endpoints.len(), 1);
+    }
+
+    #[test]
+    fn what_left_is_forgotten() {
+        let mut registry = EndpointRegistry::new(1);
+        let spec = spec(&[("127.0.0.1:1", 1)]);
+        let gone = Arc::downgrade(&pool(&mut registry, Role::Stable, &spec));
+        assert!(gone.upgrade().is_some());
+        let empty = crate::control::resolver::tests::snapshot(&[]);
+        assert_eq!(registry.pools(&empty, &Resolved::default()).len(), 0);
+        assert!(gone.upgrade().is_none());
+    }
+
+    #[test]
+    fn pools_run_parallel_to_services_and_versions() {
+        let mut registry = EndpointRegistry::new(1);
+        let snapshot = crate::control::resolver::tests::snapshot(&["127.0.0.1:1", "127.0.0.1:2"]);
+        let pools = registry.pools(&snapshot, &Resolved::literals(&snapshot.services[0].pools[0].endpoints));
+        assert_eq!((pools.len(), pools[0].len(), pools[0][0].endpoints.len()), (1, 1, 2));
+        let again = registry.pools(&snapshot, &Resolved::literals(&snapshot.services[0].pools[0].endpoints));
+        assert!(Arc::ptr_eq(&pools[0][0], &again[0][0]));
+    }
+}

@@ -1,0 +1,188 @@
+//! The file on disk -> [`Snapshot`], with the files it names checked. `check`, `run` and a reload all load through here.
+
+use crate::config::{self, Problem, Snapshot, yaml};
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Why a file cannot be loaded.
+#[derive(Debug)]
+pub enum LoadError {
+    /// It cannot be read.
+    Read { file: PathBuf, source: std::io::Error },
+    /// It was read, and this is wrong with it: one problem or more.
+    Invalid { file: PathBuf, problems: Vec<Problem> },
+}
+
+impl LoadError {
+    /// What is wrong with the content; empty when it could not be read.
+    pub fn problems(&self) -> &[Problem] {
+        match self {
+            Self::Read { .. } => &[],
+            Self::Invalid { problems, .. } => problems,
+        }
+    }
+}
+
+/// One line a problem, `file:line:column: path: message`.
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Read { file, source } => write!(f, "{}: {source}", file.display()),
+            Self::Invalid { file, problems } => {
+                for (index, problem) in problems.iter().enumerate() {
+                    let end_of_last = if index == 0 { "" } else { "\n" };
+                    write!(f, "{end_of_last}{}:{problem}", file.display())?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl std::error::Error for LoadError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Read { source, .. } => Some(source),
+            Self::Invalid { .. } => None,
+        }
+    }
+}
+
+/// The configuration in `file`. Blocks on the disk: not for the request path.
+///
+/// # Errors
+/// The file cannot be read, or there are problems in it.
+pub fn load(file: &Path) -> Result<Snapshot, LoadError> {
+    let bytes = read(file)?;
+    compile(file, &bytes)
+}
+
+/// The bytes of `file`: at most one more than [`yaml::MAX_FILE_BYTES`], so that a huge file costs nothing.
+///
+/// # Errors
+/// It cannot be read, or is no regular file (a pipe could keep its reader waiting for ever).
+pub fn read(file: &Path) -> Result<Vec<u8>, LoadError> {
+    let attempt = || {
+        let metadata = std::fs::metadata(file)?;
+        if !metadata.is_file() {
+            return Err(std::io::Error::other("not a regular file"));
+        }
+        if metadata.len() > yaml::MAX_FILE_BYTES as u64 {
+            return Err(std::io::Error::other(yaml::too_large(metadata.len())));
+        }
+        let mut bytes = Vec::new();
+        File::open(file)?
+            .take(yaml::MAX_FILE_BYTES as u64 + 1)
+            .read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    attempt().map_err(|source| LoadError::Read {
+        file: file.to_owned(),
+        source,
+    })
+}
+
+/// The configuration that `bytes`, read from `file`, hold; the files that it names are opened to see that they can be.
+///
+/// # Errors
+/// Every problem, those of named files included when there is no other.
+pub fn compile(file: &Path, bytes: &[u8]) -> Result<Snapshot, LoadError> {
+    let invalid = |problems| LoadError::Invalid {
+        file: file.to_owned(),
+        problems,
+    };
+    let base = file.parent().unwrap_or(Path::new(""));
+    let snapshot = config::parse_bytes(bytes, base).map_err(invalid)?;
+    let problems: Vec<Problem> = snapshot
+        .files
+        .iter()
+        .filter_map(|named| {
+            let error = readable(&named.file).err()?;
+            Some(Problem {
+                path: named.path.clone(),
+                line: named.line,
+                column: named.column,
+                message: format!("cannot read {}: {error}", named.file.display()),
+                suggestion: None,
+            })
+        })
+        .collect();
+    if problems.is_empty() {
+        Ok(snapshot)
+    } else {
+        Err(invalid(problems))
+    }
+}
+
+/// Whether `file` is a regular file that may be read.
+fn readable(file: &Path) -> std::io::Result<()> {
+    if !std::fs::metadata(file)?.is_file() {
+        return Err(std::io::Error::other("not a regular file"));
+    }
+    File::open(file).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALLEST: &str = "listeners: [{ address: \"127.0.0.1:0\" }]\nservices:\n  - name: s\n    versions: [{ name: v1, \
+                            pool: { endpoints: [\"127.0.0.1:1\"] } }]\n";
+
+    fn written(text: &[u8]) -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("rollgate.yaml");
+        std::fs::write(&file, text).unwrap();
+        (directory, file)
+    }
+
+    #[test]
+    fn the_smallest_file_loads() {
+        let (directory, file) = written(SMALLEST.as_bytes());
+        let snapshot = load(&file).unwrap();
+        assert_eq!(snapshot.state_dir, directory.path().join("state"));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let missing = directory.path().join("absent.yaml");
+        let error = load(&missing).unwrap_err();
+        assert!(matches!(error, LoadError::Read { .. }));
+        assert!(error.to_string().contains("absent.yaml: No such file"), "{error}");
+        let error = load(directory.path()).unwrap_err();
+        assert!(error.to_string().ends_with("not a regular file"), "{error}");
+    }
+
+    #[test]
+    fn fifty_megabytes_are_refused_unread() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("large.yaml");
+        File::create(&file).unwrap().set_len(50 << 20).unwrap();
+        let error = load(&file).unwrap_err().to_string();
+        assert!(error.contains("the file is too large: 52428800 bytes"), "{error}");
+    }
+
+    #[test]
+    fn every_line_names_the_file() {
+        let (_directory, file) = written(b"listeners: 1\nservices: 2\n");
+        let error = load(&file).unwrap_err();
+        assert_eq!(error.problems().len(), 2);
+        let name = file.display().to_string();
+        assert!(error.to_string().lines().all(|line| line.starts_with(&name)), "{error}");
+    }
+
+    #[test]
+    fn files_that_are_named_must_be_there() {
+        let text = format!("{SMALLEST}admin: {{ token_file: admin.token }}\n");
+        let (directory, file) = written(text.as_bytes());
+        let error = load(&file).unwrap_err();
+        assert_eq!(error.problems().len(), 1);
+        assert_eq!(error.problems()[0].path, "admin.token_file");
+        assert_eq!((error.problems()[0].line, error.problems()[0].column), (5, 22));
+        std::fs::write(directory.path().join("admin.token"), "secret").unwrap();
+        assert_eq!(load(&file).unwrap().files.len(), 1);
+    }
+}

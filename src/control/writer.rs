@@ -1,0 +1,214 @@
+//! The only writer of what is in force: every change becomes one new immutable value, published whole or not at all.
+
+use super::endpoint_registry::EndpointRegistry;
+use super::file_watcher::{FileEvent, FileWatcher};
+use super::health_checker::HealthChecker;
+use super::load;
+use super::resolver::Resolver;
+use crate::config::{Snapshot, diff};
+use crate::routing::{ServiceTraffic, Traffic};
+use crate::shared::{InForce, ServiceInForce, Shared, VersionInForce, VersionStats};
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::mpsc;
+
+/// How long a publication waits for names that were never looked up.
+const LOOKUP_BOUND: Duration = Duration::from_secs(2);
+
+/// The file as it was loaded at the start.
+pub struct Loaded {
+    pub path: PathBuf,
+    pub text: Arc<str>,
+    pub snapshot: Snapshot,
+}
+
+/// What a publication is made with, and what it keeps of the one before.
+pub struct Assembly {
+    threads: usize,
+    registry: EndpointRegistry,
+    resolver: Arc<Resolver>,
+}
+
+impl Assembly {
+    /// `threads`: worker threads of the data plane.
+    pub fn new(threads: usize, resolver: Arc<Resolver>) -> Self {
+        Self {
+            threads,
+            registry: EndpointRegistry::new(threads),
+            resolver,
+        }
+    }
+
+    /// The next thing in force, with `snapshot` in it. What did not change is carried over from `previous`: health,
+    /// ejections, counters, idle connections.
+    pub async fn next(&mut self, snapshot: Arc<Snapshot>, previous: Option<&InForce>) -> InForce {
+        let resolved = self.resolver.resolve_all(&snapshot, LOOKUP_BOUND).await;
+        let pools = self.registry.pools(&snapshot, &resolved);
+        let services = snapshot.policy.services.iter().zip(pools);
+        let services = services.map(|(service, pools)| {
+            let before = previous.and_then(|previous| live_part(previous, &service.name));
+            let versions = service.versions.iter().zip(pools).map(|(version, pool)| {
+                let stats = before
+                    .and_then(|(policy, live)| {
+                        let same =
+                            |other: &&crate::routing::Version| other.name == version.name && other.role == version.role;
+                        let index = policy.versions.iter().position(|other| same(&other))?;
+                        live.versions.get(index).map(|version| Arc::clone(&version.stats))
+                    })
+                    .unwrap_or_else(|| Arc::new(VersionStats::new(self.threads)));
+                VersionInForce { stats, pool }
+            });
+            ServiceInForce {
+                turn: before.map_or_else(|| Arc::new(AtomicU64::new(0)), |(_, live)| Arc::clone(&live.turn)),
+                versions: versions.collect(),
+            }
+        });
+        InForce {
+            generation: previous.map_or(1, |previous| previous.generation + 1),
+            services: services.collect(),
+            traffic: traffic(&snapshot),
+            snapshot,
+        }
+    }
+}
+
+/// A service by name: what the file said of it, and its live part.
+fn live_part<'p>(in_force: &'p InForce, name: &str) -> Option<(&'p crate::routing::Service, &'p ServiceInForce)> {
+    let services = &in_force.snapshot.policy.services;
+    let index = services.iter().position(|service| &*service.name == name)?;
+    services.get(index).zip(in_force.services.get(index))
+}
+
+/// The traffic as the file asks for it.
+pub fn traffic(snapshot: &Snapshot) -> Traffic {
+    let service = |service: &crate::config::snapshot::Service| ServiceTraffic {
+        split: service.split.clone(),
+        killed: service.killed,
+        epoch: 0,
+        ring: None,
+    };
+    Traffic {
+        killed: snapshot.killed,
+        services: snapshot.services.iter().map(service).collect(),
+    }
+}
+
+/// The keys that `run` and a reload refuse rather than do something else than the file says; `None`: there are none.
+pub fn refused(file: &Path, snapshot: &Snapshot) -> Option<String> {
+    let refused = snapshot.unsupported.iter().filter(|key| key.refuses_to_run);
+    let lines: Vec<String> = refused
+        .map(|key| {
+            format!(
+                "{}:{}:{}: {}: {}",
+                file.display(),
+                key.line,
+                key.column,
+                key.path,
+                key.message
+            )
+        })
+        .collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
+}
+
+/// See the module.
+pub struct Writer {
+    pub shared: Arc<Shared>,
+    pub assembly: Assembly,
+    pub health: Arc<HealthChecker>,
+    pub path: PathBuf,
+    pub watcher: Arc<FileWatcher>,
+    pub events: mpsc::Receiver<FileEvent>,
+}
+
+impl Writer {
+    /// Publishes what the file and the resolver bring, until it is dropped.
+    pub async fn run(mut self, resolver: Arc<Resolver>) -> Infallible {
+        let mut addresses = resolver.changes();
+        loop {
+            tokio::select! {
+                Some(event) = self.events.recv() => self.on_file(event).await,
+                Ok(()) = addresses.changed() => self.publish(Arc::clone(&self.shared.load().snapshot)).await,
+                // Both sources have ended: nothing will ever change again.
+                else => std::future::pending().await,
+            }
+        }
+    }
+
+    async fn on_file(&mut self, event: FileEvent) {
+        let text = match event {
+            FileEvent::Changed { text, .. } => text,
+            FileEvent::Unreadable { error } => return self.failed(format!("{}: {error}", self.path.display())),
+            FileEvent::Withheld { reason } => return self.failed(format!("{}: {reason}", self.path.display())),
+        };
+        match self.compile(&text).await {
+            Ok(snapshot) => {
+                self.tell_changes(&snapshot);
+                self.publish(Arc::new(snapshot)).await;
+                self.watcher.set_in_force(text);
+                self.succeeded();
+            }
+            Err(error) => self.failed(error),
+        }
+    }
+
+    /// Off this thread: a file of ten thousand services is worth milliseconds, and the files it names are on a disk.
+    async fn compile(&self, text: &Arc<str>) -> Result<Snapshot, String> {
+        let (path, text) = (self.path.clone(), Arc::clone(text));
+        let compiled = tokio::task::spawn_blocking(move || {
+            let snapshot = load::compile(&path, text.as_bytes()).map_err(|error| error.to_string())?;
+            match refused(&path, &snapshot) {
+                Some(refused) => Err(refused),
+                None => Ok(snapshot),
+            }
+        });
+        compiled
+            .await
+            .unwrap_or_else(|error| Err(format!("compiling the file: {error}")))
+    }
+
+    async fn publish(&mut self, snapshot: Arc<Snapshot>) {
+        let previous = self.shared.load();
+        let next = self.assembly.next(snapshot, Some(&previous)).await;
+        let generation = next.generation;
+        self.shared.publish(next);
+        self.health.published();
+        tracing::info!(generation, "in force");
+    }
+
+    fn tell_changes(&self, snapshot: &Snapshot) {
+        let changes = diff(&self.shared.load().snapshot, snapshot);
+        for key in &changes.restart_required {
+            tracing::warn!(key, "changed in the file; takes effect after a restart");
+        }
+        for key in &snapshot.unsupported {
+            tracing::warn!(key = key.path, line = key.line, "{}", key.message);
+        }
+    }
+
+    fn succeeded(&self) {
+        let mut status = self.shared.reload.lock().unwrap_or_else(PoisonError::into_inner);
+        status.error = None;
+        status.succeeded += 1;
+        status.last_success_s = now_s();
+    }
+
+    fn failed(&self, error: String) {
+        for line in error.lines() {
+            tracing::error!(error = line, "the file is not taken; the last good one stays in force");
+        }
+        let mut status = self.shared.reload.lock().unwrap_or_else(PoisonError::into_inner);
+        status.failed += 1;
+        status.error = Some(error);
+    }
+}
+
+/// Seconds since the Unix epoch.
+pub fn now_s() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,238 @@
+//! The head that is forwarded: what belongs to the other hop is removed, what this hop must say is added
+//! (RFC 9110 section 7.6).
+
+use super::field::Kind;
+use super::head::{Field, slice};
+use super::{RequestBody, RequestHead, ResponseHead, VIA_NAME, forwarded};
+use std::io::Write;
+use std::net::IpAddr;
+
+/// What a proxy knows of a request and its head does not say.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestAdditions<'a> {
+    /// The peer as seen, or as PROXY protocol says: appended to `X-Forwarded-For`.
+    pub client_ip: IpAddr,
+    /// The peer is one of `trusted_proxies`: what it says of the client is kept and continued. Otherwise every
+    /// `X-Forwarded-*`, `Forwarded`, `X-Real-IP` and `x-request-id` it sent is removed.
+    pub peer_trusted: bool,
+    /// The client's connection was TLS.
+    pub https: bool,
+    /// Whether to send `Forwarded` (RFC 7239) too.
+    pub forwarded: bool,
+    /// Sent when the request brings none that is kept ([`RequestHead::request_id`]).
+    pub request_id: &'a str,
+    /// Sent when the request brings none that is valid ([`RequestHead::traceparent`]); its `tracestate` is then removed.
+    pub traceparent: &'a str,
+    /// The version that serves: `x-rollgate-version`.
+    pub version: &'a str,
+    /// `Host` for an HTTP/1.0 request that names none (RFC 9110 section 7.1 leaves it to configuration); may be empty.
+    pub default_host: &'a str,
+}
+
+/// Writes the head of `head`, read from `buf`, as HTTP/1.1 in origin-form with exactly the framing of [`RequestHead::body`].
+///
+/// `Host` comes first, end-to-end fields follow in their order and case, then what this proxy adds. `Content-Length` is
+/// written anew from the number read.
+pub fn write_request(out: &mut Vec<u8>, head: &RequestHead, buf: &[u8], add: &RequestAdditions<'_>) {
+    out.reserve(head.len + 512);
+    let (slash, rest) = head.origin_form(buf);
+    let host = head.authority(buf);
+    let host = if host.is_empty() { add.default_host } else { host };
+    for part in [
+        head.method(buf).as_bytes(),
+        b" ",
+        slash,
+        rest,
+        b" HTTP/1.1\r\nHost: ",
+        host.as_bytes(),
+        b"\r\n",
+    ] {
+        out.extend_from_slice(part);
+    }
+    let keep_id = head.request_id(buf, add.peer_trusted).is_some();
+    let keep_trace = head.traceparent(buf).is_some();
+    copy_fields(out, buf, &head.index.0, |kind| match kind {
+        Kind::Other | Kind::Date | Kind::WebSocketKey | Kind::WebSocketVersion => true,
+        Kind::Expect => head.expect_continue,
+        Kind::MaxForwards => head.max_forwards.is_none(),
+        Kind::XForwardedProto | Kind::XForwardedHost | Kind::XForwarded => add.peer_trusted,
+        Kind::Forwarded => add.peer_trusted && !add.forwarded,
+        Kind::RequestId => keep_id,
+        Kind::Traceparent | Kind::Tracestate => keep_trace,
+        Kind::Host
+        | Kind::Connection
+        | Kind::ContentLength
+        | Kind::TransferEncoding
+        | Kind::Upgrade
+        | Kind::HopByHop
+        | Kind::Te
+        | Kind::XForwardedFor
+        | Kind::Rollgate
+        | Kind::Alias
+        | Kind::Nominated => false,
+    });
+    match head.body {
+        RequestBody::None => {}
+        RequestBody::Length(length) => write_length(out, length),
+        RequestBody::Chunked => out.extend_from_slice(CHUNKED),
+    }
+    if let Some(left) = head.max_forwards {
+        // Writing to a Vec cannot fail.
+        let _ = write!(out, "Max-Forwards: {}\r\n", left.saturating_sub(1));
+    }
+    out.extend_from_slice(match (head.upgrade, head.te_trailers) {
+        (true, _) => UPGRADE,
+        (false, true) => b"Connection: TE\r\nTE: trailers\r\n",
+        (false, false) => b"",
+    });
+    forwarded::write(out, head, buf, add);
+    write_via(out, head.minor);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// How the body of an answer is sent on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// No body. The answer to HEAD and a 304 keep the `Content-Length` that describes what is not sent.
+    None,
+    Length(u64),
+    Chunked,
+    /// Until the connection is closed; says `Connection: close`.
+    UntilClose,
+}
+
+/// What a proxy adds to an answer.
+#[derive(Debug, Clone, Copy)]
+pub struct ResponseAdditions<'a> {
+    /// The minor version of the request.
+    pub client_minor: u8,
+    /// The client's connection is closed after this answer.
+    pub close: bool,
+    /// An HTTP/1.0 client asked for its connection to be kept, and it is.
+    pub keep_alive_10: bool,
+    /// The value of a `Set-Cookie` of our own.
+    pub set_cookie: Option<&'a [u8]>,
+    /// The version, where the client may know it: `x-rollgate-version`.
+    pub version: Option<&'a str>,
+    pub framing: Framing,
+    /// An HTTP-date, sent when the answer has no `Date` (RFC 9110 section 6.6.1).
+    pub date: Option<&'a str>,
+    /// Whether to add `Via`.
+    pub via: bool,
+}
+
+/// Writes the head of `head`, read from `buf`, for the client, as HTTP/1.1.
+///
+/// Interim answers (1xx) get neither framing nor `Connection`; 101 says `Connection: Upgrade` and `Upgrade: websocket`.
+pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, buf: &[u8], add: &ResponseAdditions<'_>) {
+    out.reserve(head.len + 256);
+    // Writing to a Vec cannot fail.
+    let _ = write!(out, "HTTP/1.1 {} ", head.status);
+    out.extend_from_slice(head.reason(buf));
+    out.extend_from_slice(b"\r\n");
+    let mut dated = false;
+    copy_fields(out, buf, &head.index.0, |kind| {
+        dated |= kind == Kind::Date;
+        !matches!(
+            kind,
+            Kind::Connection
+                | Kind::ContentLength
+                | Kind::TransferEncoding
+                | Kind::Upgrade
+                | Kind::HopByHop
+                | Kind::Te
+                | Kind::Rollgate
+                | Kind::Nominated
+        )
+    });
+    if head.status >= 200 {
+        if let Some(date) = add.date.filter(|_| !dated) {
+            write_field(out, b"Date: ", date.as_bytes());
+        }
+        if let Some(cookie) = add.set_cookie {
+            write_field(out, b"Set-Cookie: ", cookie);
+        }
+        write_framing(out, head, add.framing);
+    }
+    write_connection(out, head, add);
+    if let Some(version) = add.version {
+        write_field(out, b"x-rollgate-version: ", version.as_bytes());
+    }
+    if add.via {
+        write_via(out, head.minor);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_framing(out: &mut Vec<u8>, head: &ResponseHead, framing: Framing) {
+    match framing {
+        Framing::Length(length) => write_length(out, length),
+        Framing::Chunked => out.extend_from_slice(CHUNKED),
+        // RFC 9110 section 8.6: none in a 204.
+        Framing::None if head.status != 204 => {
+            if let Some(length) = head.content_length {
+                write_length(out, length);
+            }
+        }
+        Framing::None | Framing::UntilClose => {}
+    }
+}
+
+fn write_connection(out: &mut Vec<u8>, head: &ResponseHead, add: &ResponseAdditions<'_>) {
+    let close = add.close || add.framing == Framing::UntilClose;
+    out.extend_from_slice(match head.status {
+        101 => UPGRADE,
+        100..200 => b"",
+        // RFC 9110 section 15.5.22: a 426 must say what to upgrade to.
+        426 if head.offers_web_socket && close => b"Connection: close, Upgrade\r\nUpgrade: websocket\r\n",
+        426 if head.offers_web_socket => UPGRADE,
+        _ if close => b"Connection: close\r\n",
+        _ if add.client_minor == 0 && add.keep_alive_10 => b"Connection: keep-alive\r\n",
+        _ => b"",
+    });
+}
+
+const CHUNKED: &[u8] = b"Transfer-Encoding: chunked\r\n";
+const UPGRADE: &[u8] = b"Connection: Upgrade\r\nUpgrade: websocket\r\n";
+
+/// Copies the lines whose kind is kept. Neighbours that are already written as we would are copied in one piece.
+fn copy_fields(out: &mut Vec<u8>, buf: &[u8], fields: &[Field], mut keep: impl FnMut(Kind) -> bool) {
+    let mut run = 0usize..0;
+    for field in fields.iter() {
+        if !keep(field.kind) {
+            continue;
+        }
+        if !field.canonical {
+            out.extend_from_slice(buf.get(std::mem::take(&mut run)).unwrap_or_default());
+            out.extend_from_slice(slice(buf, field.name));
+            write_field(out, b": ", slice(buf, field.value));
+            continue;
+        }
+        let line = field.name.start()..field.value.end() + 2;
+        if line.start == run.end {
+            run.end = line.end;
+            continue;
+        }
+        out.extend_from_slice(buf.get(run).unwrap_or_default());
+        run = line;
+    }
+    out.extend_from_slice(buf.get(run).unwrap_or_default());
+}
+
+fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_length(out: &mut Vec<u8>, length: u64) {
+    // Writing to a Vec cannot fail.
+    let _ = write!(out, "Content-Length: {length}\r\n");
+}
+
+/// The version in `Via` is that of the message received (RFC 9110 section 7.6.3).
+fn write_via(out: &mut Vec<u8>, minor: u8) {
+    out.extend_from_slice(if minor == 0 { b"Via: 1.0 " } else { b"Via: 1.1 " });
+    out.extend_from_slice(VIA_NAME.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}

@@ -1,0 +1,121 @@
+//! Trailer fields: read, checked, and kept if they may be forwarded (RFC 9110 section 6.5).
+
+use super::field::{self, Kind};
+use super::{ChunkError, is_token, trim_ows};
+
+const MAX_BYTES: usize = 8 << 10;
+const MAX_FIELDS: usize = 32;
+
+/// The trailer section of a chunked body, with the empty line that ends it.
+#[derive(Debug, Default)]
+pub(super) struct Trailers {
+    /// Fields that may be forwarded, then the line being read.
+    wire: Vec<u8>,
+    /// Where the line being read begins in `wire`.
+    line: usize,
+    /// Bytes and lines read in all, forwarded or not.
+    bytes: usize,
+    fields: usize,
+}
+
+impl Trailers {
+    /// Fields that may be forwarded, each `name: value CRLF`.
+    pub(super) fn wire(&self) -> &[u8] {
+        self.wire.get(..self.line).unwrap_or_default()
+    }
+
+    /// Reads `input` up to the empty line: bytes consumed, and whether the section is complete.
+    pub(super) fn read(&mut self, input: &[u8]) -> Result<(usize, bool), ChunkError> {
+        let mut at = 0;
+        while let Some(rest) = input.get(at..).filter(|r| !r.is_empty()) {
+            let ended = memchr::memchr(b'\n', rest).map(|lf| lf + 1);
+            let part = rest.get(..ended.unwrap_or(rest.len())).unwrap_or_default();
+            at += part.len();
+            self.bytes += part.len();
+            if self.bytes > MAX_BYTES {
+                return Err(ChunkError::TrailersTooLarge);
+            }
+            self.wire.extend_from_slice(part);
+            if ended.is_some() && self.end_line()? {
+                return Ok((at, true));
+            }
+        }
+        Ok((at, false))
+    }
+
+    /// A line is complete in `wire`: whether it was the empty one.
+    fn end_line(&mut self) -> Result<bool, ChunkError> {
+        let whole = self.wire.get(self.line..).unwrap_or_default();
+        let line = whole.strip_suffix(b"\r\n").ok_or(ChunkError::LineEnd)?;
+        if line.is_empty() {
+            self.wire.truncate(self.line);
+            return Ok(true);
+        }
+        self.fields += 1;
+        if self.fields > MAX_FIELDS {
+            return Err(ChunkError::TrailersTooLarge);
+        }
+        let colon = memchr::memchr(b':', line).ok_or(ChunkError::Trailer)?;
+        let (name, value) = line.split_at_checked(colon).ok_or(ChunkError::Trailer)?;
+        let value = trim_ows(value.get(1..).unwrap_or_default());
+        if !is_token(name) || value.iter().any(|&b| b != b'\t' && (b < b' ' || b == 0x7f)) {
+            return Err(ChunkError::Trailer);
+        }
+        if is_forbidden(name) {
+            self.wire.truncate(self.line);
+            return Ok(false);
+        }
+        if whole.len() != name.len() + 2 + value.len() + 2 || whole.get(colon..colon + 2) != Some(b": ") {
+            let clean = [name, b": ", value, b"\r\n"].concat();
+            self.wire.truncate(self.line);
+            self.wire.extend_from_slice(&clean);
+        }
+        self.line = self.wire.len();
+        Ok(false)
+    }
+}
+
+/// Fields that mean something only before the content: for framing, routing, authentication, modifiers of requests, control
+/// of answers, or how to read the content (RFC 9110 section 6.5.1).
+const FORBIDDEN: [&[u8]; 36] = [
+    b"accept-ranges",
+    b"age",
+    b"authorization",
+    b"cache-control",
+    b"content-encoding",
+    b"content-language",
+    b"content-location",
+    b"content-range",
+    b"content-type",
+    b"cookie",
+    b"etag",
+    b"expires",
+    b"from",
+    b"if-match",
+    b"if-modified-since",
+    b"if-none-match",
+    b"if-range",
+    b"if-unmodified-since",
+    b"last-modified",
+    b"location",
+    b"origin",
+    b"pragma",
+    b"range",
+    b"referer",
+    b"retry-after",
+    b"server",
+    b"set-cookie",
+    b"trailer",
+    b"vary",
+    b"via",
+    b"warning",
+    b"www-authenticate",
+    b"accept",
+    b"access-control-allow-origin",
+    b"strict-transport-security",
+    b"content-security-policy",
+];
+
+fn is_forbidden(name: &[u8]) -> bool {
+    field::classify(name) != Kind::Other || FORBIDDEN.iter().any(|f| f.eq_ignore_ascii_case(name))
+}

@@ -1,0 +1,81 @@
+//! The answers the proxy gives of itself: short, plain, never cached.
+
+use std::io::Write;
+
+/// What one of our own answers says.
+pub struct OwnAnswer<'a> {
+    pub status: u16,
+    /// One line for the person who sees it: what, and what to do.
+    pub text: &'a str,
+    pub request_id: &'a str,
+    pub date: &'a str,
+    /// The connection closes behind it.
+    pub close: bool,
+    /// The answer to `HEAD`: the same head, and no body.
+    pub head_only: bool,
+}
+
+impl OwnAnswer<'_> {
+    /// Writes head and body to `out`.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let reason = reason_phrase(self.status);
+        let digits = self.status.checked_ilog10().unwrap_or(0) as usize + 1;
+        let length = digits + reason.len() + self.text.len() + self.request_id.len() + " : \nrequest \n".len();
+        let connection = if self.close { "close" } else { "keep-alive" };
+        let retry = if self.status == 503 { "Retry-After: 1\r\n" } else { "" };
+        // Writing to a vector does not fail.
+        let _ = write!(
+            out,
+            "HTTP/1.1 {} {reason}\r\nDate: {}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\
+             Cache-Control: no-store\r\n{retry}X-Request-Id: {}\r\nVia: 1.1 rollgate\r\nConnection: {connection}\r\n\r\n",
+            self.status, self.date, self.request_id,
+        );
+        if !self.head_only {
+            let _ = write!(
+                out,
+                "{} {reason}: {}\nrequest {}\n",
+                self.status, self.text, self.request_id
+            );
+        }
+    }
+}
+
+/// The phrase of RFC 9110 section 15 for the statuses the proxy answers of itself.
+fn reason_phrase(status: u16) -> &'static str {
+    http::StatusCode::from_u16(status)
+        .ok()
+        .and_then(|status| status.canonical_reason())
+        .unwrap_or("Error")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_length_is_that_of_the_body_and_head_has_none() {
+        for status in [400, 404, 413, 431, 500, 502, 503, 504] {
+            let mut answer = OwnAnswer {
+                status,
+                text: "no route",
+                request_id: "abc",
+                date: "Sun, 06 Nov 1994 08:49:37 GMT",
+                close: true,
+                head_only: false,
+            };
+            let mut full = Vec::new();
+            answer.write(&mut full);
+            let text = String::from_utf8(full).unwrap();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            assert!(
+                head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())),
+                "{text}"
+            );
+            assert!(!head.contains("\n\n"));
+            answer.head_only = true;
+            let mut only = Vec::new();
+            answer.write(&mut only);
+            assert_eq!(String::from_utf8(only).unwrap(), format!("{head}\r\n\r\n"));
+        }
+    }
+}

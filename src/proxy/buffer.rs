@@ -1,0 +1,220 @@
+//! Read buffers, borrowed from a thread's pool only while they hold something: an idle connection has none.
+
+use std::cell::RefCell;
+
+/// Bytes of a pooled buffer: one read of a body, and the usual limit of a head.
+pub const BUFFER_BYTES: usize = 32 * 1024;
+
+/// Buffers a thread keeps for reuse; more are given back to the allocator.
+const POOLED: usize = 256;
+
+thread_local! {
+    static POOL: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+    static HEADS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The largest head whose storage is kept for reuse.
+const POOLED_HEAD_BYTES: usize = 8 * 1024;
+
+/// Bytes of one head (kept, or about to be written), in storage that is reused.
+#[derive(Default)]
+pub struct HeadBytes(Vec<u8>);
+
+impl HeadBytes {
+    pub fn new() -> Self {
+        Self(HEADS.with_borrow_mut(Vec::pop).unwrap_or_default())
+    }
+
+    pub fn copy_of(bytes: &[u8]) -> Self {
+        let mut head = Self::new();
+        head.0.extend_from_slice(bytes);
+        head
+    }
+}
+
+impl std::ops::Deref for HeadBytes {
+    type Target = Vec<u8>;
+
+    fn deref(&self) -> &Vec<u8> {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for HeadBytes {
+    fn deref_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.0
+    }
+}
+
+impl Drop for HeadBytes {
+    fn drop(&mut self) {
+        let mut storage = std::mem::take(&mut self.0);
+        if storage.capacity() > 0 && storage.capacity() <= POOLED_HEAD_BYTES {
+            storage.clear();
+            HEADS.with_borrow_mut(|heads| {
+                if heads.len() < POOLED {
+                    heads.push(storage);
+                }
+            });
+        }
+    }
+}
+
+fn take() -> Box<[u8]> {
+    POOL.with_borrow_mut(Vec::pop)
+        .unwrap_or_else(|| vec![0; BUFFER_BYTES].into_boxed_slice())
+}
+
+fn give(storage: Box<[u8]>) {
+    if storage.len() == BUFFER_BYTES {
+        POOL.with_borrow_mut(|pool| {
+            if pool.len() < POOLED {
+                pool.push(storage);
+            }
+        });
+    }
+}
+
+/// What was read and not yet used, with room to read more. Holds storage only from the first read until it is emptied
+/// and released.
+#[derive(Default)]
+pub struct Buffer {
+    storage: Box<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+impl Buffer {
+    /// What was read and not yet used.
+    pub fn unread(&self) -> &[u8] {
+        self.storage.get(self.start..self.end).unwrap_or_default()
+    }
+
+    /// As [`Buffer::unread`], to be decoded in place.
+    pub fn unread_mut(&mut self) -> &mut [u8] {
+        self.storage.get_mut(self.start..self.end).unwrap_or_default()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// The first `n` unread bytes are used.
+    pub fn consume(&mut self, n: usize) {
+        self.start = (self.start + n).min(self.end);
+        if self.start == self.end {
+            self.start = 0;
+            self.end = 0;
+        }
+    }
+
+    /// Gives the storage back when nothing unread is in it.
+    pub fn release(&mut self) {
+        if self.is_empty() && !self.storage.is_empty() {
+            give(std::mem::take(&mut self.storage));
+            self.start = 0;
+            self.end = 0;
+        }
+    }
+
+    /// Room to read into: at least one byte, unless `limit` bytes are already unread (then it is empty).
+    pub fn room(&mut self, limit: usize) -> &mut [u8] {
+        let unread = self.end - self.start;
+        if unread >= limit {
+            return &mut [];
+        }
+        if self.storage.is_empty() {
+            self.storage = take();
+        }
+        if self.start > 0 && self.end == self.storage.len() {
+            self.storage.copy_within(self.start..self.end, 0);
+            self.start = 0;
+            self.end = unread;
+        }
+        if self.end == self.storage.len() {
+            let mut larger = vec![0; (self.storage.len() * 2).min(limit.max(BUFFER_BYTES))].into_boxed_slice();
+            if let (Some(to), Some(from)) = (larger.get_mut(..unread), self.storage.get(self.start..self.end)) {
+                to.copy_from_slice(from);
+            }
+            give(std::mem::replace(&mut self.storage, larger));
+            self.start = 0;
+            self.end = unread;
+        }
+        let room = limit - unread;
+        let end = self.storage.len().min(self.end.saturating_add(room));
+        self.storage.get_mut(self.end..end).unwrap_or_default()
+    }
+
+    /// `n` bytes were read into the room.
+    pub fn filled(&mut self, n: usize) {
+        self.end = (self.end + n).min(self.storage.len());
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if !self.storage.is_empty() {
+            give(std::mem::take(&mut self.storage));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(buffer: &mut Buffer, bytes: &[u8], limit: usize) {
+        let mut bytes = bytes;
+        while !bytes.is_empty() {
+            let room = buffer.room(limit);
+            let n = room.len().min(bytes.len());
+            assert!(n > 0, "no room");
+            room[..n].copy_from_slice(&bytes[..n]);
+            buffer.filled(n);
+            bytes = &bytes[n..];
+        }
+    }
+
+    #[test]
+    fn what_is_filled_is_unread_until_consumed() {
+        let mut buffer = Buffer::default();
+        fill(&mut buffer, b"hello world", 1 << 20);
+        buffer.consume(6);
+        assert_eq!(buffer.unread(), b"world");
+        buffer.consume(99);
+        assert!(buffer.is_empty());
+        buffer.release();
+        assert!(buffer.storage.is_empty());
+    }
+
+    #[test]
+    fn it_grows_to_the_limit_and_no_further() {
+        let mut buffer = Buffer::default();
+        let limit = 100_000;
+        fill(&mut buffer, &vec![7; limit], limit);
+        assert_eq!(buffer.unread().len(), limit);
+        assert!(buffer.room(limit).is_empty());
+        buffer.consume(1);
+        assert_eq!(buffer.room(limit).len(), 1);
+        assert!(buffer.unread().iter().all(|&b| b == 7));
+    }
+
+    #[test]
+    fn unread_bytes_survive_the_move_to_the_front() {
+        let mut buffer = Buffer::default();
+        let bytes: Vec<u8> = (0..BUFFER_BYTES).map(|i| (i % 251) as u8).collect();
+        fill(&mut buffer, &bytes, BUFFER_BYTES);
+        buffer.consume(BUFFER_BYTES - 10);
+        fill(&mut buffer, b"xy", BUFFER_BYTES);
+        assert_eq!(&buffer.unread()[..10], &bytes[BUFFER_BYTES - 10..]);
+        assert_eq!(&buffer.unread()[10..], b"xy");
+    }
+
+    #[test]
+    fn a_release_with_unread_bytes_keeps_them() {
+        let mut buffer = Buffer::default();
+        fill(&mut buffer, b"next", 64);
+        buffer.release();
+        assert_eq!(buffer.unread(), b"next");
+    }
+}

@@ -1,0 +1,124 @@
+//! HTTP/1.1 connections of clients: one request after the other, each in its own time limits.
+
+use super::{Client, Next, linger};
+use crate::http1::{HeadError, HeadLimits, RequestHead, parse_request};
+use crate::outcome::Refusal;
+use crate::proxy::buffer::{Buffer, HeadBytes};
+use crate::proxy::exchange;
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Duration;
+
+/// What arrived on a connection.
+enum Arrival {
+    Head(RequestHead, HeadBytes),
+    Refused(Refusal, String),
+    /// The client has gone between requests, has been idle too long, or the process is stopping.
+    Over,
+}
+
+/// Serves a connection to its end.
+pub async fn serve(client: Client) {
+    let mut input = Buffer::default();
+    let mut first = true;
+    loop {
+        let next = match arrival(&client, &mut input, first).await {
+            Arrival::Over => return,
+            Arrival::Head(head, bytes) => {
+                let next = exchange::run(&client, &head, &bytes, &mut input).await;
+                client.worker.recycle(head);
+                next
+            }
+            Arrival::Refused(refusal, why) => exchange::refuse_unread(&client, refusal, &why).await,
+        };
+        match next {
+            Next::KeepAlive => first = false,
+            Next::Linger => return linger::close(&client, &mut input).await,
+            Next::Close => return,
+        }
+    }
+}
+
+/// The next head, or why there is none. A new connection's first head is due at once; a kept-alive one may rest first.
+async fn arrival(client: &Client, input: &mut Buffer, first: bool) -> Arrival {
+    let local = client.worker.local();
+    let limits = &local.in_force.snapshot.limits;
+    client.slot.clear_total();
+    if input.is_empty() {
+        input.release();
+        let patience = if first {
+            limits.header_timeout
+        } else {
+            limits.keepalive_timeout
+        };
+        match idle(client, patience).await {
+            Idle::Readable => {}
+            Idle::Late if first => return refused(Refusal::RequestTimeout, "no request came"),
+            Idle::Late | Idle::Draining => return Arrival::Over,
+        }
+    }
+    if !first {
+        client.slot.set_phase(limits.header_timeout);
+    }
+    let head_limits = HeadLimits {
+        bytes: limits.max_head,
+        ..HeadLimits::default()
+    };
+    match client.slot.guard(head(client, input, &head_limits)).await {
+        Ok(arrival) => arrival,
+        Err(_) => refused(
+            Refusal::RequestTimeout,
+            "the head did not arrive within limits.header_timeout",
+        ),
+    }
+}
+
+enum Idle {
+    Readable,
+    Late,
+    Draining,
+}
+
+/// Waits without a buffer.
+async fn idle(client: &Client, patience: Duration) -> Idle {
+    client.slot.set_phase(patience);
+    let readable = poll_fn(|context| {
+        if client.stream.poll_readable(context).is_ready() {
+            return Poll::Ready(Idle::Readable);
+        }
+        if client.worker.is_draining() {
+            Poll::Ready(Idle::Draining)
+        } else {
+            Poll::Pending
+        }
+    });
+    client.slot.guard(readable).await.unwrap_or(Idle::Late)
+}
+
+async fn head(client: &Client, input: &mut Buffer, limits: &HeadLimits) -> Arrival {
+    let mut parser = client.worker.head_parser();
+    loop {
+        match parse_request(input.unread(), limits, &mut parser) {
+            Ok(Some(head)) => {
+                let bytes = HeadBytes::copy_of(input.unread().get(..head.len).unwrap_or_default());
+                input.consume(head.len);
+                return Arrival::Head(head, bytes);
+            }
+            Ok(None) => {}
+            Err(error) => return broken(&error),
+        }
+        match client.stream.fill(input, limits.bytes).await {
+            Ok(n) if n > 0 => {}
+            // Nothing begun, nothing lost; a head that was begun was left by its client: nobody waits for an answer.
+            _ => return Arrival::Over,
+        }
+    }
+}
+
+fn broken(error: &HeadError) -> Arrival {
+    refused(error.status(), &error.to_string())
+}
+
+fn refused(refusal: Refusal, why: &str) -> Arrival {
+    Arrival::Refused(refusal, why.to_owned())
+}

@@ -1,0 +1,20 @@
+//! The data plane: one exchange engine for every protocol, on pingora-core's server and descriptors.
+//!
+//! A request: [`accept`] takes its connection, `downstream` reads its head, `exchange` decides and picks, `relay` carries
+//! both directions at once, `record` tells how it ended.
+
+pub mod accept;
+mod answers;
+mod body;
+mod buffer;
+mod deadlines;
+mod downstream;
+mod exchange;
+mod headers;
+mod panics;
+mod record;
+mod relay;
+mod stream;
+mod tunnel;
+mod upstream;
+mod worker;

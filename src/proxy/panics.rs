@@ -1,0 +1,39 @@
+//! A panic costs one request, not the process and not silently.
+
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
+
+/// `future`'s output, or `Err` if it panicked (the panic hook has logged where). What it borrowed is used afterwards
+/// only to answer 500 and to close: no state of it is relied on.
+pub async fn catch<F: Future>(future: F) -> Result<F::Output, ()> {
+    let mut future = pin!(future);
+    poll_fn(
+        |context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+            Ok(Poll::Pending) => Poll::Pending,
+            Err(_) => Poll::Ready(Err(())),
+        },
+    )
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_and_anything_else_passes() {
+        assert_eq!(catch(async { 7 }).await, Ok(7));
+        assert_eq!(
+            catch(async {
+                if true {
+                    panic!("made for the test")
+                }
+            })
+            .await,
+            Err(())
+        );
+    }
+}

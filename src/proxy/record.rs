@@ -1,0 +1,247 @@
+//! What is known of an exchange's end, and its one telling: counters and a line of the access log, exactly once,
+//! however the exchange ended (a panic and a process that stops included).
+
+use super::downstream::Client;
+use super::exchange::Exchange;
+use super::relay::Progress;
+use super::worker::Local;
+use crate::outcome::{CLIENT_ABORT_STATUS, FailureKind, Outcome, Refusal, Termination};
+use crate::routing::{Decision, Reason, ServiceId};
+use crate::shared::{Ended, Endpoint, VersionStats};
+use crate::telemetry::access_log::Line;
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+/// See the module. Filled as the exchange goes on.
+#[derive(Default)]
+pub struct Record {
+    decided: RefCell<Option<(Decision, Arc<VersionStats>)>>,
+    endpoint: RefCell<Option<Arc<Endpoint>>>,
+    attempts: Cell<u8>,
+    status: Cell<u16>,
+    termination: Cell<Option<Termination>>,
+    failure: Cell<Option<FailureKind>>,
+    refusal: Cell<Option<Refusal>>,
+    request_bytes: Cell<u64>,
+    response_bytes: Cell<u64>,
+    upstream_time: Cell<Option<Duration>>,
+    upgraded: Cell<bool>,
+}
+
+impl Record {
+    /// A version serves (its request is counted as begun already).
+    pub fn decided(&self, decision: Decision, stats: Arc<VersionStats>) {
+        *self.decided.borrow_mut() = Some((decision, stats));
+    }
+
+    pub fn service(&self) -> Option<ServiceId> {
+        self.decided.borrow().as_ref().map(|(decision, _)| decision.service)
+    }
+
+    /// The name of the version that serves; empty before the decision.
+    pub fn version_name<'l>(&self, local: &'l Local) -> &'l str {
+        let decided = self.decided.borrow();
+        let Some((decision, _)) = decided.as_ref() else {
+            return "";
+        };
+        let version = decision.version.unwrap_or(decision.chosen);
+        let service = local.in_force.snapshot.policy.services.get(decision.service.0 as usize);
+        service
+            .and_then(|service| service.versions.get(version.0 as usize))
+            .map_or("", |version| &version.name)
+    }
+
+    /// Another endpoint is tried.
+    pub fn tries(&self, endpoint: &Arc<Endpoint>) {
+        self.attempts.set(self.attempts.get().saturating_add(1));
+        *self.endpoint.borrow_mut() = Some(Arc::clone(endpoint));
+    }
+
+    pub fn attempts(&self) -> u8 {
+        self.attempts.get()
+    }
+
+    /// An attempt that began at `began` has ended.
+    pub fn progressed(&self, progress: &Progress, request_bytes: u64, began: Instant) {
+        self.request_bytes.set(request_bytes);
+        self.response_bytes.set(progress.answered.get());
+        self.upstream_time.set(
+            progress
+                .first_byte
+                .get()
+                .map(|first| first.saturating_duration_since(began)),
+        );
+        if let Some(status) = progress.status.get() {
+            self.status.set(status);
+        }
+    }
+
+    pub fn ends(&self, status: u16, termination: Termination, failure: Option<FailureKind>) {
+        self.status.set(status);
+        self.termination.set(Some(termination));
+        self.failure.set(failure.or(termination.failure()));
+    }
+
+    /// Ended within the answer, whose status is on record.
+    pub fn ends_cut(&self, termination: Termination) {
+        self.ends(self.status.get(), termination, None);
+    }
+
+    pub fn client_left(&self, termination: Termination) {
+        self.status.set(CLIENT_ABORT_STATUS);
+        self.termination.set(Some(termination));
+        self.failure.set(None);
+    }
+
+    pub fn refused(&self, refusal: Refusal) {
+        self.refusal.set(Some(refusal));
+        self.ends(refusal.status(), Termination::Refused, None);
+    }
+
+    pub fn upgraded(&self) {
+        self.upgraded.set(true);
+    }
+
+    fn outcome(&self, termination: Termination) -> Outcome {
+        match (self.failure.get(), termination) {
+            (Some(kind), _) => Outcome::Failure(kind),
+            (None, Termination::Ok) => Outcome::Success,
+            (None, _) => Outcome::ClientAbort,
+        }
+    }
+}
+
+impl Drop for Exchange<'_> {
+    fn drop(&mut self) {
+        let record = &self.record;
+        let worker = &self.client.worker;
+        // Nobody set an end: the thread ends, and its exchanges with it.
+        let termination = record.termination.get().unwrap_or(Termination::Drain);
+        let duration = self.started.elapsed();
+        worker.stats.terminated(termination);
+        if let Some(refusal) = record.refusal.get() {
+            worker.stats.refused(refusal);
+        }
+        let decided = record.decided.borrow();
+        if let Some((_, stats)) = decided.as_ref() {
+            let outcome = record.outcome(termination);
+            let (status, upgraded) = (record.status.get(), record.upgraded.get());
+            stats.end(
+                worker.index,
+                &Ended {
+                    status,
+                    outcome,
+                    duration,
+                    upgraded,
+                },
+            );
+        }
+        if let Some(log) = worker.log.borrow_mut().as_mut() {
+            let endpoint = record.endpoint.borrow();
+            let line = self.line(decided.as_ref().map(|(decision, _)| decision), termination, duration);
+            log.record(&Line {
+                endpoint: endpoint.as_ref().map(|endpoint| &*endpoint.label),
+                ..line
+            });
+        }
+    }
+}
+
+impl Exchange<'_> {
+    fn line<'l>(&'l self, decision: Option<&'l Decision>, termination: Termination, duration: Duration) -> Line<'l> {
+        let record = &self.record;
+        let service = decision.and_then(|decision| {
+            self.local
+                .in_force
+                .snapshot
+                .policy
+                .services
+                .get(decision.service.0 as usize)
+        });
+        let reason = decision.map(|decision| decision.reason);
+        let rule = match reason {
+            Some(Reason::Rule(rule)) => service.and_then(|service| service.rules.get(rule as usize)),
+            _ => None,
+        };
+        Line {
+            time: SystemTime::now()
+                .checked_sub(duration)
+                .unwrap_or(SystemTime::UNIX_EPOCH),
+            client_ip: self.client_ip,
+            method: self.head.method(self.bytes),
+            host: self.head.host(self.bytes),
+            path: self.head.target(self.bytes),
+            protocol: if self.head.minor == 0 { "HTTP/1.0" } else { "HTTP/1.1" },
+            status: record.status.get(),
+            service: service.map(|service| &*service.name),
+            version: decision.map(|_| record.version_name(&self.local)),
+            reason: reason.map(reason_word),
+            rule: rule.map(|rule| &*rule.name),
+            bucket: decision.and_then(|decision| decision.bucket),
+            endpoint: None,
+            attempts: record.attempts.get(),
+            request_bytes: record.request_bytes.get(),
+            response_bytes: record.response_bytes.get(),
+            duration,
+            upstream_time: record.upstream_time.get(),
+            termination,
+            request_id: self.request_id(),
+            trace_id: None,
+            user_agent: self
+                .head
+                .fields(self.bytes)
+                .find(|(name, _)| name.eq_ignore_ascii_case("user-agent"))
+                .map(|(_, value)| value),
+            failure: record.failure.get(),
+            refusal: record.refusal.get(),
+        }
+    }
+}
+
+/// The reason without the rule's name, which the line carries apart.
+fn reason_word(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Killed => "killed",
+        Reason::Rule(_) => "rule",
+        Reason::Ring => "ring",
+        Reason::Kept => "kept",
+        Reason::Bucket => "bucket",
+        Reason::Weight => "weight",
+        Reason::Fallback => "fallback",
+    }
+}
+
+/// The telling of what could not be read as a request.
+pub fn log_unread(client: &Client, refusal: Refusal, request_id: &str) {
+    client.worker.stats.refused(refusal);
+    client.worker.stats.terminated(Termination::Refused);
+    if let Some(log) = client.worker.log.borrow_mut().as_mut() {
+        log.record(&Line {
+            time: SystemTime::now(),
+            client_ip: client.peer,
+            method: "",
+            host: "",
+            path: "",
+            protocol: "HTTP/1.1",
+            status: refusal.status(),
+            service: None,
+            version: None,
+            reason: None,
+            rule: None,
+            bucket: None,
+            endpoint: None,
+            attempts: 0,
+            request_bytes: 0,
+            response_bytes: 0,
+            duration: Duration::ZERO,
+            upstream_time: None,
+            termination: Termination::Refused,
+            request_id,
+            trace_id: None,
+            user_agent: None,
+            failure: None,
+            refusal: Some(refusal),
+        });
+    }
+}

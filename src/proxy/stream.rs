@@ -1,0 +1,91 @@
+//! A connection's byte stream: both directions usable at once from one task.
+
+use super::buffer::Buffer;
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// A connected socket. Borrowed only inside a poll, never across one, so that the two directions of an exchange may
+/// share it.
+pub struct Stream(RefCell<TcpStream>);
+
+impl Stream {
+    pub fn new(tcp: TcpStream) -> Self {
+        Self(RefCell::new(tcp))
+    }
+
+    /// Reads what is there into `buffer`, taking storage only once something is. `Ok(0)`: the peer has finished
+    /// sending, or `limit` unread bytes are already held.
+    pub fn poll_fill(&self, context: &mut Context<'_>, buffer: &mut Buffer, limit: usize) -> Poll<io::Result<usize>> {
+        let mut tcp = self.0.borrow_mut();
+        ready!(tcp.poll_read_ready(context))?;
+        let mut room = ReadBuf::new(buffer.room(limit));
+        let read = Pin::new(&mut *tcp).poll_read(context, &mut room);
+        let n = room.filled().len();
+        buffer.filled(n);
+        if read.is_pending() {
+            buffer.release();
+        }
+        read.map_ok(|()| n)
+    }
+
+    /// See [`Stream::poll_fill`].
+    pub async fn fill(&self, buffer: &mut Buffer, limit: usize) -> io::Result<usize> {
+        poll_fn(|context| self.poll_fill(context, buffer, limit)).await
+    }
+
+    /// Until there is something to read (or the peer has gone), holding no buffer.
+    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.borrow().poll_read_ready(context)
+    }
+
+    /// Whether nothing at all has come in, by what the reactor already knows: no system call.
+    pub fn is_quiet(&self) -> bool {
+        self.poll_readable(&mut Context::from_waker(Waker::noop())).is_pending()
+    }
+
+    /// Whether nothing at all has come in, asked of the kernel.
+    pub fn is_quiet_for_sure(&self) -> bool {
+        let mut byte = [0; 1];
+        matches!(self.0.borrow().try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Writes all of `parts`, in as few system calls as the socket takes; `written` counts bytes accepted as they are.
+    pub async fn write_all(&self, mut parts: &mut [IoSlice<'_>], written: &mut u64) -> io::Result<()> {
+        IoSlice::advance_slices(&mut parts, 0);
+        while !parts.is_empty() {
+            let n = poll_fn(|context| Pin::new(&mut *self.0.borrow_mut()).poll_write_vectored(context, parts)).await?;
+            if n == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            *written += n as u64;
+            IoSlice::advance_slices(&mut parts, n);
+        }
+        Ok(())
+    }
+
+    /// Says that nothing more will be sent.
+    pub async fn finish(&self) -> io::Result<()> {
+        poll_fn(|context| Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(context)).await
+    }
+
+    /// The close that follows will be a reset: the peer sees that what it has is not all.
+    pub fn reset_on_close(&self) {
+        // Failing to do so leaves an ordinary close: nothing better can be done then.
+        let _ = socket2::SockRef::from(&*self.0.borrow()).set_linger(Some(std::time::Duration::ZERO));
+    }
+
+    /// The error the kernel holds for this socket, and clears: a reset that came after the last write.
+    pub fn take_error(&self) -> Option<io::Error> {
+        self.0.borrow().take_error().ok().flatten()
+    }
+
+    /// Both directions have ended, or the peer has reset the connection.
+    pub fn is_over(&self) -> bool {
+        self.0.borrow().peer_addr().is_err()
+    }
+}

@@ -1,0 +1,219 @@
+//! What one thread of the data plane owns: nothing here is shared with another thread, so nothing is locked.
+
+use super::deadlines::{Deadlines, TICK};
+use super::upstream::IdlePool;
+use crate::http1::{FieldIndex, HeadParser};
+use crate::routing::{CookieKey, Facts, ServiceId, VersionId};
+use crate::shared::{Cached, InForce, Pool, RetryBudget, ServiceInForce, Shared, ThreadStats, VersionInForce};
+use crate::telemetry::access_log::LogShard;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// Ticks between two sweeps of idle upstream connections.
+const SWEEP_TICKS: u32 = 10;
+
+/// Indexes of heads kept for reuse.
+const KEPT_INDEXES: usize = 64;
+
+/// What is in force, with what this thread keeps beside it.
+pub struct Local {
+    pub in_force: Arc<InForce>,
+    /// By service and version.
+    budgets: Box<[Box<[RefCell<RetryBudget>]>]>,
+}
+
+impl Local {
+    pub fn service(&self, service: ServiceId) -> Option<&ServiceInForce> {
+        self.in_force.services.get(service.0 as usize)
+    }
+
+    pub fn version(&self, service: ServiceId, version: VersionId) -> Option<&VersionInForce> {
+        self.service(service)?.versions.get(version.0 as usize)
+    }
+
+    pub fn budget(&self, service: ServiceId, version: VersionId) -> Option<&RefCell<RetryBudget>> {
+        self.budgets.get(service.0 as usize)?.get(version.0 as usize)
+    }
+
+    /// A pool that stays keeps its budget: reloads do not refill it.
+    fn new(in_force: Arc<InForce>, previous: Option<&Local>) -> Self {
+        let carried = |pool: &Arc<Pool>| {
+            let previous = previous?;
+            for (service, budgets) in previous.in_force.services.iter().zip(&previous.budgets) {
+                for (version, budget) in service.versions.iter().zip(budgets) {
+                    if Arc::ptr_eq(&version.pool, pool) {
+                        return Some(std::mem::take(&mut *budget.borrow_mut()));
+                    }
+                }
+            }
+            None
+        };
+        let budgets = in_force
+            .services
+            .iter()
+            .map(|service| {
+                let budget = |version: &VersionInForce| RefCell::new(carried(&version.pool).unwrap_or_default());
+                service.versions.iter().map(budget).collect()
+            })
+            .collect();
+        Self { in_force, budgets }
+    }
+}
+
+/// One thread of the data plane.
+pub struct Worker {
+    pub index: usize,
+    pub shared: Arc<Shared>,
+    /// This thread's own: nobody else writes them.
+    pub stats: Arc<ThreadStats>,
+    cached: RefCell<Cached>,
+    local: RefCell<Rc<Local>>,
+    pub deadlines: Rc<Deadlines>,
+    pub idle: RefCell<IdlePool>,
+    random: RefCell<fastrand::Rng>,
+    pub log: RefCell<Option<LogShard>>,
+    date: RefCell<Box<str>>,
+    indexes: RefCell<Vec<FieldIndex>>,
+    ticks: Cell<u32>,
+    draining: Cell<bool>,
+}
+
+impl Worker {
+    pub fn new(index: usize, shared: Arc<Shared>, stats: Arc<ThreadStats>, log: Option<LogShard>) -> Rc<Self> {
+        Rc::new(Self {
+            index,
+            stats,
+            cached: RefCell::new(shared.cached()),
+            local: RefCell::new(Rc::new(Local::new(shared.load(), None))),
+            shared,
+            deadlines: Rc::default(),
+            idle: RefCell::default(),
+            random: RefCell::new(fastrand::Rng::new()),
+            log: RefCell::new(log),
+            date: RefCell::new(http_date()),
+            indexes: RefCell::default(),
+            ticks: Cell::new(0),
+            draining: Cell::new(false),
+        })
+    }
+
+    /// What is in force at this moment. A request asks once and keeps the answer.
+    pub fn local(&self) -> Rc<Local> {
+        let mut cached = self.cached.borrow_mut();
+        let in_force = cached.load();
+        let mut local = self.local.borrow_mut();
+        if !Arc::ptr_eq(in_force, &local.in_force) {
+            *local = Rc::new(Local::new(Arc::clone(in_force), Some(&local)));
+        }
+        Rc::clone(&local)
+    }
+
+    /// Stopping: answers close their connections, idle connections close.
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// 64 bits nobody needs to be unable to guess.
+    pub fn draw(&self) -> u64 {
+        self.random.borrow_mut().u64(..)
+    }
+
+    /// 128 bits nobody needs to be unable to guess.
+    pub fn draw_id(&self) -> u128 {
+        self.random.borrow_mut().u128(..)
+    }
+
+    /// A parser for one head, with room from a head read before.
+    pub fn head_parser(&self) -> HeadParser {
+        let mut parser = HeadParser::new();
+        if let Some(index) = self.indexes.borrow_mut().pop() {
+            parser.recycle(index);
+        }
+        parser
+    }
+
+    /// Takes back the room of a head that is not needed any more.
+    pub fn recycle(&self, head: impl Into<FieldIndex>) {
+        let mut indexes = self.indexes.borrow_mut();
+        if indexes.len() < KEPT_INDEXES {
+            indexes.push(head.into());
+        }
+    }
+
+    /// The value of a `Date` field, at most a second old.
+    pub fn date(&self) -> std::cell::Ref<'_, str> {
+        std::cell::Ref::map(self.date.borrow(), |date| &**date)
+    }
+
+    /// The thread's one timer, until it is dropped.
+    pub async fn run_ticks(self: Rc<Self>) {
+        let mut interval = tokio::time::interval(TICK);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            interval.tick().await;
+            self.tick();
+        }
+    }
+
+    fn tick(&self) {
+        let begins_to_drain = self.shared.is_draining() && !self.draining.replace(self.shared.is_draining());
+        self.deadlines.tick(begins_to_drain);
+        if let Some(log) = self.log.borrow_mut().as_mut() {
+            log.flush();
+        }
+        let ticks = self.ticks.get().wrapping_add(1);
+        self.ticks.set(ticks);
+        if ticks.is_multiple_of(SWEEP_TICKS) {
+            *self.date.borrow_mut() = http_date();
+            self.idle.borrow_mut().sweep(Instant::now());
+        }
+    }
+}
+
+fn http_date() -> Box<str> {
+    httpdate::fmt_http_date(SystemTime::now()).into()
+}
+
+/// The facts of one decision.
+pub struct Moment<'a> {
+    pub worker: &'a Worker,
+    pub local: &'a Local,
+    /// Milliseconds of uptime.
+    pub now_ms: u64,
+}
+
+impl Facts for Moment<'_> {
+    fn now_s(&self) -> u64 {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs())
+    }
+
+    fn turn(&self, service: ServiceId) -> u64 {
+        self.local
+            .service(service)
+            .map_or(0, |service| service.turn.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn usable(&self, service: ServiceId, version: VersionId) -> bool {
+        self.local
+            .version(service, version)
+            .is_some_and(|version| version.pool.usable(self.now_ms))
+    }
+
+    fn cookie_key(&self) -> &CookieKey {
+        &self.worker.shared.cookie_key
+    }
+
+    /// From the kernel's generator, through the thread's own buffer-free path: an id is also who the user is.
+    fn fresh_id(&self) -> u128 {
+        let mut bytes = [0; 16];
+        match ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes) {
+            Ok(()) => u128::from_le_bytes(bytes),
+            Err(_) => self.worker.draw_id(),
+        }
+    }
+}

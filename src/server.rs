@@ -1,0 +1,357 @@
+//! Assembly: the file, the sockets, the planes, the signals, and the order in which they start and stop.
+
+use crate::admin;
+use crate::config::Snapshot;
+use crate::control::file_watcher::FileWatcher;
+use crate::control::health_checker::{HealthChecker, first_pass};
+use crate::control::resolver::Resolver;
+use crate::control::writer::{Assembly, Loaded, Writer};
+use crate::control::{cookie_key, load, writer};
+use crate::proxy::accept::{Bound, DataPlane, Stage};
+use crate::routing::CookieKey;
+use crate::shared::Shared;
+use crate::telemetry::access_log::AccessLog;
+use anyhow::Context;
+use async_trait::async_trait;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use pingora_core::server::configuration::ServerConf;
+use pingora_core::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
+use pingora_core::services::background::{BackgroundService, background_service};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// How long the start waits for the first probe of every endpoint.
+const FIRST_PASS: Duration = Duration::from_secs(1);
+
+/// Descriptors kept for everything but connections: admin, logs, state, probes.
+const RESERVED_DESCRIPTORS: u64 = 96;
+
+/// How often a stopping process looks whether it is idle.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Connections that may wait to be accepted (the kernel lowers it to `net.core.somaxconn`).
+const BACKLOG: i32 = 65_535;
+
+/// Runs the proxy on `config` until it is told to stop.
+///
+/// # Errors
+/// The file is not valid, an address is taken, or a thread or file cannot be had: nothing was served then.
+pub fn run(config: &Path) -> anyhow::Result<()> {
+    let loaded = load_file(config)?;
+    let snapshot = &loaded.snapshot;
+    let threads = snapshot
+        .threads
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let descriptors = raise_descriptor_limit();
+    let listeners = bind_listeners(snapshot)?;
+    let admin = snapshot
+        .admin
+        .address
+        .map(|address| bind(address, "admin.address"))
+        .transpose()?;
+    let key = cookie_key(snapshot)?;
+    let access_log = snapshot.access_log.clone();
+    let resolver = Arc::new(Resolver::new());
+    let (shared, control) = assemble(loaded, threads, key, resolver)?;
+    let access_log = access_log
+        .map(|spec| AccessLog::open(&spec, Arc::clone(&shared.log_dropped)).context("access_log.path"))
+        .transpose()?;
+
+    let (stage, watched) = watch::channel(Stage::Starting);
+    let (admin_stop, admin_stopped) = watch::channel(false);
+    if let Some(listener) = admin {
+        tracing::info!(address = %listener.local_addr()?, "admin listening");
+        admin::serve(listener, Arc::clone(&shared), admin_stopped).context("the admin thread")?;
+    }
+    let running = Arc::new(AtomicUsize::new(0));
+    let data_plane = DataPlane {
+        shared: Arc::clone(&shared),
+        listeners,
+        stage: watched,
+        logs: access_log
+            .iter()
+            .flat_map(|log| (0..threads).map(|_| log.shard()))
+            .collect(),
+        connections_cap: connections_cap(descriptors),
+        running: Arc::clone(&running),
+    };
+    let signals = Signals {
+        shared: Arc::clone(&shared),
+        stage: stage.clone(),
+        running,
+    };
+    let control = Control {
+        parts: Mutex::new(Some(control)),
+        shared,
+        stage,
+    };
+
+    let mut server = Server::new_with_opt_and_conf(None, server_conf());
+    server.bootstrap();
+    server.add_service(data_plane);
+    server.add_service(background_service("control", control));
+    server.run(RunArgs {
+        shutdown_signal: Box::new(signals),
+    });
+    // The admin side has gone with the process's last answer.
+    let _ = admin_stop.send(true);
+    if let Some(log) = access_log {
+        log.close(Duration::from_secs(1));
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn load_file(config: &Path) -> anyhow::Result<Loaded> {
+    let bytes = load::read(config)?;
+    let snapshot = load::compile(config, &bytes)?;
+    if let Some(refused) = writer::refused(config, &snapshot) {
+        anyhow::bail!(refused);
+    }
+    for key in &snapshot.unsupported {
+        tracing::warn!(key = key.path, line = key.line, "{}", key.message);
+    }
+    let text = String::from_utf8(bytes).context("the file is not UTF-8")?.into();
+    Ok(Loaded {
+        path: config.to_owned(),
+        text,
+        snapshot,
+    })
+}
+
+/// Only `threads` and a few limits are ours to say here: pingora's own data services are not used.
+fn server_conf() -> ServerConf {
+    ServerConf {
+        threads: 1,
+        work_stealing: true,
+        grace_period_seconds: Some(0),
+        ..ServerConf::default()
+    }
+}
+
+/// As many descriptors as the system lets us have; returns how many.
+fn raise_descriptor_limit() -> u64 {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return 1024;
+    };
+    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => hard,
+        Err(_) => soft,
+    }
+}
+
+/// Each connection may need two descriptors: the client's and an endpoint's.
+fn connections_cap(descriptors: u64) -> usize {
+    usize::try_from(descriptors.saturating_sub(RESERVED_DESCRIPTORS) / 2)
+        .unwrap_or(usize::MAX)
+        .max(16)
+}
+
+fn bind_listeners(snapshot: &Snapshot) -> anyhow::Result<Vec<Bound>> {
+    let listeners = snapshot.listeners.iter().enumerate();
+    listeners
+        .map(|(index, listener)| {
+            let socket = bind(listener.address, &format!("listeners[{index}].address"))?;
+            Ok(Bound {
+                configured: listener.address,
+                socket,
+            })
+        })
+        .collect()
+}
+
+/// A listening socket, not blocking. Accepted connections inherit TCP_NODELAY from it.
+fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    let open = || {
+        let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.set_tcp_nodelay(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        Ok::<_, std::io::Error>(TcpListener::from(socket))
+    };
+    open().with_context(|| format!("{key}: cannot listen on {address} (is it taken? `ss -ltnp` shows by whom)"))
+}
+
+/// The key in the state directory, where cookies are used. One that cannot be kept is no reason not to start.
+fn cookie_key(snapshot: &Snapshot) -> anyhow::Result<CookieKey> {
+    let mut affinities = snapshot
+        .policy
+        .services
+        .iter()
+        .filter_map(|service| service.affinity.as_ref());
+    if affinities.any(|affinity| affinity.cookie.is_some()) {
+        match cookie_key::kept(&snapshot.state_dir) {
+            Ok(key) => return Ok(key),
+            Err(error) => tracing::error!(
+                state_dir = %snapshot.state_dir.display(), %error,
+                "the key of affinity cookies cannot be kept: users get new cookies after a restart"
+            ),
+        }
+    }
+    cookie_key::passing().context("the key of affinity cookies")
+}
+
+/// What the control plane runs.
+struct Parts {
+    writer: Writer,
+    resolver: Arc<Resolver>,
+    health: Arc<HealthChecker>,
+    watcher: Arc<FileWatcher>,
+}
+
+fn assemble(
+    loaded: Loaded,
+    threads: usize,
+    key: CookieKey,
+    resolver: Arc<Resolver>,
+) -> anyhow::Result<(Arc<Shared>, Parts)> {
+    let mut assembly = Assembly::new(threads, Arc::clone(&resolver));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let first = runtime.block_on(assembly.next(Arc::new(loaded.snapshot), None));
+    let shared = Arc::new(Shared::new(first, threads, key));
+    shared
+        .reload
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .last_success_s = writer::now_s();
+    let health = Arc::new(HealthChecker::new(Arc::clone(&shared)));
+    let (watcher, events) = FileWatcher::spawn(&loaded.path, loaded.text).context("watching the file")?;
+    let watcher = Arc::new(watcher);
+    let writer = Writer {
+        shared: Arc::clone(&shared),
+        assembly,
+        health: Arc::clone(&health),
+        path: loaded.path,
+        watcher: Arc::clone(&watcher),
+        events,
+    };
+    Ok((
+        shared,
+        Parts {
+            writer,
+            resolver,
+            health,
+            watcher,
+        },
+    ))
+}
+
+/// The control plane as one background service.
+struct Control {
+    /// Taken by the one start.
+    parts: Mutex<Option<Parts>>,
+    shared: Arc<Shared>,
+    stage: watch::Sender<Stage>,
+}
+
+#[async_trait]
+impl BackgroundService for Control {
+    async fn start(&self, _shutdown: ShutdownWatch) {
+        let Some(parts) = self.parts.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return;
+        };
+        let Parts {
+            writer,
+            resolver,
+            health,
+            watcher,
+        } = parts;
+        let probes = Arc::clone(&health);
+        let looked_up = Arc::clone(&resolver);
+        tokio::spawn(async move { probes.run().await });
+        tokio::spawn(async move { looked_up.run().await });
+        tokio::spawn(writer.run(resolver));
+        tokio::spawn(reload_on_hangup(watcher));
+        if !first_pass(&self.shared, FIRST_PASS).await {
+            tracing::warn!("some endpoints have not answered a probe yet");
+        }
+        // A stop that was asked for meanwhile stands.
+        self.stage.send_if_modified(|stage| {
+            let starting = *stage == Stage::Starting;
+            if starting {
+                *stage = Stage::Serving;
+            }
+            starting
+        });
+        self.shared.ready.store(true, Ordering::SeqCst);
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn reload_on_hangup(watcher: Arc<FileWatcher>) {
+    match signal(SignalKind::hangup()) {
+        Ok(mut hangups) => {
+            while hangups.recv().await.is_some() {
+                watcher.reload();
+            }
+        }
+        Err(error) => tracing::error!(%error, "SIGHUP cannot be listened to: reload by editing the file"),
+    }
+}
+
+/// SIGTERM and SIGINT: the first one drains, the second one ends at once.
+struct Signals {
+    shared: Arc<Shared>,
+    stage: watch::Sender<Stage>,
+    running: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl ShutdownSignalWatch for Signals {
+    async fn recv(&self) -> ShutdownSignal {
+        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            tracing::error!("no signals can be listened to: stop this process with SIGKILL");
+            return std::future::pending().await;
+        };
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        tokio::select! {
+            () = self.drain() => {}
+            _ = terminate.recv() => tracing::warn!("asked twice: stopping at once"),
+            _ = interrupt.recv() => tracing::warn!("asked twice: stopping at once"),
+        }
+        ShutdownSignal::FastShutdown
+    }
+}
+
+impl Signals {
+    /// Not ready first, then no new connections, then the end as soon as nothing is in flight.
+    async fn drain(&self) {
+        let limits = self.shared.load().snapshot.limits.clone();
+        tracing::info!(
+            delay_ms = limits.drain_delay.as_millis() as u64,
+            timeout_ms = limits.drain_timeout.as_millis() as u64,
+            "draining"
+        );
+        self.shared.draining.store(true, Ordering::SeqCst);
+        tokio::time::sleep(limits.drain_delay).await;
+        self.stage.send_replace(Stage::Closing);
+        let until = Instant::now() + limits.drain_timeout;
+        while self.connections() > 0 && Instant::now() < until {
+            tokio::time::sleep(LOOK).await;
+        }
+        let cut = self.connections();
+        if cut > 0 {
+            tracing::warn!(
+                connections = cut,
+                "limits.drain_timeout has passed: cutting what is still in flight"
+            );
+        }
+        self.stage.send_replace(Stage::Over);
+        let until = Instant::now() + Duration::from_secs(1);
+        while self.running.load(Ordering::SeqCst) > 0 && Instant::now() < until {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    fn connections(&self) -> i64 {
+        self.shared.threads.iter().map(|thread| thread.connections()).sum()
+    }
+}

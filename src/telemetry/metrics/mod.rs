@@ -1,0 +1,340 @@
+//! The page of `/metrics`: built anew for each scrape from what is in force, so that the series of a version that
+//! left are gone with it, and no label value comes from a request.
+
+mod family;
+
+use super::{Process, ShareWindow};
+use crate::outcome::{FailureKind, Refusal, Termination};
+use crate::routing::{Role, Service, ServiceTraffic};
+use crate::shared::{Endpoint, InForce, Pool, ServiceInForce, Shared, ThreadStats, VersionInForce};
+use family::{Family, single};
+use prometheus::TextEncoder;
+use prometheus::proto::MetricFamily;
+use std::collections::{HashMap, HashSet};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+/// The media type of [`render`]'s text.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The whole page, in the Prometheus text format 0.0.4.
+///
+/// # Errors
+/// When the encoder refuses a family; none that is built here.
+pub fn render(shared: &Shared, window: &ShareWindow, process: &Process) -> prometheus::Result<String> {
+    let in_force = shared.load();
+    let mut page = Vec::new();
+    versions(&mut page, &in_force, window);
+    configuration(&mut page, &in_force, shared);
+    threads(&mut page, shared);
+    this_process(&mut page, process);
+    TextEncoder::new().encode_to_string(&page)
+}
+
+/// The families that have a sample for each version.
+struct Versions {
+    requests: Family,
+    durations: Family,
+    failures: Family,
+    in_flight: Family,
+    target: Family,
+    observed: Family,
+    healthy: Family,
+    killed: Family,
+}
+
+impl Versions {
+    fn new() -> Self {
+        Self {
+            requests: Family::counter(
+                "rollgate_requests_total",
+                "Requests ended, by status code; 499: the client left.",
+            ),
+            durations: Family::histogram(
+                "rollgate_request_duration_seconds",
+                "From the request's head to the end of its answer; without upgraded connections.",
+            ),
+            failures: Family::counter(
+                "rollgate_request_failures_total",
+                "Failures charged to the version, by kind; also those that another version then answered.",
+            ),
+            in_flight: Family::gauge("rollgate_requests_in_flight", "Requests begun and not ended."),
+            target: Family::gauge(
+                "rollgate_version_share_target",
+                "Share the version is to get of requests that no rule decides, in percent, 0 to 100; stable has 100 under a kill switch.",
+            ),
+            observed: Family::gauge(
+                "rollgate_version_share_observed",
+                "Share the version got of the service's requests of the last 60 s, in percent, 0 to 100; absent without requests.",
+            ),
+            healthy: Family::gauge(
+                "rollgate_endpoint_healthy",
+                "1 if the endpoint may get requests, else 0.",
+            ),
+            killed: Family::gauge(
+                "rollgate_kill_switch",
+                "1 if everything goes to stable by the service's kill switch or the one for all.",
+            ),
+        }
+    }
+
+    fn finish(self) -> impl Iterator<Item = MetricFamily> {
+        [
+            self.requests,
+            self.durations,
+            self.failures,
+            self.in_flight,
+            self.target,
+            self.observed,
+            self.healthy,
+            self.killed,
+        ]
+        .into_iter()
+        .filter_map(Family::finish)
+    }
+}
+
+fn versions(page: &mut Vec<MetricFamily>, in_force: &InForce, window: &ShareWindow) {
+    let mut families = Versions::new();
+    let policies = &in_force.snapshot.policy.services;
+    for ((policy, live), traffic) in policies.iter().zip(&in_force.services).zip(&in_force.traffic.services) {
+        let killed = in_force.traffic.killed || traffic.killed;
+        families
+            .killed
+            .push(&[("service", &policy.name)], f64::from(u8::from(killed)));
+        shares(&mut families, policy, live, traffic, killed, window);
+        for (version, live) in policy.versions.iter().zip(&live.versions) {
+            let labels = [
+                ("service", policy.name.as_ref()),
+                ("version", version.name.as_ref()),
+                ("role", role(version.role)),
+            ];
+            signals(&mut families, labels, live);
+            endpoints(&mut families.healthy, [labels[0], labels[1]], &live.pool);
+        }
+    }
+    page.extend(families.finish());
+}
+
+fn role(role: Role) -> &'static str {
+    match role {
+        Role::Stable => "stable",
+        Role::Canary => "canary",
+    }
+}
+
+/// What every series of a version begins with.
+type VersionLabels<'a> = [(&'static str, &'a str); 3];
+
+fn signals(families: &mut Versions, labels: VersionLabels<'_>, live: &VersionInForce) {
+    let totals = live.stats.totals();
+    let [service, version, role] = labels;
+    for (code, count) in totals.codes() {
+        let code = code.to_string();
+        families
+            .requests
+            .push(&[service, version, role, ("code", &code)], count as f64);
+    }
+    if totals.other_codes > 0 {
+        families
+            .requests
+            .push(&[service, version, role, ("code", "other")], totals.other_codes as f64);
+    }
+    families.durations.push_durations(&labels, &totals);
+    for kind in FailureKind::ALL {
+        families.failures.push(
+            &[service, version, role, ("kind", kind.as_str())],
+            totals.failed(kind) as f64,
+        );
+    }
+    families.in_flight.push(&labels, totals.in_flight as f64);
+}
+
+fn shares(
+    families: &mut Versions,
+    policy: &Service,
+    live: &ServiceInForce,
+    traffic: &ServiceTraffic,
+    killed: bool,
+    window: &ShareWindow,
+) {
+    let requests: Vec<u64> = live
+        .versions
+        .iter()
+        .map(|version| window.requests(&version.stats))
+        .collect();
+    let total: u64 = requests.iter().sum();
+    for ((index, version), requests) in policy.versions.iter().enumerate().zip(requests) {
+        let labels = [("service", policy.name.as_ref()), ("version", version.name.as_ref())];
+        let target = match (killed, version.role) {
+            (true, Role::Stable) => 100.0,
+            (true, Role::Canary) => 0.0,
+            (false, _) => traffic.split.share_percent(index),
+        };
+        families.target.push(&labels, target);
+        if total > 0 {
+            families.observed.push(&labels, requests as f64 * 100.0 / total as f64);
+        }
+    }
+}
+
+/// Deleted when [`Endpoint`] says it itself: an inherent method goes before this one.
+trait Health {
+    fn healthy(&self) -> bool;
+}
+
+impl Health for Endpoint {
+    fn healthy(&self) -> bool {
+        true
+    }
+}
+
+fn endpoints(family: &mut Family, [service, version]: [(&str, &str); 2], pool: &Pool) {
+    let labels = pool.spec.endpoints.iter().map(|spec| spec.label.as_ref());
+    let live = pool
+        .endpoints
+        .iter()
+        .map(|endpoint| (endpoint.label.as_ref(), endpoint.healthy()));
+    for (label, healthy) in health_by_label(labels, live) {
+        family.push(&[service, version, ("endpoint", label)], f64::from(u8::from(healthy)));
+    }
+}
+
+/// One entry a label of the file, in file order: a name with several addresses is healthy if one of them is, and one
+/// that has none yet is not. A label that the file has twice is one entry: a page with a series twice is refused whole.
+fn health_by_label<'a>(
+    labels: impl Iterator<Item = &'a str>,
+    live: impl Iterator<Item = (&'a str, bool)>,
+) -> Vec<(&'a str, bool)> {
+    let mut healthy: HashMap<&str, bool> = HashMap::new();
+    for (label, is_healthy) in live {
+        *healthy.entry(label).or_default() |= is_healthy;
+    }
+    let mut written = HashSet::new();
+    labels
+        .filter(|&label| written.insert(label))
+        .map(|label| (label, healthy.get(label).copied().unwrap_or(false)))
+        .collect()
+}
+
+fn configuration(page: &mut Vec<MetricFamily>, in_force: &InForce, shared: &Shared) {
+    let reload = shared.reload.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    page.extend(single(
+        Family::gauge("rollgate_config_generation", "Number of the configuration in force."),
+        in_force.generation as f64,
+    ));
+    page.extend(single(
+        Family::gauge(
+            "rollgate_config_last_reload_successful",
+            "1 if the file on disk is in force, 0 if its last load failed and the one before stays.",
+        ),
+        f64::from(u8::from(reload.error.is_none())),
+    ));
+    if reload.last_success_s > 0 {
+        page.extend(single(
+            Family::gauge(
+                "rollgate_config_last_reload_success_timestamp_seconds",
+                "When a file was last put in force, in seconds since the Unix epoch.",
+            ),
+            reload.last_success_s as f64,
+        ));
+    }
+    let mut reloads = Family::counter("rollgate_config_reloads_total", "Loads of the file, by result.");
+    reloads.push(&[("result", "success")], reload.succeeded as f64);
+    reloads.push(&[("result", "failure")], reload.failed as f64);
+    page.extend(reloads.finish());
+}
+
+fn threads(page: &mut Vec<MetricFamily>, shared: &Shared) {
+    let sum =
+        |count: &dyn Fn(&ThreadStats) -> u64| shared.threads.iter().map(|thread| count(thread)).sum::<u64>() as f64;
+    let mut refusals = Family::counter(
+        "rollgate_refusals_total",
+        "Requests and connections refused by the proxy itself, by reason.",
+    );
+    for refusal in Refusal::ALL {
+        refusals.push(&[("reason", refusal.as_str())], sum(&|thread| thread.refusals(refusal)));
+    }
+    page.extend(refusals.finish());
+    let mut terminations = Family::counter(
+        "rollgate_terminations_total",
+        "Requests ended, by who ended them and when.",
+    );
+    for termination in Termination::ALL {
+        terminations.push(
+            &[("code", termination.as_str())],
+            sum(&|thread| thread.terminations(termination)),
+        );
+    }
+    page.extend(terminations.finish());
+    let open: i64 = shared.threads.iter().map(|thread| thread.connections()).sum();
+    let singles = [
+        (
+            Family::gauge("rollgate_connections", "Downstream connections open."),
+            open as f64,
+        ),
+        (
+            Family::counter("rollgate_connections_total", "Downstream connections accepted."),
+            sum(&ThreadStats::connections_total),
+        ),
+        (
+            Family::counter("rollgate_retries_total", "Attempts on a further endpoint."),
+            sum(&ThreadStats::retries),
+        ),
+        (
+            Family::counter("rollgate_panics_total", "Requests whose handling panicked."),
+            sum(&ThreadStats::panics),
+        ),
+        (
+            Family::counter(
+                "rollgate_access_log_dropped_total",
+                "Lines of the access log that were not written.",
+            ),
+            shared.log_dropped.load(Ordering::Relaxed) as f64,
+        ),
+    ];
+    page.extend(singles.into_iter().filter_map(|(family, value)| single(family, value)));
+}
+
+fn this_process(page: &mut Vec<MetricFamily>, process: &Process) {
+    let mut build = Family::gauge("rollgate_build_info", "Always 1; which build runs.");
+    build.push(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+    page.extend(build.finish());
+    let count = |value: Option<u64>| value.map(|value| value as f64);
+    let singles = [
+        (
+            Family::counter(
+                "process_cpu_seconds_total",
+                "User and system CPU time spent, in seconds.",
+            ),
+            process.cpu_seconds,
+        ),
+        (
+            Family::gauge("process_resident_memory_bytes", "Resident memory."),
+            count(process.resident_bytes),
+        ),
+        (
+            Family::gauge("process_virtual_memory_bytes", "Virtual memory."),
+            count(process.virtual_bytes),
+        ),
+        (
+            Family::gauge("process_open_fds", "Open file descriptors."),
+            count(process.open_fds),
+        ),
+        (
+            Family::gauge("process_max_fds", "Most file descriptors the process may open."),
+            count(process.max_fds),
+        ),
+        (
+            Family::gauge(
+                "process_start_time_seconds",
+                "When the process began, in seconds since the Unix epoch.",
+            ),
+            process.start_time_s,
+        ),
+    ];
+    page.extend(singles.into_iter().filter_map(|(family, value)| single(family, value?)));
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,11 @@
+//! What the outside sees of the traffic: the access log, and the page of `/metrics`.
+
+pub mod access_log;
+#[cfg(test)]
+pub(crate) mod fixture;
+pub mod metrics;
+mod process;
+mod shares;
+
+pub use process::Process;
+pub use shares::ShareWindow;

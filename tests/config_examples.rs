@@ -1,0 +1,68 @@
+//! Every file in `config/` is right.
+
+use rollgate::control::load;
+use std::path::{Path, PathBuf};
+
+fn examples() -> Vec<PathBuf> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|file| file.extension().is_some_and(|extension| extension == "yaml"))
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn every_example_loads_by_itself_and_would_run() {
+    let files = examples();
+    assert!(files.iter().any(|file| file.ends_with("full.yaml")), "{files:?}");
+    for file in files.iter().filter(|file| !file.ends_with("full.yaml")) {
+        let snapshot = load(file).unwrap_or_else(|error| panic!("{error}"));
+        let refused = snapshot.unsupported.iter().find(|warning| warning.refuses_to_run);
+        assert_eq!(refused, None, "{}", file.display());
+    }
+}
+
+#[test]
+fn the_full_example_loads_beside_the_files_it_names() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/full.yaml");
+    let file = directory.path().join("full.yaml");
+    std::fs::copy(source, &file).unwrap();
+
+    let error = load(&file).unwrap_err();
+    let missing: Vec<&str> = error.problems().iter().map(|problem| problem.path.as_str()).collect();
+    assert_eq!(
+        missing,
+        [
+            "listeners[1].tls.certificates[0].cert",
+            "listeners[1].tls.certificates[0].key",
+            "admin.token_file"
+        ]
+    );
+
+    std::fs::create_dir(directory.path().join("certs")).unwrap();
+    for name in ["certs/shop.pem", "certs/shop.key", "admin.token"] {
+        std::fs::write(directory.path().join(name), "x").unwrap();
+    }
+    let snapshot = load(&file).unwrap_or_else(|error| panic!("{error}"));
+    let warned: Vec<&str> = snapshot
+        .unsupported
+        .iter()
+        .map(|warning| warning.path.as_str())
+        .collect();
+    assert_eq!(
+        warned,
+        [
+            "listeners[1].tls",
+            "tracing",
+            "admin.socket",
+            "admin.token_file",
+            "services[0].mirror",
+            "services[0].rescue",
+            "services[0].rollout"
+        ]
+    );
+}
