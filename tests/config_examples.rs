@@ -1,6 +1,6 @@
 //! Every file in `config/` is right.
 
-use rollgate::control::load;
+use rollgate::control::load::load;
 use std::path::{Path, PathBuf};
 
 fn examples() -> Vec<PathBuf> {
