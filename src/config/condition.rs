@@ -249,15 +249,15 @@ fn describe(place: &str, sections: &mut Vec<Section>) {
         row("query", "string", "Tests the query parameter of this name."),
         row(
             "client_ip",
-            "list of string",
+            "list of strings",
             "The client's address is in one of these addresses or networks (CIDR).",
         ),
         row("segment", "string", "The condition of that name in `segments`."),
-        row("any", "list of condition", "At least one holds."),
-        row("all", "list of condition", "Every one holds."),
+        row("any", "list of conditions", "At least one holds."),
+        row("all", "list of conditions", "Every one holds."),
         row("not", "condition", "It does not hold."),
         row("equals", "string", "Operator: the value is this one."),
-        row("in", "list of string", "Operator: the value is one of these."),
+        row("in", "list of strings", "Operator: the value is one of these."),
         row("starts_with", "string", "Operator: the value begins with this."),
         row("ends_with", "string", "Operator: the value ends with this."),
         row("contains", "string", "Operator: the value has this in it."),
@@ -301,7 +301,7 @@ impl Decode for EndpointText {
     }
 
     fn kind() -> String {
-        "`host:port` or endpoint".to_owned()
+        "endpoint".to_owned()
     }
 
     fn describe(place: &str, sections: &mut Vec<Section>) {

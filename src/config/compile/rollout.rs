@@ -3,7 +3,7 @@
 
 use super::Context;
 use super::service::Versions;
-use crate::config::problem::{Path, nearest, printable};
+use crate::config::problem::{Path, nearest, printable, shown};
 use crate::config::schema;
 use crate::config::units::{self, Share};
 use crate::routing::Role;
@@ -218,7 +218,7 @@ impl Context<'_> {
             }
         };
         if let Some(error) = error {
-            let message = format!("expected {}, found `{}`", error.message, printable(limit));
+            let message = format!("expected {}, found {}", error.message, shown(limit));
             self.problems.add_with(path, message, error.suggestion);
         }
     }

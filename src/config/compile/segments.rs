@@ -3,7 +3,7 @@
 use super::{Context, MAX_LIST, MAX_SEGMENTS, text};
 use crate::config::condition as written;
 use crate::config::decode::{List, Map};
-use crate::config::problem::{Path, printable};
+use crate::config::problem::{Path, printable, shown};
 use crate::routing::{Condition, Operator, Segment, SegmentId, Source};
 use regex::{Regex, RegexBuilder};
 
@@ -184,7 +184,7 @@ impl Context<'_> {
         if text::is_token(name) && name.len() <= 256 {
             return Some(name.to_ascii_lowercase().into());
         }
-        let message = format!("expected the name of a header, found `{}`", printable(name));
+        let message = format!("expected the name of a header, found {}", shown(name));
         self.problems.add(path, message);
         None
     }
@@ -194,7 +194,7 @@ impl Context<'_> {
         if text::is_token(name) && name.len() <= 256 {
             return Some(name.into());
         }
-        let message = format!("expected the name of a cookie, found `{}`", printable(name));
+        let message = format!("expected the name of a cookie, found {}", shown(name));
         self.problems.add(path, message);
         None
     }
