@@ -5,6 +5,10 @@ use crate::config::problem::{Path, shown};
 use crate::config::schema::{self, EndpointText};
 use crate::config::snapshot::{Balance, Ejection, Endpoint, HealthCheck, Host, Pool, Timeouts};
 use std::collections::HashMap;
+use std::time::Duration;
+
+/// Below it, probes would be the load.
+const SHORTEST_PROBE_INTERVAL: Duration = Duration::from_millis(10);
 
 impl Context<'_> {
     pub(super) fn pool(&mut self, pool: &schema::Pool, path: &Path<'_>) -> Option<Pool> {
@@ -82,6 +86,11 @@ impl Context<'_> {
             let suggestion = (!probe.starts_with('/') && text::is_target(&meant)).then_some(meant);
             let message = format!("expected a path that begins with `/`, found {}", shown(probe));
             self.problems.add_with(&path.key("path"), message, suggestion);
+            return None;
+        }
+        if check.every.0 < SHORTEST_PROBE_INTERVAL {
+            self.problems
+                .add(&path.key("every"), "expected a duration of `10ms` or more");
             return None;
         }
         Some(HealthCheck {

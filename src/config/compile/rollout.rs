@@ -211,7 +211,7 @@ impl Context<'_> {
             None => {
                 let known =
                     units::number(limit).is_some() || units::share(limit).is_ok() || units::duration(limit).is_ok();
-                (!known).then(|| units::UnitError {
+                (!known).then_some(units::UnitError {
                     message: "a number, a percentage or a duration",
                     suggestion: None,
                 })

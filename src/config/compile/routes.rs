@@ -9,10 +9,13 @@ use std::collections::HashMap;
 /// Where a route stands: its service, and its position there; `None` for a service without routes, which takes all.
 type Place = (usize, Option<usize>);
 
+/// The places that take each method of one host and path; `None`: every method.
+type ByMethod = HashMap<Option<Box<str>>, Place>;
+
 /// Routes by what they match, so that finding an overlap costs one look-up a method.
 #[derive(Default)]
 struct Taken {
-    places: HashMap<(String, String), HashMap<Option<Box<str>>, Place>>,
+    places: HashMap<(String, String), ByMethod>,
 }
 
 impl Taken {

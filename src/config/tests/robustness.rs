@@ -34,7 +34,7 @@ fn each_key(node: &Node, edit: &mut dyn FnMut(&[usize])) {
     walk(node, &mut Vec::new(), edit);
 }
 
-fn child_mut<'n>(node: &'n mut Node, index: usize) -> &'n mut Node {
+fn child_mut(node: &mut Node, index: usize) -> &mut Node {
     match &mut node.value {
         Value::Mapping(entries) => &mut entries[index].node,
         Value::Sequence(nodes) => &mut nodes[index],
