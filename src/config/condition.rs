@@ -281,8 +281,8 @@ fn describe(place: &str, sections: &mut Vec<Section>) {
     sections.push(Section {
         place: place.to_owned(),
         doc: "A condition has exactly one of `header`, `cookie`, `query`, `client_ip`, `segment`, `any`, `all` and `not`; the \
-              first three have exactly one operator beside it. A value that is absent passes only `exists: false`. At most \
-              1,000 tests are made for one condition, those of the segments it names included."
+              first three have exactly one operator beside it. A value that is absent passes only `exists: false`. One \
+              condition holds at most 1,000, on 64 levels, those of the segments it names included."
             .to_owned(),
         rows,
     });
