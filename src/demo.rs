@@ -38,7 +38,11 @@ pub fn start_upstreams(snapshot: &Snapshot) -> anyhow::Result<()> {
                 let Host::Address(ip) = endpoint.host else {
                     anyhow::bail!("{}: the demo serves only loopback addresses", endpoint.label);
                 };
-                anyhow::ensure!(ip.is_loopback(), "{}: the demo serves only loopback addresses", endpoint.label);
+                anyhow::ensure!(
+                    ip.is_loopback(),
+                    "{}: the demo serves only loopback addresses",
+                    endpoint.label
+                );
                 let address = SocketAddr::new(ip, endpoint.port);
                 let listener = TcpListener::bind(address).with_context(|| format!("upstream {address}"))?;
                 listener.set_nonblocking(true)?;
@@ -57,21 +61,32 @@ pub fn start_upstreams(snapshot: &Snapshot) -> anyhow::Result<()> {
         }
         tasks.join_all().await;
     };
-    std::thread::Builder::new().name("demo-upstreams".to_owned()).spawn(move || runtime.block_on(serve_all))?;
+    std::thread::Builder::new()
+        .name("demo-upstreams".to_owned())
+        .spawn(move || runtime.block_on(serve_all))?;
     Ok(())
 }
 
 /// Answers everything with its name.
 fn upstream(name: String) -> Router {
     Router::new().fallback(move |method: Method, uri: Uri| async move {
-        ([(header::CACHE_CONTROL, "no-store")], format!("{name} answers {method} {}\n", uri.path()))
+        (
+            [(header::CACHE_CONTROL, "no-store")],
+            format!("{name} answers {method} {}\n", uri.path()),
+        )
     })
 }
 
 /// What to try, for the person who started the demo.
 pub fn instructions(snapshot: &Snapshot, config: &Path) -> String {
-    let proxy = snapshot.listeners.first().map_or_else(String::new, |listener| listener.address.to_string());
-    let admin = snapshot.admin.address.map_or_else(String::new, |address| address.to_string());
+    let proxy = snapshot
+        .listeners
+        .first()
+        .map_or_else(String::new, |listener| listener.address.to_string());
+    let admin = snapshot
+        .admin
+        .address
+        .map_or_else(String::new, |address| address.to_string());
     let config = config.display();
     format!(
         "\nRollgate is running with two embedded upstreams.\n\n\

@@ -8,6 +8,8 @@
 //! - [`telemetry`]: metrics and the access log
 //! - the shell: [`proxy`] (the data plane), [`control`] (the control plane), [`admin`], [`server`], [`cli`]
 
+#![forbid(unsafe_code)]
+
 pub mod admin;
 pub mod balancing;
 pub mod cli;
