@@ -5,8 +5,8 @@ pub mod http1;
 #[path = "../../src/outcome.rs"]
 pub mod outcome;
 
+#[path = "../../src/routing"]
 pub mod routing {
-    #[path = "../../../src/routing/request.rs"]
     mod request;
 
     pub use request::{HeaderFields, RequestView};
