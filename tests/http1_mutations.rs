@@ -1,7 +1,13 @@
 //! The properties that the fuzz targets hold, over seeded mutations of their corpora: the same run every time, with plain
 //! `cargo test`. `ROLLGATE_MUTATIONS` sets how many mutations of each seed.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr
+)]
 
 #[path = "fuzz/properties.rs"]
 mod properties;

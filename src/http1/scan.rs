@@ -51,10 +51,7 @@ impl Scan {
             if at >= limits.bytes {
                 break;
             }
-            let Some(end) = at
-                .checked_sub(1)
-                .filter(|&c| c >= self.line && buf.get(c) == Some(&b'\r'))
-            else {
+            let Some(end) = at.checked_sub(1).filter(|&c| buf.get(c) == Some(&b'\r')) else {
                 return Err(HeadError::BareLineFeed);
             };
             let begin = std::mem::replace(&mut self.line, at + 1);

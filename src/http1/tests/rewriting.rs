@@ -250,7 +250,7 @@ fn trace_context() {
 #[test]
 fn hop_by_hop_fields_stop_here() {
     let out = forward_lines(
-        "A: 1\r\nConnection: close\r\nconnection: X-One , x-two\r\nX-One: 1\r\nx-TWO: 2\r\nX-One: 3\r\nB: 2\r\nTE: trailers\r\n",
+        "A:\t1\r\nConnection: close\r\nconnection: X-One , x-two\r\nX-One: 1\r\nx-TWO: 2\r\nX-One: 3\r\nB: 2\r\nTE: trailers\r\n",
         &additions(),
     );
     assert_eq!(out[..4], ["Host: a", "A: 1", "B: 2", "X-Forwarded-For: 192.0.2.7"]);
