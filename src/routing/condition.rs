@@ -99,25 +99,12 @@ impl Source {
     fn satisfies(&self, request: &RequestView<'_>, operator: &Operator) -> bool {
         match self {
             Self::Header(name) => {
-                let Some(first) = request.fields.nth(name, 0) else {
-                    return operator.holds_absent();
-                };
-                let mut line = 1;
-                let mut value = first;
-                loop {
-                    if operator.holds(value) {
-                        return true;
-                    }
-                    // What they hold does not matter to these.
-                    if matches!(operator, Operator::Exists(_)) {
-                        return false;
-                    }
-                    let Some(next) = request.fields.nth(name, line) else {
-                        return false;
-                    };
-                    value = next;
-                    line += 1;
-                }
+                let mut present = false;
+                let held = request.fields.any(name, &mut |value| {
+                    present = true;
+                    operator.holds(value)
+                });
+                held || (!present && operator.holds_absent())
             }
             Self::Cookie(name) => match request.cookie(name) {
                 Some(value) => operator.holds(value),

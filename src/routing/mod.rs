@@ -18,7 +18,7 @@ pub use decide::{
     Decision, Facts, Fallback, Policy, Reason, ReasonText, Role, Rule, Segment, Service, ServiceTraffic, Target,
     Traffic, Version, decide, decide_in,
 };
-pub use request::{HeaderFields, RequestView};
+pub use request::{HeaderFields, RequestView, is_field_name};
 pub use route_table::{HostPattern, MAX_HOST_LEN, PathPattern, Route, RouteTable};
 pub use split::{Drawn, Split};
 

@@ -8,6 +8,44 @@ pub trait HeaderFields {
     /// The value of the `n`th field line (from 0) called `name`, in the order received; `None` past the last.
     /// `name` is lowercase ASCII; field names are compared without regard to case.
     fn nth(&self, name: &str, n: usize) -> Option<&[u8]>;
+
+    /// Asks `test` of each field line called `name`, in order, until one satisfies it. One pass over the fields where
+    /// the implementation has a better way than asking for line after line.
+    fn any<'s>(&'s self, name: &str, test: &mut dyn FnMut(&'s [u8]) -> bool) -> bool {
+        (0..).map_while(|n| self.nth(name, n)).any(test)
+    }
+}
+
+/// Whether a field called `sent` is the one called `lowercase`: what an implementation of [`HeaderFields`] compares names
+/// with. As `eq_ignore_ascii_case`, eight bytes a step.
+#[inline]
+pub fn is_field_name(sent: &[u8], lowercase: &[u8]) -> bool {
+    if sent.len() != lowercase.len() {
+        return false;
+    }
+    let ((sent_words, sent_rest), (words, rest)) = (sent.as_chunks::<8>(), lowercase.as_chunks::<8>());
+    let same = |(sent, expected): (&[u8; 8], &[u8; 8])| {
+        lowercase_word(u64::from_le_bytes(*sent)) == u64::from_le_bytes(*expected)
+    };
+    if !sent_words.iter().zip(words).all(same) {
+        return false;
+    }
+    match (sent.last_chunk(), lowercase.last_chunk()) {
+        // The last eight bytes again, of which some are compared already.
+        (Some(sent), Some(expected)) => same((sent, expected)),
+        _ => sent_rest.eq_ignore_ascii_case(rest),
+    }
+}
+
+/// Eight bytes, the ASCII capitals among them in lowercase.
+fn lowercase_word(word: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let low = word & (0x7f * ONES);
+    // The top bit of each byte: whether it is at least `A`, and whether it is above `Z`.
+    let from_a = low + u64::from(0x80 - b'A') * ONES;
+    let above_z = low + u64::from(0x7f - b'Z') * ONES;
+    let is_capital = (from_a ^ above_z) & !word & (0x80 * ONES);
+    word | (is_capital >> 2)
 }
 
 /// One request, borrowed from the connection that carries it.
@@ -31,7 +69,12 @@ impl<'a> RequestView<'a> {
     /// The first cookie called `name` (case-sensitive) in the order of the `cookie` field lines, as sent: no decoding,
     /// quotes kept (RFC 6265 section 5.4). A part without `=` is no cookie.
     pub fn cookie(&self, name: &str) -> Option<&'a [u8]> {
-        self.cookies(name).next()
+        let mut found = None;
+        self.fields.any("cookie", &mut |pairs| {
+            found = cookies_in(pairs, name).next();
+            found.is_some()
+        });
+        found
     }
 
     /// Every cookie called `name`, as [`RequestView::cookie`]. A browser sends several where they were set for
@@ -40,37 +83,76 @@ impl<'a> RequestView<'a> {
         let fields = self.fields;
         (0..)
             .map_while(move |line| fields.nth("cookie", line))
-            .flat_map(|pairs| pairs.split(|&byte| byte == b';'))
-            .filter_map(move |pair| {
-                let value = pair.trim_ascii().strip_prefix(name.as_bytes())?;
-                Some(value.trim_ascii_start().strip_prefix(b"=")?.trim_ascii_start())
-            })
+            .flat_map(move |pairs| cookies_in(pairs, name))
     }
 
     /// The first query parameter called `name`, decoded as a form (`%41`, `+` for a space; a broken escape stays as it
     /// is). `?name` alone is present and empty. Borrowed where nothing had to be decoded.
     pub fn query_parameter(&self, name: &str) -> Option<Cow<'a, [u8]>> {
-        let query: &'a [u8] = self.query.as_bytes();
-        query.split(|&byte| byte == b'&').find_map(|parameter| {
-            let equals = memchr::memchr(b'=', parameter);
-            let (key, value) = match equals {
-                Some(at) => (parameter.get(..at)?, parameter.get(at + 1..)?),
-                None => (parameter, &b""[..]),
-            };
-            if parameter.is_empty() || !FormDecoded(key).eq(name.bytes()) {
-                return None;
-            }
-            Some(match memchr::memchr2(b'%', b'+', value) {
-                None => Cow::Borrowed(value),
-                Some(_) => Cow::Owned(FormDecoded(value).collect()),
+        let parameters = Parts {
+            rest: Some(self.query.as_bytes()),
+            at: b'&',
+        };
+        parameters
+            .filter(|parameter| may_be_called(parameter, name))
+            .find_map(|parameter| {
+                let (key, value) = match memchr::memchr(b'=', parameter) {
+                    Some(at) => (parameter.get(..at)?, parameter.get(at + 1..)?),
+                    None => (parameter, &b""[..]),
+                };
+                if !FormDecoded(key).eq(name.bytes()) {
+                    return None;
+                }
+                Some(match memchr::memchr2(b'%', b'+', value) {
+                    None => Cow::Borrowed(value),
+                    Some(_) => Cow::Owned(FormDecoded(value).collect()),
+                })
             })
-        })
     }
 
     /// The client's address, an IPv4 address carried in IPv6 (`::ffff:192.0.2.1`) as IPv4: on a dual-stack listener the
     /// same client must look the same.
     pub fn canonical_client_ip(&self) -> IpAddr {
         self.client_ip.to_canonical()
+    }
+}
+
+/// Every cookie called `name` in one field line.
+fn cookies_in<'a, 'n>(pairs: &'a [u8], name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+    Parts {
+        rest: Some(pairs),
+        at: b';',
+    }
+    .filter_map(move |pair| {
+        let value = pair.trim_ascii_start().strip_prefix(name.as_bytes())?;
+        Some(value.trim_ascii_start().strip_prefix(b"=")?.trim_ascii())
+    })
+}
+
+/// The parts of a text between the bytes `at`.
+struct Parts<'a> {
+    rest: Option<&'a [u8]>,
+    at: u8,
+}
+
+impl<'a> Iterator for Parts<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let rest = self.rest?;
+        let end = memchr::memchr(self.at, rest);
+        self.rest = end.and_then(|end| rest.get(end + 1..));
+        Some(end.and_then(|end| rest.get(..end)).unwrap_or(rest))
+    }
+}
+
+/// Whether a query parameter can have this name: a quick look at its first byte.
+fn may_be_called(parameter: &[u8], name: &str) -> bool {
+    match (parameter.first(), name.as_bytes().first()) {
+        (Some(b'%' | b'+'), _) => true,
+        (Some(first), Some(wanted)) => first == wanted,
+        (Some(first), None) => *first == b'=',
+        (None, _) => false,
     }
 }
 
@@ -190,7 +272,39 @@ pub(super) mod tests {
         assert_eq!(request(&fields).query_parameter(""), None);
     }
 
+    #[test]
+    fn every_byte_of_a_name_counts() {
+        for len in 0..20 {
+            let name = "content-length-x-y-z".as_bytes()[..len].to_vec();
+            assert!(is_field_name(&name, &name) && is_field_name(&name.to_ascii_uppercase(), &name));
+            for at in 0..len {
+                for byte in 0..=255 {
+                    let mut sent = name.to_ascii_uppercase();
+                    sent[at] = byte;
+                    assert_eq!(
+                        is_field_name(&sent, &name),
+                        sent.eq_ignore_ascii_case(&name),
+                        "{at} {byte}"
+                    );
+                }
+            }
+            assert!(!is_field_name(&name, b"content-length-x-y-z-"));
+        }
+    }
+
     proptest! {
+        #[test]
+        fn names_compare_as_the_standard_library_does(
+            (sent, other) in prop::collection::vec((any::<u8>(), any::<u8>()), 0..40).prop_map(|pairs| {
+                pairs.into_iter().unzip::<u8, u8, Vec<u8>, Vec<u8>>()
+            }),
+        ) {
+            let lower = sent.to_ascii_lowercase();
+            prop_assert!(is_field_name(&sent, &lower));
+            let other = other.to_ascii_lowercase();
+            prop_assert_eq!(is_field_name(&sent, &other), sent.eq_ignore_ascii_case(&other));
+        }
+
         #[test]
         fn no_input_panics(query in ".{0,60}", cookie in prop::collection::vec(any::<u8>(), 0..60), name in ".{0,4}") {
             let fields = Lines(vec![("cookie".to_owned(), cookie)]);
