@@ -76,8 +76,6 @@ pub enum Refusal {
     ExpectationFailed,
     /// 431: the header section does not fit.
     HeadTooLarge,
-    /// 501: a transfer coding other than chunked.
-    NotImplemented,
     /// 503: `limits.max_connections` is reached.
     MaxConnections,
     /// 505: not HTTP/1.0 or HTTP/1.1.
@@ -85,7 +83,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 10] = [
         Self::BadRequest,
         Self::NoRoute,
         Self::MethodNotAllowed,
@@ -94,7 +92,6 @@ impl Refusal {
         Self::TargetTooLong,
         Self::ExpectationFailed,
         Self::HeadTooLarge,
-        Self::NotImplemented,
         Self::MaxConnections,
         Self::VersionNotSupported,
     ];
@@ -115,7 +112,6 @@ impl Refusal {
             Self::TargetTooLong => "target_too_long",
             Self::ExpectationFailed => "expectation_failed",
             Self::HeadTooLarge => "head_too_large",
-            Self::NotImplemented => "not_implemented",
             Self::MaxConnections => "max_connections",
             Self::VersionNotSupported => "version_not_supported",
         }
@@ -132,7 +128,6 @@ impl Refusal {
             Self::TargetTooLong => 414,
             Self::ExpectationFailed => 417,
             Self::HeadTooLarge => 431,
-            Self::NotImplemented => 501,
             Self::MaxConnections => 503,
             Self::VersionNotSupported => 505,
         }

@@ -86,7 +86,6 @@ impl HeadError {
             Self::VersionNotSupported => Refusal::VersionNotSupported,
             Self::TooManyFields | Self::HeadTooLarge => Refusal::HeadTooLarge,
             Self::TargetTooLong => Refusal::TargetTooLong,
-            Self::UnknownCoding => Refusal::NotImplemented,
             Self::Expectation => Refusal::ExpectationFailed,
             _ => Refusal::BadRequest,
         }

@@ -5,7 +5,7 @@ use super::field::{self, Kind};
 use super::framing;
 use super::scan::{Extent, Scan};
 use super::{HeadError, list_elements};
-use crate::routing::HeaderFields;
+use crate::routing::{HeaderFields, is_field_name};
 use std::mem::MaybeUninit;
 
 /// Bounds of a head.
@@ -133,15 +133,25 @@ impl<'b> Iterator for Fields<'b> {
 
 impl ExactSizeIterator for Fields<'_> {}
 
-impl HeaderFields for Fields<'_> {
-    fn nth(&self, name: &str, n: usize) -> Option<&[u8]> {
+impl<'b> Fields<'b> {
+    /// The values of the fields called `name` (lowercase).
+    fn called(&self, name: &str) -> impl Iterator<Item = &'b [u8]> {
+        let buf = self.buf;
         self.fields
             .as_slice()
             .iter()
-            .filter(|f| f.name.len as usize == name.len())
-            .filter(|f| slice(self.buf, f.name).eq_ignore_ascii_case(name.as_bytes()))
-            .nth(n)
-            .map(|f| slice(self.buf, f.value))
+            .filter(move |f| f.name.len as usize == name.len() && is_field_name(slice(buf, f.name), name.as_bytes()))
+            .map(move |f| slice(buf, f.value))
+    }
+}
+
+impl HeaderFields for Fields<'_> {
+    fn nth(&self, name: &str, n: usize) -> Option<&[u8]> {
+        self.called(name).nth(n)
+    }
+
+    fn any<'s>(&'s self, name: &str, test: &mut dyn FnMut(&'s [u8]) -> bool) -> bool {
+        self.called(name).any(test)
     }
 }
 

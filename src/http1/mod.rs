@@ -17,8 +17,8 @@
 //!   and an empty host are refused.
 //! - Absolute-form whose authority differs from `Host` is refused, rather than `Host` ignored.
 //! - `Content-Length` must be one field of digits, at most 2^63 - 1. Equal repetitions are refused too.
-//! - `Transfer-Encoding` must be one field that says `chunked`: an unregistered coding before a final `chunked` is 501
-//!   (RFC 9112 section 6.1), all else is 400 (section 6.3).
+//! - `Transfer-Encoding` must be one field that says `chunked`; all else is 400, also where RFC 9112 section 6.1 would
+//!   have 501: what this proxy cannot read it cannot forward unambiguously either.
 //! - A field whose name is one the proxy acts on, but with `_` for `-`, is removed: CGI-like upstreams cannot tell them
 //!   apart.
 //! - `x-request-id` is kept only from a trusted peer; a valid `traceparent` is kept from anyone.

@@ -10,7 +10,7 @@ use super::relay::{Answered, Attempt, Failed, Progress, Upload};
 use super::upstream;
 use super::worker::{Local, Moment};
 use crate::config::snapshot::{Balance, Limits, Snapshot};
-use crate::http1::{RequestAdditions, RequestBody, RequestHead, write_request};
+use crate::http1::{MethodKind, RequestAdditions, RequestBody, RequestHead, write_request};
 use crate::outcome::{FailureKind, Refusal, Termination};
 use crate::routing::{self, Decision, HashName, HeaderFields, Reason, RequestView, VersionId};
 use crate::shared::{Endpoint, Tried, VersionInForce};
@@ -147,6 +147,9 @@ impl<'c> Exchange<'c> {
                 .refuse(Refusal::BodyTooLarge, "the body is larger than limits.max_body")
                 .await;
         }
+        if self.head.max_forwards == Some(0) {
+            return self.last_hop().await;
+        }
         match self.decide() {
             None => {
                 self.refuse(Refusal::NoRoute, "no route for this host, path and method")
@@ -154,6 +157,19 @@ impl<'c> Exchange<'c> {
             }
             Some(decision) => self.serve_decided(decision, input).await,
         }
+    }
+
+    /// `Max-Forwards: 0`: the request is for this proxy (RFC 9110 section 7.6.2). Only OPTIONS and TRACE have it; a TRACE
+    /// would show what trusted proxies in front have added, so it is refused.
+    async fn last_hop(&self) -> Next {
+        if self.head.method_kind == MethodKind::Trace {
+            return self
+                .refuse(Refusal::MethodNotAllowed, "TRACE ends here, and is not answered")
+                .await;
+        }
+        self.record.ends(200, Termination::Ok, None);
+        self.own_answer(200, "rollgate", !matches!(self.head.body, RequestBody::None))
+            .await
     }
 
     fn decide(&self) -> Option<Decision> {
@@ -490,7 +506,7 @@ impl<'c> Exchange<'c> {
 
     async fn own_answer(&self, status: u16, why: &str, unread: bool) -> Next {
         let close = unread || !self.head.keep_alive || self.client.worker.is_draining();
-        let head_only = self.head.method_kind == crate::http1::MethodKind::Head;
+        let head_only = self.head.method_kind == MethodKind::Head;
         send_own(self.client, status, why, self.request_id(), close, head_only).await;
         match (close, unread) {
             (false, _) => Next::KeepAlive,

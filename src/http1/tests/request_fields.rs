@@ -89,7 +89,7 @@ fn transfer_codings() {
         refused(
             &with(&format!("Transfer-Encoding: {value}\r\n")),
             HeadError::UnknownCoding,
-            501,
+            400,
         );
     }
     let twice = "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n";
