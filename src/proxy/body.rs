@@ -1,9 +1,10 @@
 //! Bodies on their way through: read by one framing, written by another, one buffer in between, so that a slow reader
 //! holds back the writer.
 
-use super::buffer::{BUFFER_BYTES, Buffer};
+use super::buffer::{BUFFER_BYTES, Buffer, SLOW_READ_BYTES};
 use super::stream::Stream;
 use crate::http1::{ChunkDecoder, ChunkError, write_chunk_head};
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 
 /// How the length of a body that is read is known.
@@ -45,6 +46,10 @@ pub struct BodyReader<'c> {
     framing: Framing,
     /// Bytes of the buffer behind the piece that was lent last.
     lent: usize,
+    /// Bytes of that piece.
+    piece: usize,
+    /// Bytes read at once.
+    read_bytes: usize,
     trailers: Vec<u8>,
 }
 
@@ -55,6 +60,8 @@ impl<'c> BodyReader<'c> {
             buffer,
             framing,
             lent: 0,
+            piece: 0,
+            read_bytes: BUFFER_BYTES,
             trailers: Vec::new(),
         }
     }
@@ -81,14 +88,20 @@ impl<'c> BodyReader<'c> {
                 return Ok(None);
             }
             self.buffer.release();
-            if self.stream.fill(self.buffer, BUFFER_BYTES).await? == 0 {
+            if self.stream.fill(self.buffer, self.read_bytes).await? == 0 {
                 if !matches!(self.framing, Framing::UntilClose) {
                     return Err(BodyError::Closed);
                 }
                 self.framing = Framing::Done;
             }
         };
-        Ok(self.buffer.unread().get(..piece))
+        self.piece = piece;
+        Ok(Some(self.piece()))
+    }
+
+    /// The piece that was lent last.
+    fn piece(&self) -> &[u8] {
+        self.buffer.unread().get(..self.piece).unwrap_or_default()
     }
 
     /// The length of the piece at the front of the buffer, decoded; `None`: nothing there yet.
@@ -124,6 +137,13 @@ impl<'c> BodyReader<'c> {
             return Ok(None);
         }
         Ok(Some(piece))
+    }
+
+    /// The piece that was lent is used, and who takes them is slow: the buffer goes back meanwhile, and less is read at
+    /// once from now on.
+    fn slow_down(&mut self) {
+        self.buffer().release();
+        self.read_bytes = SLOW_READ_BYTES;
     }
 
     /// The buffer itself, when no piece is needed any more: what is in it is the next message.
@@ -189,35 +209,51 @@ pub struct BodyWriter<'c> {
     /// The head, until it is written.
     head: &'c [u8],
     coding: Coding,
-    /// Bytes the socket accepted, head and framing included.
-    pub written: u64,
+    /// Bytes the socket accepted, head and framing included; known also to who drops a write half done.
+    written: &'c Cell<u64>,
 }
 
 impl<'c> BodyWriter<'c> {
-    pub fn new(stream: &'c Stream, head: &'c [u8], coding: Coding) -> Self {
+    pub fn new(stream: &'c Stream, head: &'c [u8], coding: Coding, written: &'c Cell<u64>) -> Self {
         Self {
             stream,
             head,
             coding,
-            written: 0,
+            written,
         }
     }
 
     /// Writes the head, if it was not written yet.
     pub async fn flush(&mut self) -> io::Result<()> {
         let head = std::mem::take(&mut self.head);
-        self.stream
-            .write_all(&mut [IoSlice::new(head)], &mut self.written)
-            .await
+        self.stream.write_all(&mut [IoSlice::new(head)], self.written).await
+    }
+
+    /// Writes the piece that `reader` lent last. While the peer is slow to take it, what is left of it is held, and the
+    /// reader's buffer is not.
+    pub async fn pass(&mut self, reader: &mut BodyReader<'_>) -> io::Result<()> {
+        if let Some(rest) = self.write_now(reader.piece()).await? {
+            reader.slow_down();
+            self.stream.write_all(&mut [IoSlice::new(&rest)], self.written).await?;
+        }
+        Ok(())
     }
 
     /// Writes one piece (not an empty one).
     pub async fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        if let Some(rest) = self.write_now(piece).await? {
+            self.stream.write_all(&mut [IoSlice::new(&rest)], self.written).await?;
+        }
+        Ok(())
+    }
+
+    /// What the peer takes at once of a piece; returns the rest.
+    async fn write_now(&mut self, piece: &[u8]) -> io::Result<Option<Vec<u8>>> {
         let head = std::mem::take(&mut self.head);
         match self.coding {
             Coding::Plain => {
                 let mut parts = [IoSlice::new(head), IoSlice::new(piece)];
-                self.stream.write_all(&mut parts, &mut self.written).await
+                self.stream.write_now(&mut parts, self.written).await
             }
             Coding::Chunked => {
                 let mut size = Vec::with_capacity(16);
@@ -228,7 +264,7 @@ impl<'c> BodyWriter<'c> {
                     IoSlice::new(piece),
                     IoSlice::new(b"\r\n"),
                 ];
-                self.stream.write_all(&mut parts, &mut self.written).await
+                self.stream.write_now(&mut parts, self.written).await
             }
         }
     }
@@ -237,11 +273,7 @@ impl<'c> BodyWriter<'c> {
     pub async fn finish(&mut self, trailers: &[u8]) -> io::Result<()> {
         let head = std::mem::take(&mut self.head);
         match self.coding {
-            Coding::Plain => {
-                self.stream
-                    .write_all(&mut [IoSlice::new(head)], &mut self.written)
-                    .await
-            }
+            Coding::Plain => self.stream.write_all(&mut [IoSlice::new(head)], self.written).await,
             Coding::Chunked => {
                 let mut parts = [
                     IoSlice::new(head),
@@ -249,7 +281,7 @@ impl<'c> BodyWriter<'c> {
                     IoSlice::new(trailers),
                     IoSlice::new(b"\r\n"),
                 ];
-                self.stream.write_all(&mut parts, &mut self.written).await
+                self.stream.write_all(&mut parts, self.written).await
             }
         }
     }

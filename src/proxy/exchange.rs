@@ -14,6 +14,7 @@ use crate::http1::{MethodKind, RequestAdditions, RequestBody, RequestHead, write
 use crate::outcome::{FailureKind, Refusal, Termination};
 use crate::routing::{self, Decision, HashName, HeaderFields, Reason, RequestView, VersionId};
 use crate::shared::{Endpoint, Tried, VersionInForce};
+use std::cell::Cell;
 use std::io::IoSlice;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -59,11 +60,8 @@ async fn send_own(client: &Client, status: u16, why: &str, request_id: &str, clo
         head_only,
     }
     .write(&mut out);
-    let (mut parts, mut written) = ([IoSlice::new(&out)], 0);
-    let _ = client
-        .slot
-        .guard(client.stream.write_all(&mut parts, &mut written))
-        .await;
+    let (mut parts, written) = ([IoSlice::new(&out)], Cell::new(0));
+    let _ = client.slot.guard(client.stream.write_all(&mut parts, &written)).await;
 }
 
 fn text(ascii: &[u8]) -> &str {

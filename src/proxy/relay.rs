@@ -126,6 +126,8 @@ pub struct Progress {
     pub sent: Cell<u64>,
     /// Bytes the client's socket accepted, of the final answer.
     pub answered: Cell<u64>,
+    /// Likewise, of interim answers.
+    interim: Cell<u64>,
     /// The status of the final answer, once its head is there.
     pub status: Cell<Option<u16>>,
     pub first_byte: Cell<Option<Instant>>,
@@ -158,12 +160,15 @@ impl Attempt<'_> {
         match result {
             Received::Whole(answered) => Ok(answered),
             Received::Upgraded(status) => {
+                let ends = tunnel::Ends {
+                    client: self.client,
+                    upstream: self.upstream,
+                    idle: self.timeouts.idle,
+                };
                 tunnel::run(
-                    self.client,
-                    self.upstream,
-                    upload.reader.buffer(),
-                    answer,
-                    self.timeouts.idle,
+                    &ends,
+                    (upload.reader.buffer(), &self.progress.sent),
+                    (answer, &self.progress.answered),
                 )
                 .await;
                 Ok(Answered {
@@ -194,10 +199,8 @@ impl Attempt<'_> {
     }
 
     async fn send_request(&self, head: &[u8], upload: &mut Upload<'_>) -> Result<(), SendError> {
-        let mut writer = BodyWriter::new(self.upstream, head, upload.coding);
-        let sent = self.send_pieces(&mut writer, upload).await;
-        self.progress.sent.set(writer.written);
-        sent
+        let mut writer = BodyWriter::new(self.upstream, head, upload.coding, &self.progress.sent);
+        self.send_pieces(&mut writer, upload).await
     }
 
     async fn send_pieces(&self, writer: &mut BodyWriter<'_>, upload: &mut Upload<'_>) -> Result<(), SendError> {
@@ -210,7 +213,6 @@ impl Attempt<'_> {
             if !upload.reader.has_buffered() {
                 // Nothing more to send with the head: the client may be waiting for what it brings about (100).
                 writer.flush().await?;
-                self.progress.sent.set(writer.written);
             }
             let before = Instant::now();
             self.progress.reading_client.set(true);
@@ -227,7 +229,7 @@ impl Attempt<'_> {
             }
             upload.replay = upload.replay.take().and_then(|kept| keep(kept, piece));
             slot.set_phase(self.timeouts.idle);
-            writer.write(piece).await?;
+            writer.pass(&mut upload.reader).await?;
             slot.set_phase(self.timeouts.idle);
         }
         writer.finish(upload.reader.trailers()).await?;
@@ -262,8 +264,10 @@ impl Attempt<'_> {
                 101 => {
                     let mut out = HeadBytes::new();
                     self.write_head(&mut out, &head, &bytes, AnswerFraming::None, false);
-                    self.to_client(BodyWriter::new(&self.client.stream, &out, Coding::Plain).flush())
-                        .await?;
+                    self.to_client(
+                        BodyWriter::new(&self.client.stream, &out, Coding::Plain, &self.progress.interim).flush(),
+                    )
+                    .await?;
                     self.progress.status.set(Some(101));
                     return Ok(Received::Upgraded(101));
                 }
@@ -331,7 +335,7 @@ impl Attempt<'_> {
         }
         let mut out = HeadBytes::new();
         self.write_head(&mut out, head, bytes, AnswerFraming::None, false);
-        self.to_client(BodyWriter::new(&self.client.stream, &out, Coding::Plain).flush())
+        self.to_client(BodyWriter::new(&self.client.stream, &out, Coding::Plain, &self.progress.interim).flush())
             .await
     }
 
@@ -344,9 +348,8 @@ impl Attempt<'_> {
         self.client.slot.set_phase(self.timeouts.idle);
 
         let mut reader = BodyReader::new(self.upstream, answer, framing);
-        let mut writer = BodyWriter::new(&self.client.stream, &out, coding);
+        let mut writer = BodyWriter::new(&self.client.stream, &out, coding, &self.progress.answered);
         let relayed = self.relay_body(head.status, &mut reader, &mut writer).await;
-        self.progress.answered.set(writer.written);
         if let Err(failed) = relayed {
             if answer_framing == AnswerFraming::UntilClose && self.progress.answer_begun() {
                 self.client.stream.reset_on_close();
@@ -375,11 +378,11 @@ impl Attempt<'_> {
             if !reader.has_buffered() && !reader.is_done() {
                 self.begin(status, writer.flush()).await?;
             }
-            let piece = reader.next().await.map_err(cut)?;
-            let Some(piece) = piece else { break };
+            if reader.next().await.map_err(cut)?.is_none() {
+                break;
+            }
             self.client.slot.set_phase(self.timeouts.idle);
-            self.begin(status, writer.write(piece)).await?;
-            self.progress.answered.set(writer.written);
+            self.begin(status, writer.pass(reader)).await?;
             self.client.slot.set_phase(self.timeouts.idle);
             if reader.is_done() {
                 break;

@@ -1,7 +1,7 @@
 //! A connection's byte stream: both directions usable at once from one task.
 
 use super::buffer::Buffer;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -54,15 +54,35 @@ impl Stream {
         matches!(self.0.borrow().try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
+    /// Writes what the socket takes of `parts` at once; the rest, copied together, is `None` when there is none.
+    pub async fn write_now(&self, mut parts: &mut [IoSlice<'_>], written: &Cell<u64>) -> io::Result<Option<Vec<u8>>> {
+        IoSlice::advance_slices(&mut parts, 0);
+        while !parts.is_empty() {
+            let write = |context: &mut Context<'_>| {
+                Poll::Ready(Pin::new(&mut *self.0.borrow_mut()).poll_write_vectored(context, parts))
+            };
+            match poll_fn(write).await {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(n)) => {
+                    written.set(written.get() + n as u64);
+                    IoSlice::advance_slices(&mut parts, n);
+                }
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => return Ok(Some(joined(parts))),
+            }
+        }
+        Ok(None)
+    }
+
     /// Writes all of `parts`, in as few system calls as the socket takes; `written` counts bytes accepted as they are.
-    pub async fn write_all(&self, mut parts: &mut [IoSlice<'_>], written: &mut u64) -> io::Result<()> {
+    pub async fn write_all(&self, mut parts: &mut [IoSlice<'_>], written: &Cell<u64>) -> io::Result<()> {
         IoSlice::advance_slices(&mut parts, 0);
         while !parts.is_empty() {
             let n = poll_fn(|context| Pin::new(&mut *self.0.borrow_mut()).poll_write_vectored(context, parts)).await?;
             if n == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
-            *written += n as u64;
+            written.set(written.get() + n as u64);
             IoSlice::advance_slices(&mut parts, n);
         }
         Ok(())
@@ -88,4 +108,10 @@ impl Stream {
     pub fn is_over(&self) -> bool {
         self.0.borrow().peer_addr().is_err()
     }
+}
+
+fn joined(parts: &[IoSlice<'_>]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
+    parts.iter().for_each(|part| bytes.extend_from_slice(part));
+    bytes
 }

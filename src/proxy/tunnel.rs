@@ -4,24 +4,29 @@ use super::body::{BodyReader, BodyWriter, Coding, Framing};
 use super::buffer::Buffer;
 use super::downstream::Client;
 use super::stream::Stream;
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-/// Joins both connections. What either had already sent comes first. The side that finishes is told on; the other may
-/// go on until it finishes too. The total deadline of the request does not count here: a tunnel lives while it is used.
-pub async fn run(
-    client: &Client,
-    upstream: &Stream,
-    from_client: &mut Buffer,
-    from_upstream: &mut Buffer,
-    idle: Duration,
-) {
-    client.slot.clear_total();
-    client.slot.set_phase(idle);
-    let mut up = pin!(copy(client, &client.stream, from_client, upstream, idle));
-    let mut down = pin!(copy(client, upstream, from_upstream, &client.stream, idle));
+/// What a tunnel joins.
+pub struct Ends<'a> {
+    pub client: &'a Client,
+    pub upstream: &'a Stream,
+    /// Nothing moving for so long ends it.
+    pub idle: Duration,
+}
+
+/// Joins both connections. Each direction comes with the buffer of what had already been sent, which goes first, and with
+/// the count of bytes passed on. The side that finishes is told on; the other may go on until it finishes too. The total
+/// deadline of the request does not count here: a tunnel lives while it is used.
+pub async fn run(ends: &Ends<'_>, up: (&mut Buffer, &Cell<u64>), down: (&mut Buffer, &Cell<u64>)) {
+    let slot = &ends.client.slot;
+    slot.clear_total();
+    slot.set_phase(ends.idle);
+    let mut up = pin!(copy(ends, (&ends.client.stream, up.0), (ends.upstream, up.1)));
+    let mut down = pin!(copy(ends, (ends.upstream, down.0), (&ends.client.stream, down.1)));
     let (mut up_done, mut down_done) = (false, false);
     let both = poll_fn(|context| {
         up_done = up_done || up.as_mut().poll(context).is_ready();
@@ -33,16 +38,16 @@ pub async fn run(
         }
     });
     // An idle tunnel just ends: both connections close when they are dropped.
-    let _ = client.slot.guard(both).await;
+    let _ = slot.guard(both).await;
 }
 
 /// One direction, to its end or its failure.
-async fn copy(client: &Client, from: &Stream, buffer: &mut Buffer, to: &Stream, idle: Duration) {
+async fn copy(ends: &Ends<'_>, (from, buffer): (&Stream, &mut Buffer), (to, passed): (&Stream, &Cell<u64>)) {
     let mut reader = BodyReader::new(from, buffer, Framing::UntilClose);
-    let mut writer = BodyWriter::new(to, &[], Coding::Plain);
-    while let Ok(Some(piece)) = reader.next().await {
-        client.slot.set_phase(idle);
-        if writer.write(piece).await.is_err() {
+    let mut writer = BodyWriter::new(to, &[], Coding::Plain, passed);
+    while let Ok(Some(_)) = reader.next().await {
+        ends.client.slot.set_phase(ends.idle);
+        if writer.pass(&mut reader).await.is_err() {
             break;
         }
     }

@@ -138,12 +138,19 @@ mod tests {
     #[tokio::test]
     async fn a_waiting_connection_is_small() {
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let tcp = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let tcp = tokio::net::TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
         let shared = fixture::shared(fixture::in_force(1, 1, &[]), 1);
         let worker = Worker::new(0, Arc::clone(&shared), Arc::clone(&shared.threads[0]), None);
         let slot = worker.deadlines.slot();
         let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let future = serve(Client { worker, stream: Stream::new(tcp), peer, slot });
+        let future = serve(Client {
+            worker,
+            stream: Stream::new(tcp),
+            peer,
+            slot,
+        });
         let bytes = std::mem::size_of_val(&future);
         assert!(bytes <= 1024, "{bytes} bytes");
     }
