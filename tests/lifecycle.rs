@@ -1,0 +1,274 @@
+//! Starting and stopping: PROMISES 3.3, as far as this process alone goes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::fs;
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+use support::{Client, Config, Gate, PATIENCE, Service, Then, Upstream, eventually, rollgate};
+
+/// PROMISES 3.3: how long after the last request a stopping process may still be there.
+const EXIT_WITHIN: Duration = Duration::from_secs(1);
+
+fn slow_upstream(answer_after: Duration) -> Upstream {
+    Upstream::with("v1", move |exchange| {
+        exchange.read_body();
+        if exchange.request.target == "/slow" {
+            std::thread::sleep(answer_after);
+        }
+        exchange.answer(200, &[], b"done")
+    })
+}
+
+fn gate(upstream: &Upstream, limit: &str) -> Gate {
+    Gate::start(&Config::with(Service::only(upstream.port())).limit(limit).text())
+}
+
+#[test]
+fn it_stops_at_once_when_idle_with_code_0() {
+    let upstream = Upstream::named("v1");
+    for name in ["TERM", "INT"] {
+        let mut gate = gate(&upstream, "drain_timeout: 30s");
+        let mut idle = gate.client();
+        assert_eq!(idle.get("/", &[]).status, 200);
+        gate.signal(name);
+        let start = Instant::now();
+        let exit = gate.wait(PATIENCE);
+        // An idle connection is no request in flight.
+        assert!(
+            start.elapsed() < EXIT_WITHIN + Duration::from_millis(500),
+            "{:?}",
+            start.elapsed()
+        );
+        assert_eq!(exit.code, Some(0), "{name}: {exit:?}");
+        assert!(idle.is_closed_within(Duration::from_secs(1)));
+    }
+}
+
+#[test]
+fn requests_in_flight_finish_and_are_told_to_close() {
+    let upstream = slow_upstream(Duration::from_millis(1500));
+    let mut gate = gate(&upstream, "drain_timeout: 30s");
+    let mut clients: Vec<Client> = (0..5).map(|_| gate.client()).collect();
+    for client in &mut clients {
+        client.send("GET /slow HTTP/1.1\r\nhost: a\r\n\r\n");
+    }
+    eventually(PATIENCE, "all are in flight", || upstream.count() == 5);
+    gate.signal("TERM");
+    for client in &mut clients {
+        let response = client.read(false).unwrap();
+        assert_eq!((response.status, response.text().as_str()), (200, "done"));
+        assert_eq!(
+            response.header("connection").map(str::to_ascii_lowercase).as_deref(),
+            Some("close")
+        );
+        assert!(client.is_closed_within(PATIENCE));
+    }
+    let last = Instant::now();
+    assert_eq!(gate.wait(PATIENCE).code, Some(0));
+    assert!(
+        last.elapsed() < EXIT_WITHIN,
+        "{:?} after the last request",
+        last.elapsed()
+    );
+}
+
+#[test]
+fn readiness_goes_first_and_new_requests_are_served_until_the_delay_is_over() {
+    let upstream = Upstream::named("v1");
+    let mut gate = gate(&upstream, "drain_delay: 2s");
+    gate.signal("TERM");
+    eventually(Duration::from_secs(1), "/readyz says 503", || {
+        gate.admin_get("/readyz").is_some_and(|response| response.status == 503)
+    });
+    assert_eq!(gate.admin_get("/livez").unwrap().status, 200);
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(1000) {
+        assert_eq!(
+            gate.get("/", &[]).status,
+            200,
+            "refused {:?} after the signal",
+            start.elapsed()
+        );
+    }
+    assert_eq!(gate.wait(Duration::from_secs(5)).code, Some(0));
+}
+
+#[test]
+fn no_request_is_lost_over_a_stop_under_load() {
+    let upstream = Upstream::named("v1");
+    let mut gate = gate(&upstream, "drain_delay: 1s");
+    let port = gate.port();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(move || {
+                let start = Instant::now();
+                let mut client = Client::connect(port);
+                while start.elapsed() < Duration::from_millis(700) {
+                    let response = client.get("/", &[]);
+                    assert_eq!(response.status, 200);
+                    if response
+                        .header("connection")
+                        .is_some_and(|value| value.eq_ignore_ascii_case("close"))
+                    {
+                        client = Client::connect(port);
+                    }
+                }
+            });
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        gate.signal("TERM");
+    });
+    assert_eq!(gate.wait(PATIENCE).code, Some(0));
+}
+
+#[test]
+fn the_drain_timeout_ends_what_does_not_end() {
+    let upstream = slow_upstream(Duration::from_secs(60));
+    let mut gate = gate(&upstream, "drain_timeout: 1s");
+    let mut client = gate.client();
+    client.send("GET /slow HTTP/1.1\r\nhost: a\r\n\r\n");
+    eventually(PATIENCE, "in flight", || upstream.count() == 1);
+    gate.signal("TERM");
+    let start = Instant::now();
+    assert_eq!(gate.wait(PATIENCE).code, Some(0));
+    assert!(start.elapsed() >= Duration::from_millis(900), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_second_signal_stops_at_once() {
+    let upstream = slow_upstream(Duration::from_secs(60));
+    let mut gate = gate(&upstream, "drain_timeout: 30s");
+    let mut client = gate.client();
+    client.send("GET /slow HTTP/1.1\r\nhost: a\r\n\r\n");
+    eventually(PATIENCE, "in flight", || upstream.count() == 1);
+    gate.signal("TERM");
+    eventually(Duration::from_secs(1), "it drains", || {
+        gate.admin_get("/readyz").is_none_or(|response| response.status == 503)
+    });
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(gate.is_running(), "a request is in flight");
+    gate.signal("TERM");
+    let start = Instant::now();
+    gate.wait(PATIENCE);
+    assert!(start.elapsed() < EXIT_WITHIN, "{:?}", start.elapsed());
+}
+
+#[test]
+fn an_address_in_use_is_a_clear_error_and_code_1() {
+    let held = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = held.local_addr().unwrap().to_string();
+    let config = Config::with(Service::only(1)).text();
+    for (what, at) in [("listener", 0), ("admin", 1)] {
+        let mut parts: Vec<&str> = config.splitn(3, "127.0.0.1:0").collect();
+        let rest = parts.split_off(2).concat();
+        let addresses = if at == 0 {
+            [address.as_str(), "127.0.0.1:0"]
+        } else {
+            ["127.0.0.1:0", address.as_str()]
+        };
+        let text = format!("{}{}{}{}{rest}", parts[0], addresses[0], parts[1], addresses[1]);
+        let exit = Gate::try_start(&text)
+            .err()
+            .unwrap_or_else(|| panic!("{what}: it started"));
+        assert_eq!(exit.code, Some(1), "{what}: {exit:?}");
+        assert!(
+            exit.stderr.contains(&address) && exit.stderr.contains("in use"),
+            "{what}: {}",
+            exit.stderr
+        );
+        assert!(!exit.stderr.contains("panicked"), "{}", exit.stderr);
+    }
+}
+
+#[test]
+fn a_bad_or_missing_file_is_every_problem_and_code_1() {
+    let bad = Config::with(Service::only(1))
+        .text()
+        .replace("weight: 100", "weigth: 100")
+        .replace("role: stable", "role: boss");
+    let exit = Gate::try_start(&bad).err().unwrap();
+    assert_eq!(exit.code, Some(1), "{exit:?}");
+    assert!(
+        exit.stderr.contains("weigth") && exit.stderr.contains("role"),
+        "{}",
+        exit.stderr
+    );
+    for text in ["", "\0\u{1}", "- a\n- b\n", "listeners: []\nservices: []\n"] {
+        let exit = Gate::try_start(text)
+            .err()
+            .unwrap_or_else(|| panic!("{text:?} started"));
+        assert_eq!(exit.code, Some(1), "{text:?}: {exit:?}");
+        assert!(!exit.stderr.contains("panicked"), "{}", exit.stderr);
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("missing.yaml");
+    let exit = rollgate(&["run", "--config", missing.to_str().unwrap()]);
+    assert_eq!(exit.code, Some(1), "{exit:?}");
+    assert!(exit.stderr.contains("missing.yaml"), "{}", exit.stderr);
+}
+
+#[test]
+fn check_agrees_with_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("rollgate.yaml");
+    let good = Config::with(Service::split(1, 95, 2, 5)).text();
+    fs::write(&path, &good).unwrap();
+    let exit = rollgate(&["check", path.to_str().unwrap()]);
+    assert_eq!(exit.code, Some(0), "{exit:?}");
+    fs::write(
+        &path,
+        good.replace("weight: 95", "weight: -95").replace("canary", "canry"),
+    )
+    .unwrap();
+    let exit = rollgate(&["check", path.to_str().unwrap()]);
+    assert_eq!(exit.code, Some(1), "{exit:?}");
+    let said = exit.stdout + &exit.stderr;
+    for part in [
+        "services[0].versions[0].weight",
+        "services[0].versions[1].role",
+        "canary",
+    ] {
+        assert!(said.contains(part), "{part} is missing in {said}");
+    }
+    assert_eq!(rollgate(&["no-such-command"]).code, Some(2));
+    assert_eq!(rollgate(&["check", "/no/such/file"]).code, Some(1));
+}
+
+#[test]
+fn a_kill_leaves_nothing_that_hinders_the_next_start() {
+    let upstream = Upstream::named("v1");
+    let directory = tempfile::tempdir().unwrap();
+    let config = Config::with(Service::only(upstream.port()))
+        .top(&format!("state_dir: {}", directory.path().join("state").display()))
+        .text();
+    for _ in 0..3 {
+        let mut gate = Gate::start(&config);
+        assert_eq!(gate.get("/", &[]).status, 200);
+        gate.signal("KILL");
+        assert_eq!(gate.wait(PATIENCE).signal, Some(9));
+    }
+}
+
+#[test]
+fn a_tunnel_does_not_hold_up_a_stop_for_longer_than_the_drain_timeout() {
+    use std::io::Read;
+    let upstream = Upstream::with("v1", |exchange| {
+        exchange.send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n");
+        exchange.io().stream.read_to_end(&mut Vec::new()).ok();
+        Then::Close
+    });
+    let mut gate = gate(&upstream, "drain_timeout: 1s");
+    let mut client = gate.client();
+    client.send(
+        "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n",
+    );
+    assert_eq!(client.read(false).unwrap().status, 101);
+    gate.signal("TERM");
+    let start = Instant::now();
+    assert_eq!(gate.wait(PATIENCE).code, Some(0));
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+}

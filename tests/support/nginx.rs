@@ -1,0 +1,88 @@
+//! A real nginx on a free port.
+
+use super::{PATIENCE, eventually};
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use tempfile::TempDir;
+
+pub struct Nginx {
+    child: Child,
+    port: u16,
+    directory: TempDir,
+}
+
+impl Nginx {
+    /// Answers every request with `name`, in `x-served-by` and as the body; serves files below `/files/`.
+    ///
+    /// # Panics
+    /// When nginx is not installed or does not start.
+    pub fn named(name: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path();
+        // The kernel hands out ports in turn: another process hardly gets this one before nginx binds it.
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        fs::create_dir(at.join("files")).unwrap();
+        let config = format!(
+            "daemon off; master_process off; pid {at}/nginx.pid; error_log {at}/error.log info;\n\
+             events {{ worker_connections 1024; }}\n\
+             http {{\n access_log {at}/access.log; keepalive_requests 100000; client_max_body_size 0;\n\
+             client_body_temp_path {at}/body; proxy_temp_path {at}/proxy; fastcgi_temp_path {at}/fastcgi;\n\
+             uwsgi_temp_path {at}/uwsgi; scgi_temp_path {at}/scgi;\n\
+             server {{ listen 127.0.0.1:{port};\n\
+             location / {{ add_header x-served-by {name} always; return 200 '{name}\\n'; }}\n\
+             location /files/ {{ root {at}; add_header x-served-by {name} always; }} }} }}\n",
+            at = at.display()
+        );
+        fs::write(at.join("nginx.conf"), config).unwrap();
+        let child = Command::new("nginx")
+            .env(
+                "PATH",
+                format!(
+                    "{}:/usr/sbin:/usr/local/sbin",
+                    std::env::var("PATH").unwrap_or_default()
+                ),
+            )
+            .arg("-p")
+            .arg(at)
+            .arg("-c")
+            .arg(at.join("nginx.conf"))
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("nginx is needed for this test ({error}); `make test` installs it"));
+        let mut nginx = Self { child, port, directory };
+        eventually(PATIENCE, "nginx listens", || {
+            if let Some(status) = nginx.child.try_wait().unwrap() {
+                let log = fs::read_to_string(nginx.directory.path().join("error.log")).unwrap_or_default();
+                panic!("nginx ended: {status}\n{log}");
+            }
+            TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        nginx
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// A file below `/files/`.
+    pub fn put_file(&self, name: &str, content: &[u8]) {
+        fs::write(self.directory.path().join("files").join(name), content).unwrap();
+    }
+
+    /// Lines of its access log.
+    pub fn served(&self) -> usize {
+        fs::read_to_string(self.directory.path().join("access.log"))
+            .unwrap_or_default()
+            .lines()
+            .count()
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}

@@ -1,0 +1,334 @@
+//! Upstreams on raw sockets: each answers as its closure says, keeps every byte it was sent, and lints it.
+
+use super::wire::{Buffered, Head, read_chunked};
+use super::{PATIENCE, lint_forwarded_request};
+use socket2::SockRef;
+use std::collections::HashMap;
+use std::io::Write;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// A request as it arrived.
+#[derive(Debug, Clone, Default)]
+pub struct Received {
+    pub head: Head,
+    pub method: String,
+    pub target: String,
+    pub body: Vec<u8>,
+    pub trailers: Vec<(String, String)>,
+    /// The body was read to its end.
+    pub complete: bool,
+    /// Which connection it came on, from 0.
+    pub connection: usize,
+    /// Its position on the connection, from 0.
+    pub nth: usize,
+}
+
+/// What becomes of a connection after a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    Keep,
+    Close,
+    /// Closed with a TCP reset.
+    Reset,
+}
+
+/// One request in the hands of an upstream's closure.
+pub struct Exchange<'a> {
+    pub request: Received,
+    /// Position among all requests of the upstream, from 0.
+    pub index: usize,
+    io: &'a mut Buffered<TcpStream>,
+    state: &'a State,
+}
+
+impl Exchange<'_> {
+    /// Reads the body to its end (or to where it was cut) and keeps it.
+    pub fn read_body(&mut self) -> &[u8] {
+        if self.request.complete {
+            return &self.request.body;
+        }
+        if self.request.head.is_chunked() {
+            if let Ok(chunked) = read_chunked(self.io) {
+                self.request.body = chunked.body;
+                self.request.trailers = chunked.trailers;
+                self.request.complete = chunked.complete;
+            }
+        } else {
+            let length = self.request.head.length().unwrap_or(0);
+            self.request.body = self.io.take(length).unwrap_or_default();
+            self.request.complete = self.request.body.len() == length;
+        }
+        self.state.requests.lock().unwrap()[self.index] = self.request.clone();
+        &self.request.body
+    }
+
+    /// Sends raw bytes; a peer that has left is no error.
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.io.stream.write_all(bytes.as_ref()).ok();
+    }
+
+    /// Whether the bytes could be sent.
+    pub fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.io.stream.write_all(bytes).is_ok()
+    }
+
+    /// A whole answer with the upstream's name and `Content-Length`.
+    pub fn answer(&mut self, status: u16, fields: &[(&str, &str)], body: &[u8]) -> Then {
+        let mut text = format!("HTTP/1.1 {status} Answer\r\nx-served-by: {}\r\n", self.state.name);
+        for (name, value) in fields {
+            text += &format!("{name}: {value}\r\n");
+        }
+        if status >= 200 && status != 204 && status != 304 {
+            text += &format!("content-length: {}\r\n", body.len());
+        }
+        text += "\r\n";
+        let body = if self.request.method == "HEAD" { b"" } else { body };
+        self.send([text.as_bytes(), body].concat());
+        Then::Keep
+    }
+
+    /// The stream and what was read from it and not used: for tunnels.
+    pub fn io(&mut self) -> &mut Buffered<TcpStream> {
+        self.io
+    }
+}
+
+type Handler = dyn Fn(&mut Exchange<'_>) -> Then + Send + Sync;
+
+struct State {
+    name: String,
+    handler: Box<Handler>,
+    requests: Mutex<Vec<Received>>,
+    faults: Mutex<Vec<String>>,
+    open: Mutex<HashMap<usize, TcpStream>>,
+    connections: AtomicUsize,
+    stopped: AtomicBool,
+}
+
+/// A running upstream. Dropping it fails the test if a forwarded request broke the lint.
+pub struct Upstream {
+    address: SocketAddr,
+    state: Arc<State>,
+}
+
+impl Upstream {
+    /// Reads each request whole and answers 200 with its name, in `x-served-by` and as the body.
+    pub fn named(name: &str) -> Self {
+        Self::with(name, |exchange| {
+            exchange.read_body();
+            let name = exchange.state.name.clone();
+            exchange.answer(200, &[], name.as_bytes())
+        })
+    }
+
+    /// `handler` gets each request when its head has arrived; it reads the body if it wants to.
+    pub fn with(name: &str, handler: impl Fn(&mut Exchange<'_>) -> Then + Send + Sync + 'static) -> Self {
+        Self::start(name, SocketAddr::from(([127, 0, 0, 1], 0)), Box::new(handler))
+    }
+
+    /// The same answer, byte for byte, to every request, and what becomes of the connection.
+    pub fn fixed(name: &str, answer: impl Into<Vec<u8>>, then: Then) -> Self {
+        let answer = answer.into();
+        Self::with(name, move |exchange| {
+            exchange.read_body();
+            exchange.send(&answer);
+            then
+        })
+    }
+
+    fn start(name: &str, address: SocketAddr, handler: Box<Handler>) -> Self {
+        let listener = TcpListener::bind(address).expect("bind an upstream");
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(State {
+            name: name.to_owned(),
+            handler,
+            requests: Mutex::default(),
+            faults: Mutex::default(),
+            open: Mutex::default(),
+            connections: AtomicUsize::new(0),
+            stopped: AtomicBool::new(false),
+        });
+        let accepting = Arc::clone(&state);
+        std::thread::spawn(move || accept(&listener, &accepting));
+        Self { address, state }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// All requests so far, in the order their heads arrived.
+    pub fn requests(&self) -> Vec<Received> {
+        self.state.requests.lock().unwrap().clone()
+    }
+
+    pub fn count(&self) -> usize {
+        self.state.requests.lock().unwrap().len()
+    }
+
+    /// Connections that brought at least one request.
+    pub fn connections_used(&self) -> usize {
+        let requests = self.state.requests.lock().unwrap();
+        requests
+            .iter()
+            .map(|request| request.connection)
+            .collect::<std::collections::HashSet<_>>()
+            .len()
+    }
+
+    /// The last request.
+    ///
+    /// # Panics
+    /// Without any.
+    pub fn last(&self) -> Received {
+        self.state
+            .requests
+            .lock()
+            .unwrap()
+            .last()
+            .expect("a request arrived")
+            .clone()
+    }
+
+    pub fn forget(&self) {
+        self.state.requests.lock().unwrap().clear();
+    }
+
+    /// What `kill -9` looks like from outside: no listener, and every connection gone.
+    pub fn kill(&self) {
+        if !self.state.stopped.swap(true, Ordering::SeqCst) {
+            // Wakes the accept loop, which then drops the listener.
+            drop(TcpStream::connect(self.address));
+            super::eventually(PATIENCE, "the listener is gone", || {
+                TcpStream::connect(self.address).is_err()
+            });
+        }
+        self.close_connections();
+    }
+
+    /// Closes every open connection, and goes on accepting.
+    pub fn close_connections(&self) {
+        for (_, stream) in self.state.open.lock().unwrap().drain() {
+            stream.shutdown(Shutdown::Both).ok();
+        }
+    }
+
+    /// A new upstream on the port of this (killed) one, that answers with its name.
+    pub fn revive(&self) -> Self {
+        let handler = |exchange: &mut Exchange<'_>| {
+            exchange.read_body();
+            let name = exchange.state.name.clone();
+            exchange.answer(200, &[], name.as_bytes())
+        };
+        Self::start(&self.state.name, self.address, Box::new(handler))
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.kill();
+        let faults = self.state.faults.lock().unwrap();
+        if !std::thread::panicking() {
+            assert!(faults.is_empty(), "forwarded to {}: {faults:#?}", self.state.name);
+        }
+    }
+}
+
+fn accept(listener: &TcpListener, state: &Arc<State>) {
+    for stream in listener.incoming() {
+        if state.stopped.load(Ordering::SeqCst) {
+            return;
+        }
+        let Ok(stream) = stream else { continue };
+        stream.set_nodelay(true).unwrap();
+        let number = state.connections.fetch_add(1, Ordering::SeqCst);
+        state.open.lock().unwrap().insert(number, stream.try_clone().unwrap());
+        let state = Arc::clone(state);
+        std::thread::spawn(move || serve(stream, number, &state));
+    }
+}
+
+fn serve(stream: TcpStream, connection: usize, state: &State) {
+    let mut io = Buffered::new(stream);
+    let mut then = Then::Close;
+    for nth in 0.. {
+        // Health probes come without a request; they and broken connections end here.
+        let Ok(Some(raw)) = io.take_until(b"\r\n\r\n") else {
+            break;
+        };
+        let faults = lint_forwarded_request(&raw);
+        let head = Head::parse(&raw).unwrap_or_default();
+        if !faults.is_empty() && !head.start.contains(" /healthz ") {
+            let text = format!("{faults:?} in {:?}", String::from_utf8_lossy(&raw));
+            state.faults.lock().unwrap().push(text);
+        }
+        let mut words = head.start.split(' ').map(str::to_owned);
+        let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let request = Received {
+            head,
+            method,
+            target,
+            connection,
+            nth,
+            ..Received::default()
+        };
+        let index = {
+            let mut requests = state.requests.lock().unwrap();
+            requests.push(request.clone());
+            requests.len() - 1
+        };
+        then = (state.handler)(&mut Exchange {
+            request,
+            index,
+            io: &mut io,
+            state,
+        });
+        if then != Then::Keep {
+            break;
+        }
+    }
+    // The last handle decides how the connection ends.
+    state.open.lock().unwrap().remove(&connection);
+    if then == Then::Reset {
+        reset(&io.stream);
+    }
+}
+
+/// Makes the stream end with a reset as soon as it is dropped.
+pub fn reset(stream: &TcpStream) {
+    SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+/// A port whose connections are never completed: the listener's queue is full.
+pub struct Blackhole {
+    listener: socket2::Socket,
+    queued: Vec<TcpStream>,
+}
+
+impl Blackhole {
+    /// # Panics
+    /// When the queue does not fill up.
+    pub fn new() -> Self {
+        use socket2::{Domain, Socket, Type};
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        listener.listen(0).unwrap();
+        let mut hole = Self {
+            listener,
+            queued: Vec::new(),
+        };
+        let address = SocketAddr::from(([127, 0, 0, 1], hole.port()));
+        while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+            hole.queued.push(stream);
+            assert!(hole.queued.len() < 64, "the queue never fills");
+        }
+        hole
+    }
+
+    pub fn port(&self) -> u16 {
+        self.listener.local_addr().unwrap().as_socket().unwrap().port()
+    }
+}
