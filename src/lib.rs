@@ -8,11 +8,14 @@
 //! - [`telemetry`]: metrics and the access log
 //! - the shell: [`proxy`] (the data plane), [`control`] (the control plane), [`admin`], [`server`], [`cli`]
 
+#![forbid(unsafe_code)]
+
 pub mod admin;
 pub mod balancing;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod demo;
 pub mod http1;
 pub mod outcome;
 pub mod proxy;

@@ -1,3 +1,5 @@
+#![forbid(unsafe_code)]
+
 //! Parses the arguments, runs the command, exits with its code.
 
 use clap::Parser;

@@ -123,15 +123,15 @@ mod tests {
 
     #[test]
     fn a_good_file_is_counted_and_its_warnings_shown() {
-        insta::assert_snapshot!(render(Path::new("shop.yaml"), &checked(GOOD)), @"");
-        insta::assert_snapshot!(render_json(&checked(GOOD)), @"");
+        insta::assert_snapshot!("good", render(Path::new("shop.yaml"), &checked(GOOD)));
+        insta::assert_snapshot!("good_json", render_json(&checked(GOOD)));
     }
 
     #[test]
     fn a_bad_file_is_shown_line_by_line() {
         let bad = GOOD.replace("otlp", "oltp").replace("127.0.0.1:1", "127.0.0.1");
-        insta::assert_snapshot!(render(Path::new("shop.yaml"), &checked(&bad)), @"");
-        insta::assert_snapshot!(render_json(&checked(&bad)), @"");
+        insta::assert_snapshot!("bad", render(Path::new("shop.yaml"), &checked(&bad)));
+        insta::assert_snapshot!("bad_json", render_json(&checked(&bad)));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The command line: one file a command family.
 
 pub mod check;
+mod demo;
+pub mod explain;
 mod run;
 
 use clap::{Parser, Subcommand};
@@ -28,6 +30,19 @@ enum Command {
         #[arg(long, short, value_name = "FILE", env = "ROLLGATE_CONFIG")]
         config: PathBuf,
     },
+    /// Runs the proxy in front of upstreams of its own, and says what to try.
+    #[command(after_help = "Examples:\n  rollgate demo\n  rollgate demo --config config/demo.yaml")]
+    Demo {
+        /// The configuration file; without it `rollgate-demo.yaml` is written into the working directory and used.
+        #[arg(long, short, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Says which version a request would get, and why, by the same function that decides live requests.
+    #[command(
+        after_help = "Examples:\n  rollgate explain --config rollgate.yaml http://shop.example.com/checkout \
+                            -H 'x-user-id: ada'\n  rollgate explain --config rollgate.yaml checkout --client-ip 10.1.2.3"
+    )]
+    Explain(explain::Arguments),
     /// Checks a configuration file: exit code 0, or 1 with every problem.
     #[command(after_help = "Examples:\n  rollgate check rollgate.yaml\n  rollgate check --json rollgate.yaml")]
     Check {
@@ -44,6 +59,8 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         match self.command {
             Command::Run { config } => run::run(&config),
+            Command::Demo { config } => demo::run(config),
+            Command::Explain(arguments) => explain::run(&arguments),
             Command::Check { file, json } => {
                 let (code, text) = check::run(&file, json);
                 print(&text);
@@ -51,6 +68,13 @@ impl Cli {
             }
         }
     }
+}
+
+/// Says on stderr why a command failed.
+fn fail(error: &anyhow::Error) -> ExitCode {
+    let mut out = std::io::stderr().lock();
+    let _ = writeln!(out, "rollgate: {error:#}");
+    ExitCode::FAILURE
 }
 
 /// Prints to stdout. Nobody there to read it any more (a closed pipe) is no failure of the command.

@@ -14,13 +14,16 @@ pub fn run(config: &Path) -> ExitCode {
     start_log();
     match server::run(config) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            for line in format!("{error:#}").lines() {
-                tracing::error!("{line}");
-            }
-            ExitCode::FAILURE
-        }
+        Err(error) => report(&error),
     }
+}
+
+/// Says why, one line a reason.
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    for line in format!("{error:#}").lines() {
+        tracing::error!("{line}");
+    }
+    ExitCode::FAILURE
 }
 
 /// The log goes to stderr: stdout is the access log's, if it wants it.

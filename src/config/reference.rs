@@ -76,6 +76,7 @@ fn write_section(text: &mut String, section: &Section) -> std::fmt::Result {
 
 fn default(row: &Row) -> String {
     match row.default {
+        Some("{}") if row.kind.starts_with("mapping of") => "none".to_owned(),
         Some("{}") => "all defaults".to_owned(),
         Some("[]") => "none".to_owned(),
         Some(text) => format!("`{text}`"),

@@ -91,7 +91,8 @@ pub(super) fn write(out: &mut Vec<u8>, head: &RequestHead, buf: &[u8], add: &Req
         });
     }
     let authority = head.authority(buf);
-    if !authority.is_empty() && !(add.peer_trusted && head.has(Kind::XForwardedHost)) {
+    let told = add.peer_trusted && head.has(Kind::XForwardedHost);
+    if !told && !authority.is_empty() {
         line(out, b"X-Forwarded-Host: ", authority.as_bytes());
     }
     if add.forwarded {

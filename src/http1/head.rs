@@ -209,16 +209,6 @@ pub(super) fn fault(error: httparse::Error, line: HeadError) -> HeadError {
     }
 }
 
-/// `Upgrade` as far as it matters.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum UpgradeField {
-    #[default]
-    Absent,
-    /// One field that says `websocket` and nothing else.
-    WebSocket,
-    Other,
-}
-
 /// What one pass over the fields finds, before it is judged as a request's or an answer's.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
@@ -227,10 +217,10 @@ pub(super) struct Gathered {
     pub(super) length: Option<u64>,
     pub(super) chunked: bool,
     pub(super) options: Options,
-    pub(super) upgrade: UpgradeField,
+    /// One `Upgrade` that says `websocket` and nothing else.
+    pub(super) web_socket: bool,
     pub(super) host: Option<Span>,
     pub(super) te_trailers: bool,
-    pub(super) expect: Option<Span>,
     pub(super) max_forwards: Option<Span>,
     pub(super) web_socket_key: Option<Span>,
     pub(super) web_socket_version: Option<Span>,
@@ -241,11 +231,13 @@ impl Gathered {
         self.seen & kind.bit() != 0
     }
 
-    /// Indexes `headers` (slices of `buf`) and checks each field by itself and against its repetitions.
+    /// Indexes `headers` (slices of `buf`) and checks each field by itself and against its repetitions; those that mean
+    /// something in requests only, with `request`.
     pub(super) fn index(
         buf: &[u8],
         headers: &[httparse::Header<'_>],
         index: &mut FieldIndex,
+        request: bool,
     ) -> Result<Self, HeadError> {
         let mut all = Self::default();
         index.0.reserve(headers.len());
@@ -256,7 +248,10 @@ impl Gathered {
             if kind != Kind::Other {
                 let repeated = all.has(kind);
                 all.seen |= kind.bit();
-                all.note(kind, repeated, header.value, value)?;
+                all.note(kind, repeated, header.value)?;
+                if request {
+                    all.note_request(kind, repeated, header.value, value)?;
+                }
             }
             let canonical = value.start() == name.end() + 2
                 && buf.get(name.end()..value.start()) == Some(b": ")
@@ -271,10 +266,9 @@ impl Gathered {
         Ok(all)
     }
 
-    fn note(&mut self, kind: Kind, repeated: bool, value: &[u8], span: Span) -> Result<(), HeadError> {
+    /// Fields of both directions.
+    fn note(&mut self, kind: Kind, repeated: bool, value: &[u8]) -> Result<(), HeadError> {
         match kind {
-            Kind::Host if repeated => return Err(HeadError::HostRepeated),
-            Kind::Host => self.host = Some(span),
             Kind::ContentLength if repeated => return Err(HeadError::ContentLengthRepeated),
             Kind::ContentLength => self.length = Some(framing::parse_length(value)?),
             Kind::TransferEncoding if repeated => return Err(HeadError::TransferEncoding),
@@ -283,17 +277,20 @@ impl Gathered {
                 self.chunked = true;
             }
             Kind::Connection => self.options.add(value)?,
-            Kind::Upgrade => {
-                let web_socket = !repeated && value.eq_ignore_ascii_case(b"websocket");
-                self.upgrade = if web_socket {
-                    UpgradeField::WebSocket
-                } else {
-                    UpgradeField::Other
-                };
-            }
+            Kind::Upgrade => self.web_socket = !repeated && value.eq_ignore_ascii_case(b"websocket"),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Fields of requests.
+    fn note_request(&mut self, kind: Kind, repeated: bool, value: &[u8], span: Span) -> Result<(), HeadError> {
+        match kind {
+            Kind::Host if repeated => return Err(HeadError::HostRepeated),
+            Kind::Host => self.host = Some(span),
             Kind::Te => self.te_trailers |= list_elements(value).any(|e| e.eq_ignore_ascii_case(b"trailers")),
             Kind::Expect if !value.eq_ignore_ascii_case(b"100-continue") => return Err(HeadError::Expectation),
-            Kind::Expect => self.expect = Some(span),
+            // An empty span is no number, and no key: what is repeated is refused or passed over where it is read.
             Kind::MaxForwards => self.max_forwards = Some(if repeated { Span::default() } else { span }),
             Kind::WebSocketKey => self.web_socket_key = (!repeated).then_some(span),
             Kind::WebSocketVersion => self.web_socket_version = (!repeated).then_some(span),
@@ -304,6 +301,6 @@ impl Gathered {
 
     /// Whether `Connection` and `Upgrade` together say WebSocket, and nothing else.
     pub(super) fn upgrades_to_web_socket(&self) -> bool {
-        self.options.upgrade && self.upgrade == UpgradeField::WebSocket
+        self.options.upgrade && self.web_socket
     }
 }

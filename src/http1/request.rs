@@ -2,9 +2,7 @@
 
 use super::field::Kind;
 use super::framing;
-use super::head::{
-    FieldIndex, Fields, Gathered, HeadLimits, HeadParser, Slots, Span, UpgradeField, allowed, fault, slice, text,
-};
+use super::head::{FieldIndex, Fields, Gathered, HeadLimits, HeadParser, Slots, Span, allowed, fault, slice, text};
 use super::scan::{self, Extent, MAX_METHOD};
 use super::target::{self, Authority, Target};
 use super::{HeadError, MethodKind};
@@ -37,7 +35,7 @@ pub struct RequestHead {
     /// and one version (RFC 6455 section 4.1). Upgrades to anything else are not forwarded.
     pub upgrade: bool,
     pub method_kind: MethodKind,
-    /// It accepts trailers and says so for this hop (`TE: trailers`, `Connection: TE`).
+    /// It accepts trailers and says so for this hop (`TE: trailers`, `Connection: TE`); never with an upgrade.
     pub te_trailers: bool,
     /// `Max-Forwards` of `OPTIONS` and `TRACE`; `None` for others. At 0 the proxy must answer itself and not forward
     /// (RFC 9110 section 7.6.2); otherwise [`super::write_request`] sends one less.
@@ -210,21 +208,20 @@ fn parse_complete(
         target_start,
         method_kind,
     )?;
-    let all = Gathered::index(buf, parsed.headers, index)?;
+    let all = Gathered::index(buf, parsed.headers, index, true)?;
     all.options.mark(buf, &mut index.0, true)?;
     let (authority, host_len) = effective_host(buf, &target, all.host, minor)?;
     let body = body(&all, minor, method_kind)?;
+    let upgrade = is_web_socket(buf, &all, minor, method_kind, body);
     Ok(RequestHead {
         len: extent.end,
         minor,
         body,
         keep_alive: all.options.persists(minor),
-        expect_continue: all.expect.is_some()
-            && minor == 1
-            && !matches!(body, RequestBody::None | RequestBody::Length(0)),
-        upgrade: is_web_socket(buf, &all, minor, method_kind, body),
+        expect_continue: all.has(Kind::Expect) && minor == 1 && has_content(body),
+        upgrade,
         method_kind,
-        te_trailers: all.te_trailers && all.options.te && minor == 1,
+        te_trailers: all.te_trailers && all.options.te && minor == 1 && !upgrade,
         max_forwards: max_forwards(buf, &all, method_kind)?,
         method,
         target,
@@ -233,6 +230,10 @@ fn parse_complete(
         seen: all.seen,
         index: FieldIndex::default(),
     })
+}
+
+fn has_content(body: RequestBody) -> bool {
+    !matches!(body, RequestBody::None | RequestBody::Length(0))
 }
 
 fn body(all: &Gathered, minor: u8, method: MethodKind) -> Result<RequestBody, HeadError> {
@@ -244,7 +245,7 @@ fn body(all: &Gathered, minor: u8, method: MethodKind) -> Result<RequestBody, He
         (None, false) => RequestBody::None,
     };
     // RFC 9110 section 9.3.8: no content in a TRACE request.
-    if method == MethodKind::Trace && !matches!(body, RequestBody::None | RequestBody::Length(0)) {
+    if method == MethodKind::Trace && has_content(body) {
         return Err(HeadError::TraceBody);
     }
     Ok(body)
@@ -296,8 +297,7 @@ fn is_web_socket(buf: &[u8], all: &Gathered, minor: u8, method: MethodKind, body
                 .take(22)
                 .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/'))
     };
-    all.upgrade != UpgradeField::Absent
-        && all.upgrades_to_web_socket()
+    all.upgrades_to_web_socket()
         && minor == 1
         && method == MethodKind::Get
         && body == RequestBody::None

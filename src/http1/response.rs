@@ -133,7 +133,7 @@ fn parse_complete(
         .code
         .filter(|s| (100..=599).contains(s))
         .ok_or(HeadError::Status)?;
-    let all = Gathered::index(buf, parsed.headers, index)?;
+    let all = Gathered::index(buf, parsed.headers, index, false)?;
     all.options.mark(buf, &mut index.0, false)?;
     let offers_web_socket = all.upgrades_to_web_socket();
     if status == 101 && !(upgrade && minor == 1 && offers_web_socket) {

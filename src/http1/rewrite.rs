@@ -3,7 +3,7 @@
 
 use super::field::Kind;
 use super::head::{Field, slice};
-use super::{RequestBody, RequestHead, ResponseHead, VIA_NAME, forwarded};
+use super::{RequestBody, RequestHead, ResponseBody, ResponseHead, VIA_NAME, forwarded};
 use std::io::Write;
 use std::net::IpAddr;
 
@@ -101,6 +101,19 @@ pub enum Framing {
     UntilClose,
 }
 
+impl ResponseHead {
+    /// How this answer's body is best sent to a client of HTTP/1.`client_minor`: as it came, except that HTTP/1.0 knows no
+    /// chunks, and that a body until close is sent in chunks, so that the connection stays and a cut one is seen as cut.
+    pub fn forward_framing(&self, client_minor: u8) -> Framing {
+        match self.body {
+            ResponseBody::None => Framing::None,
+            ResponseBody::Length(length) => Framing::Length(length),
+            _ if client_minor == 0 => Framing::UntilClose,
+            ResponseBody::Chunked | ResponseBody::UntilClose => Framing::Chunked,
+        }
+    }
+}
+
 /// What a proxy adds to an answer.
 #[derive(Debug, Clone, Copy)]
 pub struct ResponseAdditions<'a> {
@@ -142,6 +155,7 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, buf: &[u8], add: &
                 | Kind::HopByHop
                 | Kind::Te
                 | Kind::Rollgate
+                | Kind::Alias
                 | Kind::Nominated
         )
     });

@@ -104,6 +104,8 @@ pub(super) fn check_method_prefix(line: &[u8]) -> Result<(), HeadError> {
 /// The fault of a first line whose version `httparse` did not accept: 505 for a well-formed one, 400 for another.
 pub(super) fn version_error(version: &[u8]) -> HeadError {
     match version {
+        // The version is good; what follows it is not.
+        b"HTTP/1.0" | b"HTTP/1.1" => HeadError::VersionMalformed,
         [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => {
             HeadError::VersionNotSupported
         }

@@ -28,6 +28,10 @@ impl Trailers {
     pub(super) fn read(&mut self, input: &[u8]) -> Result<(usize, bool), ChunkError> {
         let mut at = 0;
         while let Some(rest) = input.get(at..).filter(|r| !r.is_empty()) {
+            if self.line == self.wire.len() && rest.starts_with(b"\r\n") {
+                // Most bodies have no trailers: nothing is allocated for them.
+                return Ok((at + 2, true));
+            }
             let ended = memchr::memchr(b'\n', rest).map(|lf| lf + 1);
             let part = rest.get(..ended.unwrap_or(rest.len())).unwrap_or_default();
             at += part.len();

@@ -12,7 +12,7 @@ use super::worker::{Local, Moment};
 use crate::config::snapshot::{Balance, Limits, Snapshot};
 use crate::http1::{RequestAdditions, RequestBody, RequestHead, write_request};
 use crate::outcome::{FailureKind, Refusal, Termination};
-use crate::routing::{self, Decision, HeaderFields, Reason, RequestView, VersionId};
+use crate::routing::{self, Decision, HashName, HeaderFields, Reason, RequestView, VersionId};
 use crate::shared::{Endpoint, Tried, VersionInForce};
 use std::io::IoSlice;
 use std::net::IpAddr;
@@ -278,7 +278,8 @@ impl<'c> Exchange<'c> {
             .affinity
             .as_ref()
             .and_then(|affinity| affinity.user_key(&self.view(&fields)));
-        let hash = |mut bytes: &[u8]| murmur3::murmur3_32(&mut bytes, 0).ok();
+        // Salted otherwise than the versions' split: users of one bucket spread over endpoints.
+        let hash = |bytes: &[u8]| Some(HashName::Rollgate1.bucket("endpoint", bytes));
         match key {
             Some(key) => hash(key.as_bytes()),
             None => hash(self.client_ip.to_string().as_bytes()),

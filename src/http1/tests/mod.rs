@@ -1,1 +1,120 @@
+//! Tests of the room as a whole: tables of what is accepted and refused, properties over generated and mutated input.
 
+mod chunks;
+mod properties;
+mod request_fields;
+mod requests;
+mod responses;
+mod rewriting;
+
+use super::*;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// Reads a complete request head with the default limits.
+fn request(bytes: &[u8]) -> Result<Option<RequestHead>, HeadError> {
+    parse_request(bytes, &HeadLimits::default(), &mut HeadParser::new())
+}
+
+/// Reads a complete answer head with the default limits.
+fn response(bytes: &[u8], method: MethodKind, upgrade: bool) -> Result<Option<ResponseHead>, HeadError> {
+    parse_response(bytes, method, upgrade, &HeadLimits::default(), &mut HeadParser::new())
+}
+
+/// A head in HTTP/1.1 with a good Host, and these lines.
+fn with(lines: &str) -> Vec<u8> {
+    format!("POST /a HTTP/1.1\r\nHost: a.example\r\n{lines}\r\n").into_bytes()
+}
+
+#[track_caller]
+fn refused(bytes: &[u8], error: HeadError, status: u16) {
+    let shown = String::from_utf8_lossy(bytes).into_owned();
+    assert_eq!(request(bytes).err(), Some(error), "{shown:?}");
+    assert_eq!(error.status().status(), status, "{shown:?}");
+}
+
+#[track_caller]
+fn accepted(bytes: &[u8]) -> RequestHead {
+    let shown = String::from_utf8_lossy(bytes).into_owned();
+    match request(bytes) {
+        Ok(Some(head)) => head,
+        other => panic!("{shown:?}: {other:?}"),
+    }
+}
+
+const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+/// What the proxy adds for an untrusted IPv4 client over plain HTTP.
+fn additions() -> RequestAdditions<'static> {
+    RequestAdditions {
+        client_ip: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
+        peer_trusted: false,
+        https: false,
+        forwarded: false,
+        request_id: "fresh-id",
+        traceparent: TRACE,
+        version: "v2",
+        default_host: "listener:8080",
+    }
+}
+
+fn response_additions(framing: Framing) -> ResponseAdditions<'static> {
+    ResponseAdditions {
+        client_minor: 1,
+        close: false,
+        keep_alive_10: false,
+        set_cookie: None,
+        version: None,
+        framing,
+        date: None,
+        via: true,
+    }
+}
+
+/// `Name: value` lines of a head, without the first line.
+fn lines(head: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(head).into_owned();
+    text.trim_end().split("\r\n").skip(1).map(str::to_owned).collect()
+}
+
+/// All that a request head says, for comparison.
+fn describe(head: &RequestHead, buf: &[u8]) -> String {
+    let fields: Vec<_> = head
+        .fields(buf)
+        .map(|(n, v)| (n.to_owned(), String::from_utf8_lossy(v).into_owned()))
+        .collect();
+    format!(
+        "{} {:?} {:?} {:?} {:?} {} {:?} {} {} {} {} {} {:?} {fields:?}",
+        head.len,
+        head.method(buf),
+        head.target(buf),
+        (head.authority(buf), head.host(buf)),
+        (head.path(buf), head.query(buf)),
+        head.minor,
+        head.body,
+        head.keep_alive,
+        head.expect_continue,
+        head.upgrade,
+        head.method_kind.as_str(),
+        head.te_trailers,
+        head.max_forwards,
+    )
+}
+
+/// All that an answer head says, for comparison.
+fn describe_response(head: &ResponseHead, buf: &[u8]) -> String {
+    let fields: Vec<_> = head
+        .fields(buf)
+        .map(|(n, v)| (n.to_owned(), String::from_utf8_lossy(v).into_owned()))
+        .collect();
+    format!(
+        "{} {} {:?} {} {:?} {} {} {:?} {fields:?}",
+        head.len,
+        head.status,
+        String::from_utf8_lossy(head.reason(buf)),
+        head.minor,
+        head.body,
+        head.keep_alive,
+        head.upgrade,
+        head.content_length,
+    )
+}

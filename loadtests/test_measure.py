@@ -1,0 +1,99 @@
+"""What must hold for a figure to be published: `python3 -m unittest discover -s loadtests`."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import unittest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import measure
+import report
+
+REPORT = """Running 2s test @ http://127.0.0.1:9/small
+  1 threads and 64 connections
+  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency     0.88ms  112.04us   6.00ms   95.31%
+    Req/Sec    70.03k     1.50k   72.01k    85.00%
+  Latency Distribution
+     50%  847.00us
+     75%    0.91ms
+     90%    0.97ms
+     99%    2.14ms
+  139388 requests in 2.00s, 158.04MB read
+Requests/sec:  69694.21
+Transfer/sec:     79.02MB
+"""
+
+
+class ParseWrk(unittest.TestCase):
+    def test_reads_figures_in_microseconds(self):
+        figures = measure.parse_wrk(REPORT)
+        self.assertEqual(figures, {"requests": 139388, "rate": 69694.21, "p50_us": 847.0, "p99_us": 2140.0})
+
+    def test_refuses_answers_that_were_not_2xx(self):
+        with self.assertRaisesRegex(measure.Failed, "Non-2xx or 3xx responses: 7"):
+            measure.parse_wrk(REPORT + "  Non-2xx or 3xx responses: 7\n")
+
+    def test_refuses_broken_connections(self):
+        with self.assertRaisesRegex(measure.Failed, "Socket errors: connect 0, read 3"):
+            measure.parse_wrk(REPORT + "  Socket errors: connect 0, read 3, write 0, timeout 0\n")
+
+    def test_refuses_a_report_without_figures_and_says_why(self):
+        with self.assertRaisesRegex(measure.Failed, "unable to connect"):
+            measure.parse_wrk("", "unable to connect to 127.0.0.1:9")
+
+
+class Processes(unittest.TestCase):
+    def test_cpu_time_covers_children_and_threads_of_the_tree(self):
+        burn = "import os,time\nif os.fork()==0:\n while time.process_time()<0.5: pass\n time.sleep(9)\ntime.sleep(9)"
+        process = subprocess.Popen([sys.executable, "-c", burn])
+        try:
+            until = threading.Event()
+            for _ in range(100):
+                pids = measure.process_tree(process.pid)
+                if len(pids) == 2 and measure.cpu_seconds(pids) >= 0.5:
+                    break
+                until.wait(0.1)
+            self.assertEqual(len(pids), 2)
+            self.assertGreaterEqual(measure.cpu_seconds(pids), 0.5)
+        finally:
+            measure.stop(process)
+        self.assertIsNone(measure.started_at(pids[1]), "a child outlived stop()")
+
+    def test_a_process_that_ended_is_no_measurement(self):
+        process = subprocess.Popen(["true"])
+        process.wait()
+        with self.assertRaises(measure.Failed):
+            measure.cpu_seconds([process.pid])
+
+
+class Idle(unittest.TestCase):
+    def test_a_closed_connection_is_not_counted_as_open(self):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            clients = [socket.create_connection(server.getsockname(), timeout=5) for _ in range(2)]
+            accepted = [server.accept()[0] for _ in clients]
+            accepted[0].close()
+            self.assertEqual(measure.still_open(clients), 1)
+            measure.close_all(clients + accepted)
+
+
+class Tables(unittest.TestCase):
+    def test_ratios_are_taken_within_a_round_and_missing_rounds_left_out(self):
+        results = [{"proxy": "haproxy", "case": "get", "round": 1, "cpu_us": 10.0},
+                   {"proxy": "haproxy", "case": "get", "round": 2, "cpu_us": 20.0},
+                   {"proxy": "rollgate", "case": "get", "round": 1, "failed": "no program"},
+                   {"proxy": "rollgate", "case": "get", "round": 2, "cpu_us": 18.0}]
+        text = report.load_table(results, ["haproxy", "rollgate"], "get")
+        self.assertIn("| rollgate | 18.0 | 0.90 |", text)
+        self.assertIn("rollgate: no program [1 round(s)]", text)
+
+    def test_spread_is_median_and_range(self):
+        self.assertEqual(report.spread([3.0, 1.0, 2.0], 1), "2.0 (1.0 to 3.0)")
+        self.assertEqual(report.spread([]), "-")
+
+
+if __name__ == "__main__":
+    unittest.main()

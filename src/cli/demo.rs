@@ -1,0 +1,24 @@
+//! `rollgate demo`.
+
+use super::run::start_log;
+use crate::control::load;
+use crate::{demo, server};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Runs the demo until Ctrl-C.
+pub fn run(config: Option<PathBuf>) -> ExitCode {
+    start_log();
+    match start(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => super::run::report(&error),
+    }
+}
+
+fn start(config: Option<PathBuf>) -> anyhow::Result<()> {
+    let config = demo::config_file(config)?;
+    let snapshot = load::load(&config)?;
+    demo::start_upstreams(&snapshot)?;
+    super::print(&demo::instructions(&snapshot, &config));
+    server::run(&config)
+}

@@ -1,0 +1,579 @@
+//! What is said of each kind of bad input, word by word.
+
+use super::*;
+use crate::config::parse_bytes;
+
+/// Each case with what is said of it; none may be accepted.
+fn report(cases: &[(&str, String)]) -> String {
+    let mut report = String::new();
+    for (title, text) in cases {
+        let problems = parsed(text).expect_err(title);
+        report.push_str(&format!("# {title}\n{}\n\n", rendered(&problems)));
+    }
+    report
+}
+
+#[test]
+fn files_that_are_not_yaml() {
+    let bomb = {
+        let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for n in 1..12 {
+            let aliases = vec![format!("*a{}", n - 1); 10].join(", ");
+            text.push_str(&format!("a{n}: &a{n} [{aliases}]\n"));
+        }
+        text
+    };
+    let long_word = format!("a: &a {}\nb: [{}]\n", "x".repeat(100_000), vec!["*a"; 100].join(", "));
+    let cases = [
+        ("an empty file", String::new()),
+        ("white space and a comment", "\n  # nothing\n\n".to_owned()),
+        ("a null document", "---\n~\n".to_owned()),
+        ("a word", "rollgate\n".to_owned()),
+        ("a list", "- a\n".to_owned()),
+        ("a NUL", "listeners:\n  - \0\n".to_owned()),
+        ("an open bracket", "listeners: [\n".to_owned()),
+        ("an open quote", "listeners: \"a\n".to_owned()),
+        ("a tab for indentation", "listeners:\n\t- address: x\n".to_owned()),
+        ("bad indentation", "listeners:\n  - a: 1\n   b: 2\n".to_owned()),
+        ("two documents", format!("{}---\na: 1\n", with_service(""))),
+        ("a tag", "listeners: !!seq []\n".to_owned()),
+        ("a list as a key", "? [a]\n: b\n".to_owned()),
+        ("an alias to nothing", "listeners: *a\n".to_owned()),
+        ("an alias to itself", "listeners: &a [*a]\n".to_owned()),
+        ("a billion laughs", bomb),
+        ("a long word a hundred times", long_word),
+        (
+            "a hundred brackets",
+            format!("a: {}{}\n", "[".repeat(100), "]".repeat(100)),
+        ),
+        ("a hundred dashes", format!("a:\n{}x\n", "- ".repeat(100))),
+        ("a megabyte and more", format!("# {}\n", "x".repeat(1 << 20))),
+        (
+            "keys twice",
+            format!(
+                "{}threads: 1\nforwarded: true\nthreads: 2\nforwarded: true\n",
+                with_service("")
+            ),
+        ),
+        ("a merge key", with_service("    <<: { fallback: fail }\n")),
+    ];
+    insta::assert_snapshot!(report(&cases));
+}
+
+#[test]
+fn bytes_that_are_not_text() {
+    let problems = |bytes: &[u8]| rendered(&parse_bytes(bytes, Path::new("")).expect_err("not text"));
+    assert_eq!(
+        problems(b"listeners:\n  - \xff\n"),
+        "2:5: the file is not text: it holds bytes that are not UTF-8"
+    );
+    assert_eq!(
+        problems(b"\x7fELF\x02\x01\x01\0\0"),
+        "1:1: the file is not text: it holds the control character U+007F"
+    );
+    assert_eq!(
+        problems(&vec![b'x'; 50 << 20]),
+        "1:1: the file is too large: 52428800 bytes, at most 1048576 are read"
+    );
+    assert!(parse_bytes(format!("\u{feff}{}", with_service("")).as_bytes(), Path::new("")).is_ok());
+    assert!(parse_bytes(with_service("").replace('\n', "\r\n").as_bytes(), Path::new("")).is_ok());
+}
+
+#[test]
+fn keys_and_values_of_the_wrong_kind() {
+    let cases = [
+        ("no keys at all", "{}".to_owned()),
+        (
+            "misspelt keys",
+            format!(
+                "listener: []\n{}",
+                with_service("    fallbck: fail\n").replace("endpoints", "endpoint")
+            ),
+        ),
+        (
+            "a key of another place",
+            with_pool("{ endpoints: [\"h:1\"], weight: 5 }"),
+        ),
+        ("keys without a value", with_service("    kill:\n    rules: ~\n")),
+        ("an empty entry of a list", with_service("    rules: [~]\n")),
+        ("a mapping for a list", with_service("    rules: { name: a }\n")),
+        ("a list for a mapping", with_top("limits: [1]\n")),
+        (
+            "booleans of YAML 1.1",
+            with_service("    kill: yes\n").replace("8080\n", "8080\n    proxy_protocol: off\n"),
+        ),
+        ("a quoted boolean", with_top("forwarded: \"true\"\n")),
+        ("a misspelt word", with_service("    fallback: sable\n")),
+        (
+            "a word of another case",
+            with_pool("{ endpoints: [\"h:1\"], balance: Round-Robin }"),
+        ),
+        ("threads", with_top("threads: 0\n")),
+        ("an access log", with_top("access_log: on\n")),
+        (
+            "numbers",
+            with_top("limits: { max_connections: -1, max_body: 64, max_head: 1KiB }\n"),
+        ),
+        (
+            "durations",
+            with_top("limits: { header_timeout: 10, request_timeout: 0s, drain_timeout: 1w, drain_delay: NaN }\n"),
+        ),
+        ("modes", with_top("admin: { socket_mode: 0999 }\n")),
+        ("a sample", with_top("access_log: { sample: 50 }\n")),
+        ("more than a whole", with_top("access_log: { sample: 101% }\n")),
+        (
+            "a very long text",
+            with_top(&format!("state_dir: {}\n", "x".repeat(5000))),
+        ),
+    ];
+    insta::assert_snapshot!(report(&cases));
+}
+
+#[test]
+fn listeners_admin_and_networks() {
+    let cases = [
+        ("no listeners", with_service("").replace(LISTENERS, "listeners: []\n")),
+        (
+            "listener addresses",
+            with_service("").replace(
+                "127.0.0.1:8080",
+                "localhost:8080\n  - address: \":80\"\n  - address: 1.2.3.4:65536",
+            ),
+        ),
+        (
+            "an address twice",
+            with_service("").replace("8080\n", "8080\n  - address: 127.0.0.1:8080\n"),
+        ),
+        ("admin on a listener", with_top("admin: { address: 127.0.0.1:8080 }\n")),
+        (
+            "bad networks",
+            with_top("trusted_proxies: [10.0.0.0/33, 10.0.0, fd00::/8, 10.1.2.3]\n"),
+        ),
+        (
+            "tls without certificates",
+            with_service("").replace("8080\n", "8080\n    tls: { certificates: [] }\n"),
+        ),
+        (
+            "tls with half a certificate",
+            with_service("").replace("8080\n", "8080\n    tls: { certificates: [{ cert: a.pem }] }\n"),
+        ),
+        (
+            "an otlp address without scheme",
+            with_top("tracing: { otlp: \"127.0.0.1:4318\", sample: 0% }\n"),
+        ),
+    ];
+    insta::assert_snapshot!(report(&cases));
+}
+
+#[test]
+fn segments_and_conditions() {
+    let segments = |text: &str| with_top(&format!("segments:\n{text}"));
+    let rule = |when: &str| with_service(&format!("    rules: [{{ name: r, version: v2, when: {when} }}]\n"));
+    let doubling: String = (1..20)
+        .map(|n| {
+            format!(
+                "  s{n}: {{ any: [{{ segment: s{} }}, {{ segment: s{} }}] }}\n",
+                n - 1,
+                n - 1
+            )
+        })
+        .collect();
+    let chain: String = (1..70)
+        .map(|n| format!("  s{n}: {{ segment: s{} }}\n", n - 1))
+        .collect();
+    let cases = [
+        (
+            "circular segments",
+            segments("  a: { segment: b }\n  b: { any: [{ segment: c }] }\n  c: { not: { segment: a } }\n"),
+        ),
+        ("a segment of itself", segments("  a: { segment: a }\n")),
+        (
+            "an unknown segment",
+            segments("  staff: { header: x, exists: true }\n  a: { segment: staf }\n"),
+        ),
+        ("an unknown segment in a rule", rule("{ segment: nobody }")),
+        ("an unknown from", rule("{ header: x, exists: true, from: nobody }")),
+        ("a bad name", segments("  \"my staff\": { header: x, exists: true }\n")),
+        (
+            "from outside a rule",
+            segments("  a: { header: x, exists: true, from: b }\n"),
+        ),
+        ("two subjects", rule("{ header: x, cookie: y, exists: true }")),
+        ("no subject", rule("{ equals: x }")),
+        ("a misspelt subject", rule("{ heder: x, equals: y }")),
+        ("no operator", rule("{ header: x }")),
+        ("two operators", rule("{ header: x, equals: a, exists: true }")),
+        (
+            "an operator for a segment",
+            rule("{ client_ip: [10.0.0.1], equals: a }"),
+        ),
+        ("bad networks", rule("{ client_ip: [300.0.0.1, 10.0.0.0/99] }")),
+        ("one network, not a list", rule("{ client_ip: 10.0.0.1 }")),
+        ("a bad header name", rule("{ header: \"x version\", equals: a }")),
+        ("a bad regular expression", rule("{ header: x, matches: \"(a\" }")),
+        (
+            "a huge regular expression",
+            rule("{ header: x, matches: \"(\\\\pL{1000}){1000}\" }"),
+        ),
+        ("not a number", rule("{ header: x, greater_than: NaN }")),
+        (
+            "empty lists",
+            rule("{ any: [{ all: [] }, { header: x, in: [] }, { client_ip: [] }] }"),
+        ),
+        ("an empty part", rule("{ header: x, contains: \"\" }")),
+        ("an empty query name", rule("{ query: \"\", exists: true }")),
+        (
+            "a doubling chain",
+            segments(&format!("  s0: {{ header: x, exists: true }}\n{doubling}")),
+        ),
+        (
+            "a long chain",
+            segments(&format!("  s0: {{ header: x, exists: true }}\n{chain}")),
+        ),
+    ];
+    insta::assert_snapshot!(report(&cases));
+}
+
+#[test]
+fn services_versions_and_rules() {
+    let rules = |text: &str| with_service(&format!("    rules: [{text}]\n"));
+    let when = "when: { header: x, exists: true }";
+    let cases = [
+        ("no services", format!("{LISTENERS}services: []\n")),
+        (
+            "no versions",
+            format!("{LISTENERS}services: [{{ name: a, versions: [] }}]\n"),
+        ),
+        ("no name", with_service("").replace("name: shop", "kill: true")),
+        ("a bad name", with_service("").replace("name: shop", "name: \"shop/1\"")),
+        (
+            "a long name",
+            with_service("").replace("name: shop", &format!("name: {}", "x".repeat(65))),
+        ),
+        ("a service twice", with_many_services(2).replace("s1", "s0")),
+        ("a version twice", with_versions(&["name: v1", "name: v1"])),
+        (
+            "two stables",
+            with_versions(&[
+                "name: v1, role: stable",
+                "name: v2, role: stable",
+                "name: v3, role: stable",
+            ]),
+        ),
+        (
+            "no stable",
+            with_versions(&["name: v1, role: canary", "name: v2, role: canary"]),
+        ),
+        (
+            "all weights zero",
+            with_versions(&["name: v1, weight: 0", "name: v2, weight: 0"]),
+        ),
+        (
+            "weights",
+            with_versions(&[
+                "name: v1, weight: -1",
+                "name: v2, weight: 1000001",
+                "name: v3, weight: 1e9",
+                "name: v4, weight: NaN",
+                "name: v5, weight: \"5\"",
+                "name: v6, weight: 1.5",
+                "name: v7, weight:",
+            ]),
+        ),
+        ("a rule without effect", rules(&format!("{{ name: a, {when} }}"))),
+        (
+            "a rule with two effects",
+            rules(&format!("{{ name: a, {when}, version: v1, split: {{ v1: 1 }} }}")),
+        ),
+        (
+            "a rule twice",
+            rules(&format!(
+                "{{ name: a, {when}, version: v1 }}, {{ name: a, {when}, version: v2 }}"
+            )),
+        ),
+        ("a rule without condition", rules("{ name: a, version: v1 }")),
+        (
+            "a rule to an unknown version",
+            rules(&format!("{{ name: a, {when}, version: v3 }}")),
+        ),
+        (
+            "a split to an unknown version",
+            rules(&format!("{{ name: a, {when}, split: {{ v1: 1, v22: 1 }} }}")),
+        ),
+        (
+            "a split of zeros",
+            rules(&format!("{{ name: a, {when}, split: {{ v1: 0, v2: 0 }} }}")),
+        ),
+        ("an empty split", rules(&format!("{{ name: a, {when}, split: {{}} }}"))),
+        ("an affinity for nobody", with_service("    affinity: { salt: a }\n")),
+        (
+            "sources of a key",
+            with_service(
+                "    affinity: { key: [{ headers: x }, ip, { header: x, cookie: y }, { cookie: \"a b\" }] }\n",
+            ),
+        ),
+        (
+            "its own cookie as key",
+            with_service("    affinity: { key: [{ cookie: rollgate }], cookie: {} }\n"),
+        ),
+        (
+            "an affinity with a bad hash",
+            with_service("    affinity: { key: [client_ip], hash: rollgate1, salt: \"\" }\n"),
+        ),
+        (
+            "a life of half a second",
+            with_service("    affinity: { cookie: { ttl: 500ms } }\n"),
+        ),
+    ];
+    insta::assert_snapshot!(report(&cases));
+}
+
+#[test]
+fn pools_and_endpoints() {
+    let endpoints = |text: &str| with_pool(&format!("{{ endpoints: [{text}] }}"));
+    let cases = [
+        ("no pool", with_versions(&["name: v1"]).replace("pool:", "pol:")),
+        ("no endpoints", endpoints("")),
+        (
+            "endpoints",
+            endpoints("\"h\", \"h:0\", \"h:70000\", \"http://h:80/\", \"::1\", \"[::1]:x\", \"a b:80\", 9001, [h]"),
+        ),
+        (
+            "an endpoint twice",
+            endpoints("\"H:1\", { address: \"h:1\", weight: 2 }"),
+        ),
+        (
+            "an endpoint without weight",
+            endpoints("{ address: \"h:1\", weight: 0 }"),
+        ),
+        (
+            "a health check",
+            with_pool("{ endpoints: [\"h:1\"], health_check: { path: healthz, every: 2, healthy_after: 0 } }"),
+        ),
+        (
+            "a health check turned off",
+            with_pool("{ endpoints: [\"h:1\"], health_check: off }"),
+        ),
+        (
+            "an ejection",
+            with_pool("{ endpoints: [\"h:1\"], ejection: { at_most: 50, for: forever, consecutive_failures: 0 } }"),
+        ),
+        (
+            "a protocol",
+            with_pool("{ endpoints: [\"h:1\"], protocol: http2, tls: { sni: \"a:443\", verify: 1 } }"),
+        ),
+    ];
+    insta::assert_snapshot!(report(&cases));
+}
+
+#[test]
+fn routes() {
+    let two = |first: &str, second: &str| {
+        let service = |name: &str, routes: &str| {
+            format!("  - name: {name}\n{routes}    versions: [{{ name: v, pool: {{ endpoints: [\"h:1\"] }} }}]\n")
+        };
+        format!("{LISTENERS}services:\n{}{}", service("a", first), service("b", second))
+    };
+    let route = |text: &str| with_service(&format!("    routes: [{text}]\n"));
+    let cases = [
+        ("two services without routes", two("", "")),
+        (
+            "a service without routes beside all paths",
+            two("", "    routes: [{ path_prefix: / }]\n"),
+        ),
+        (
+            "the same host and path",
+            two(
+                "    routes: [{ host: a.b, path_prefix: /x }]\n",
+                "    routes: [{ host: c.d }, { host: A.B, path_prefix: /x/ }]\n",
+            ),
+        ),
+        (
+            "the same method",
+            two(
+                "    routes: [{ path: /x, methods: [GET, POST] }]\n",
+                "    routes: [{ path: /x, methods: [PUT, POST] }]\n",
+            ),
+        ),
+        ("a route twice", route("{ host: a.b }, { host: a.b }")),
+        ("no routes", route("")),
+        ("two paths", route("{ path: /a, path_prefix: /b }")),
+        (
+            "paths",
+            route("{ path: a }, { path_prefix: \"/a?b\" }, { path: \"/a b\" }, { path: \"\" }"),
+        ),
+        (
+            "hosts",
+            route(
+                "{ host: \"http://a.b/c\" }, { host: \"a.b:80\" }, { host: \"*a.b\" }, { host: \"a.*\" }, { host: \"\" }, { host: ä.de }",
+            ),
+        ),
+        (
+            "methods",
+            route(
+                "{ methods: [get] }, { methods: [] }, { methods: [\"A B\"] }, { methods: [GET, GET] }, { methods: [CONNECT] }",
+            ),
+        ),
+    ];
+    insta::assert_snapshot!(report(&cases));
+}
+
+#[test]
+fn mirrors_rescues_and_rollouts() {
+    let rollout = |text: &str| with_service(&format!("    rollout: {{ {text} }}\n"));
+    let check = |text: &str| {
+        rollout(&format!(
+            "steps: [{{ share: 1%, hold: 1m }}], analysis: {{ checks: [{{ {text} }}] }}"
+        ))
+    };
+    let cases = [
+        (
+            "a mirror",
+            with_service("    mirror: { version: v3, share: 10, methods: [get] }\n"),
+        ),
+        (
+            "a rescue",
+            with_service("    rescue: { methods: [POST], on: [conect, 5xx] }\n"),
+        ),
+        ("a rescue on nothing", with_service("    rescue: { on: [] }\n")),
+        ("no steps", rollout("steps: []")),
+        (
+            "a stable candidate",
+            rollout("candidate: v1, steps: [{ share: 1%, hold: 1m }]"),
+        ),
+        (
+            "an unknown candidate",
+            rollout("candidate: v3, steps: [{ share: 1%, hold: 1m }]"),
+        ),
+        (
+            "several canaries",
+            format!(
+                "{}    rollout: {{ steps: [{{ share: 1%, hold: 1m }}] }}\n",
+                with_versions(&["name: v1", "name: v2", "name: v3"])
+            ),
+        ),
+        (
+            "steps",
+            rollout(
+                "steps: [{ hold: 1m }, { share: 5% }, { share: 10%, hold: 1 }, { share: 5%, hold: 1m }, { segments: [staff], hold: 1m }, { segments: [], hold: 1m }]",
+            ),
+        ),
+        (
+            "analysis",
+            rollout(
+                "steps: [{ share: 1%, hold: 1m }], analysis: { confidence: 100%, on_no_evidence: wait, min_requests: 0, max_hold: 0s }",
+            ),
+        ),
+        ("a check without condition", check("metric: error_rate")),
+        (
+            "a comparison and a limit",
+            check("metric: error_rate, compared_to: stable, tolerance: 1%, max: 1%"),
+        ),
+        (
+            "a comparison without tolerance",
+            check("metric: error_rate, compared_to: canary, on_fail: explode"),
+        ),
+        ("a misspelt metric", check("metric: latency_99, max: 1s")),
+        ("a quantile that is none", check("metric: latency_p100, max: 1s")),
+        ("limits of another unit", check("metric: latency_p99, max: 1%")),
+        (
+            "a rate that is no percentage",
+            check("metric: error_rate, max: 0.02, min: 1%"),
+        ),
+        (
+            "a query under a name of ours",
+            check("metric: error_rate, max: 1%, prometheus: { url: \"127.0.0.1:9090\", query: \"\" }"),
+        ),
+        (
+            "notifications",
+            rollout(
+                "steps: [{ share: 1%, hold: 1m }], notify: [{}, { slack: a, webhook: \"http://b\" }, { webhook: \"http://b\", events: [promoted] }], gates: [{ before: promotion }], guard: { max_failures: 0 }",
+            ),
+        ),
+    ];
+    insta::assert_snapshot!(report(&cases));
+}
+
+#[test]
+fn all_problems_of_a_file_at_once_and_none_that_only_follows() {
+    let text = "
+listeners:
+  - address: 0.0.0.0:99999
+threads: many
+segments:
+  staff: { header: x-user-email, ends_with: [a] }
+services:
+  - name: checkout
+    versions:
+      - { name: v1, role: stabel, weight: -5, pool: { endpoints: [\"127.0.0.1:9001\"] } }
+      - { role: canary, weight: 0, pool: { endpoints: [\"127.0.0.1\"] } }
+    rules:
+      - { name: staff, when: { segment: staff }, version: v9 }
+      - { name: other, when: { segment: stuff }, split: { v1: x } }
+  - name: checkout
+    version: []
+";
+    insta::assert_snapshot!(rendered(&parsed(text).expect_err("many problems")));
+}
+
+#[test]
+fn a_file_of_nothing_but_problems_is_cut_short() {
+    let keys: String = (0..20_000).map(|n| format!("key{n}: 1\n")).collect();
+    let problems = parsed(&keys).expect_err("unknown keys");
+    assert_eq!(problems.len(), crate::config::problem::MAX_PROBLEMS + 1);
+    assert_eq!(
+        problems.last().map(|p| p.message.as_str()),
+        Some("and 19502 more problems")
+    );
+}
+
+#[test]
+fn counts_are_bounded() {
+    let elements = |count: usize, text: &str| vec![text.to_owned(); count].join(", ");
+    let endpoints: Vec<String> = (1..=1001).map(|port| format!("\"h:{port}\"")).collect();
+    let versions: Vec<String> = (0..65).map(|n| format!("name: v{n}")).collect();
+    let versions: Vec<&str> = versions.iter().map(String::as_str).collect();
+    let segments: String = (0..1001)
+        .map(|n| format!("  s{n}: {{ header: x, exists: true }}\n"))
+        .collect();
+    let listeners: String = (1..=65)
+        .map(|port| format!("  - address: 127.0.0.1:{port}\n"))
+        .collect();
+    let cases = [
+        (
+            "endpoints",
+            with_pool(&format!("{{ endpoints: [{}] }}", endpoints.join(", "))),
+        ),
+        ("versions", with_versions(&versions)),
+        ("segments", with_top(&format!("segments:\n{segments}"))),
+        (
+            "listeners",
+            with_service("").replace(LISTENERS, &format!("listeners:\n{listeners}")),
+        ),
+        (
+            "rules",
+            with_service(&format!(
+                "    rules: [{}]\n",
+                elements(1001, "{ name: a, version: v1, when: { segment: s } }")
+            )),
+        ),
+        (
+            "services",
+            format!(
+                "{LISTENERS}services: [{}]\n",
+                elements(10_001, "{ name: a, versions: [] }")
+            ),
+        ),
+        (
+            "routes",
+            with_service(&format!("    routes: [{}]\n", elements(10_001, "{ path: /a }"))),
+        ),
+    ];
+    insta::assert_snapshot!(
+        cases
+            .iter()
+            .map(|(title, text)| format!("{title}: {}", parsed(text).expect_err(title)[0]))
+            .collect::<Vec<_>>()
+            .join("\n")
+    );
+}

@@ -1,0 +1,100 @@
+//! What `diff` says of two files.
+
+use super::*;
+use crate::config::{Diff, diff};
+
+fn between(old: &str, new: &str) -> Diff {
+    diff(&valid(old), &valid(new))
+}
+
+fn changed(old: &str, new: &str) -> (bool, bool, bool) {
+    let diff = between(old, new);
+    let change = &diff.services_changed[0];
+    (change.weights, change.pools, change.routing)
+}
+
+#[test]
+fn a_file_does_not_differ_from_itself() {
+    assert!(between(FULL, FULL).is_empty());
+    let commented = format!("# a comment\n{}", FULL.replace("weight: 95", "weight:   95"));
+    assert!(between(FULL, &commented).is_empty());
+}
+
+#[test]
+fn what_needs_a_restart_is_named() {
+    let old = with_top("threads: 1\n");
+    let new = with_top("threads: 2\nstate_dir: other\nadmin: { address: 127.0.0.1:1 }\naccess_log: {}\n");
+    let diff = between(&old, &new.replace("8080", "8081"));
+    assert_eq!(
+        diff.restart_required,
+        [
+            "listeners[0].address",
+            "threads",
+            "access_log.path",
+            "admin.address",
+            "state_dir"
+        ]
+    );
+    let more = with_service("").replace("8080\n", "8080\n  - address: 127.0.0.1:1\n");
+    assert_eq!(between(&with_service(""), &more).restart_required, ["listeners"]);
+}
+
+#[test]
+fn each_kind_of_change_is_told_apart() {
+    let old = with_service("");
+    assert_eq!(
+        changed(&old, &old.replace("name: v2,", "name: v2, weight: 5,")),
+        (true, false, false)
+    );
+    assert_eq!(changed(&old, &old.replace("9002", "9003")), (false, true, false));
+    assert_eq!(changed(&old, &with_service("    kill: true\n")), (false, false, true));
+    assert_eq!(
+        changed(&old, &with_service("    routes: [{ host: a.b }]\n")),
+        (false, false, true)
+    );
+    assert_eq!(
+        changed(&old, &with_service("    affinity: { cookie: {} }\n")),
+        (false, false, true)
+    );
+    assert_eq!(
+        changed(&old, &old.replace("name: v2,", "name: v3,")),
+        (true, true, true)
+    );
+    let settings = between(&old, &with_top("limits: { max_body: 1B }\nkill: true\n"));
+    assert_eq!(settings.settings_changed, ["kill", "limits"]);
+    assert!(settings.services_changed.is_empty() && settings.restart_required.is_empty());
+}
+
+#[test]
+fn services_come_and_go_by_name() {
+    let (two, three) = (with_many_services(2), with_many_services(3));
+    assert_eq!(between(&two, &three).services_added, ["s2"]);
+    assert_eq!(between(&three, &two).services_removed, ["s2"]);
+    // The first is gone and all move up: those that stay have not changed.
+    let moved = three
+        .lines()
+        .filter(|line| !line.contains("s0"))
+        .collect::<Vec<_>>()
+        .join("\n");
+    let diff = between(&three, &moved);
+    assert_eq!(diff.services_removed, ["s0"]);
+    assert!(diff.services_changed.is_empty() && diff.services_added.is_empty());
+}
+
+#[test]
+fn conditions_are_compared_by_what_they_say() {
+    let file = |segments: &str, when: &str| {
+        with_service(&format!(
+            "    rules: [{{ name: r, version: v2, when: {when} }}]\nsegments:\n{segments}"
+        ))
+    };
+    let a = "  a: { header: x, matches: \"^a\" }\n";
+    let b = "  b: { any: [{ segment: a }, { not: { client_ip: [10.0.0.0/8] } }] }\n";
+    let old = file(&format!("{a}{b}"), "{ segment: b }");
+    assert!(between(&old, &file(&format!("{b}{a}"), "{ segment: b }")).is_empty());
+    let edited = between(&old, &file(&format!("{}{b}", a.replace("^a", "^b")), "{ segment: b }"));
+    assert_eq!(edited.segments_changed, ["a"]);
+    let removed = between(&old, &file(a, "{ segment: a }"));
+    assert_eq!(removed.segments_changed, ["b"]);
+    assert!(removed.services_changed[0].routing);
+}

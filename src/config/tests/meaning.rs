@@ -1,0 +1,317 @@
+//! What a valid file means.
+
+use super::*;
+use crate::config::reference;
+use crate::config::snapshot::{Balance, Host, LogPath};
+use crate::routing::{
+    Condition, Fallback, HashName, HostPattern, KeySource, PathPattern, Role, SegmentId, Target, VersionId,
+};
+use std::time::Duration;
+
+#[test]
+fn the_smallest_file_has_a_default_for_everything_else() {
+    let snapshot = valid(&with_service(""));
+    assert_eq!(snapshot.threads, None);
+    assert_eq!(snapshot.access_log, None);
+    assert_eq!((snapshot.forwarded, snapshot.killed), (false, false));
+    assert_eq!(snapshot.state_dir, Path::new("/etc/rollgate/state"));
+    assert_eq!(snapshot.admin.address, None);
+    assert_eq!(snapshot.admin.socket_mode, 0o600);
+    let limits = &snapshot.limits;
+    assert_eq!(
+        (limits.max_connections, limits.max_body, limits.max_head),
+        (50_000, 64 << 20, 32 << 10)
+    );
+    assert_eq!(limits.header_timeout, Duration::from_secs(10));
+    assert_eq!(limits.request_timeout, Duration::from_secs(3600));
+    assert_eq!(limits.keepalive_timeout, Duration::from_secs(75));
+    assert_eq!(limits.drain_timeout, Duration::from_secs(30));
+    assert_eq!(limits.drain_delay, Duration::ZERO);
+    let service = &snapshot.policy.services[0];
+    assert_eq!(service.stable, VersionId(0));
+    assert_eq!(
+        (service.versions[0].role, service.versions[1].role),
+        (Role::Stable, Role::Canary)
+    );
+    assert_eq!(service.fallback, Fallback::Stable);
+    assert!(service.affinity.is_none() && service.rules.is_empty());
+    assert_eq!(snapshot.services[0].split.weights(), [100, 0]);
+    assert!(!snapshot.services[0].expose_version && !snapshot.services[0].killed);
+    let pool = &snapshot.services[0].pools[1];
+    assert_eq!(pool.balance, Balance::PowerOfTwo);
+    assert_eq!((pool.endpoints[0].port, pool.endpoints[0].weight), (9002, 1));
+    assert_eq!(&*pool.endpoints[0].label, "127.0.0.1:9002");
+    let check = &pool.health_check;
+    assert_eq!(
+        (check.path.as_deref(), check.healthy_after, check.unhealthy_after),
+        (None, 1, 3)
+    );
+    assert_eq!(
+        (check.every, check.timeout),
+        (Duration::from_secs(2), Duration::from_secs(1))
+    );
+    assert_eq!(pool.ejection.consecutive_failures, 5);
+    assert_eq!(
+        (pool.ejection.base, pool.ejection.at_most),
+        (Duration::from_secs(5), 0.5)
+    );
+    assert_eq!(pool.timeouts.connect, Duration::from_secs(1));
+    assert_eq!(pool.timeouts.first_byte, Duration::from_secs(30));
+    assert_eq!(pool.timeouts.idle, Duration::from_secs(60));
+    let routes = snapshot.policy.routes.routes();
+    assert_eq!(routes.len(), 1);
+    assert_eq!(
+        (&routes[0].host, &routes[0].path),
+        (&HostPattern::Any, &PathPattern::Prefix("/".into()))
+    );
+    assert!(snapshot.unsupported.is_empty() && snapshot.files.is_empty());
+}
+
+#[test]
+fn the_full_example_means_what_it_says() {
+    let snapshot = valid(FULL);
+    assert_eq!(snapshot.listeners.len(), 2);
+    assert_eq!(
+        snapshot.access_log.as_ref().map(|log| (&log.path, log.sample)),
+        Some((&LogPath::Stdout, 1.0))
+    );
+    assert_eq!(snapshot.limits.request_timeout, Duration::from_secs(60));
+    assert_eq!(snapshot.trusted_proxies[0].to_string(), "10.0.0.0/8");
+    let names: Vec<&str> = snapshot.policy.segments.iter().map(|segment| &*segment.name).collect();
+    assert_eq!(names, ["staff", "japan", "old", "office", "beta"]);
+    let service = &snapshot.policy.services[0];
+    let affinity = service.affinity.as_ref().unwrap();
+    let key = [
+        KeySource::Header("x-user-id".into()),
+        KeySource::Cookie("uid".into()),
+        KeySource::ClientIp,
+    ];
+    assert_eq!(*affinity.key, key);
+    assert_eq!(
+        (&*affinity.salt, affinity.hash, affinity.keep),
+        ("checkout", HashName::Rollgate1, true)
+    );
+    let cookie = affinity.cookie.as_ref().unwrap();
+    assert_eq!((&*cookie.name, cookie.ttl_s), ("rollgate", 2_592_000));
+    assert_eq!(service.rules[0].from, Some(SegmentId(3)));
+    assert!(matches!(service.rules[1].when, Condition::Segment(SegmentId(4))));
+    assert!(matches!(&service.rules[2].target, Target::Split(split) if split.weights() == [50, 50]));
+    assert_eq!(snapshot.services[0].split.weights(), [95, 5]);
+    let pool = &snapshot.services[0].pools[0];
+    assert_eq!((pool.balance, pool.endpoints[1].weight), (Balance::LeastRequests, 2));
+    assert_eq!(pool.health_check.path.as_deref(), Some("/healthz"));
+    let routes = snapshot.policy.routes.routes();
+    assert_eq!(routes[1].host, HostPattern::Wildcard("shop.example.com".into()));
+    assert_eq!(routes[1].methods.len(), 2);
+    let refusing: Vec<&str> = snapshot
+        .unsupported
+        .iter()
+        .filter(|warning| warning.refuses_to_run)
+        .map(|warning| warning.path.as_str())
+        .collect();
+    assert_eq!(refusing, ["listeners[1].tls"]);
+    let files: Vec<String> = snapshot
+        .files
+        .iter()
+        .map(|named| named.file.display().to_string())
+        .collect();
+    assert_eq!(
+        files,
+        [
+            "/etc/rollgate/certs/shop.pem",
+            "/etc/rollgate/certs/shop.key",
+            "/etc/rollgate/admin.token"
+        ]
+    );
+}
+
+#[test]
+fn absent_weights_and_roles() {
+    let split = |versions: &[&str]| {
+        let snapshot = valid(&with_versions(versions));
+        let stable = snapshot.policy.services[0].stable.0;
+        (stable, snapshot.services[0].split.weights().to_vec())
+    };
+    assert_eq!(split(&["name: a"]), (0, vec![100]));
+    assert_eq!(split(&["name: a", "name: b", "name: c"]), (0, vec![100, 0, 0]));
+    assert_eq!(split(&["name: a", "name: b, role: stable"]), (1, vec![0, 100]));
+    assert_eq!(
+        split(&["name: a, role: canary", "name: b, role: stable"]),
+        (1, vec![0, 100])
+    );
+    assert_eq!(split(&["name: a", "name: b, weight: 5"]), (0, vec![0, 5]));
+    assert_eq!(
+        split(&["name: a, weight: 1000000", "name: b, weight: 0"]),
+        (0, vec![1_000_000, 0])
+    );
+}
+
+#[test]
+fn weight_zero_and_a_service_of_one_version_are_ordinary() {
+    assert!(parsed(&with_versions(&["name: a, weight: 1"])).is_ok());
+    assert!(parsed(&with_versions(&["name: a, weight: 0", "name: b, weight: 1"])).is_ok());
+}
+
+#[test]
+fn kept_users_need_a_cookie() {
+    let affinity = |text: &str| {
+        let snapshot = valid(&with_service(&format!("    affinity: {text}\n")));
+        snapshot.policy.services[0].affinity.clone().unwrap()
+    };
+    let cookie = affinity("{ key: [client_ip], keep: true }").cookie.unwrap();
+    assert_eq!((&*cookie.name, cookie.ttl_s), ("rollgate", 30 * 86_400));
+    assert_eq!(affinity("{ key: [client_ip] }").cookie, None);
+    let by_cookie = affinity("{ cookie: {}, salt: x, hash: flagd-2 }");
+    assert!(by_cookie.key.is_empty() && by_cookie.cookie.is_some());
+    assert_eq!((&*by_cookie.salt, by_cookie.hash), ("x", HashName::Flagd2));
+    assert_eq!(&*affinity("{ key: [{ header: X-User }] }").salt, "shop");
+    assert_eq!(
+        affinity("{ key: [{ header: X-User }] }").key[0],
+        KeySource::Header("x-user".into())
+    );
+}
+
+#[test]
+fn expose_version_is_inherited_and_overruled() {
+    let exposed = |text: &str| valid(text).services[0].expose_version;
+    assert!(exposed(&with_top("expose_version: true\n")));
+    assert!(!exposed(&with_service(
+        "    expose_version: false\nexpose_version: true\n"
+    )));
+    assert!(exposed(&with_service("    expose_version: true\n")));
+}
+
+#[test]
+fn kill_switches_are_read() {
+    let snapshot = valid(&with_service("    kill: true\nkill: true\n"));
+    assert!(snapshot.killed && snapshot.services[0].killed);
+}
+
+#[test]
+fn access_log_off_and_to_a_file() {
+    assert_eq!(valid(&with_top("access_log: off\n")).access_log, None);
+    let log = valid(&with_top("access_log: { path: log/access.json, sample: 0.1% }\n"))
+        .access_log
+        .unwrap();
+    assert_eq!(log.path, LogPath::File("/etc/rollgate/log/access.json".into()));
+    assert!((log.sample - 0.001).abs() < 1e-12);
+    assert_eq!(
+        valid(&with_top("access_log: { path: stderr }\n"))
+            .access_log
+            .map(|log| log.path),
+        Some(LogPath::Stderr)
+    );
+}
+
+#[test]
+fn bare_addresses_are_networks_of_one() {
+    let snapshot = valid(&with_top("trusted_proxies: [10.1.2.3, \"::1\", 10.9.9.9/8]\n"));
+    let shown: Vec<String> = snapshot.trusted_proxies.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["10.1.2.3/32", "::1/128", "10.0.0.0/8"]);
+}
+
+#[test]
+fn names_are_resolved_later_and_labels_kept_as_written() {
+    let snapshot = valid(&with_pool("{ endpoints: [\"App.Internal:80\", \"[::1]:80\"] }"));
+    let endpoints = &snapshot.services[0].pools[0].endpoints;
+    assert_eq!(
+        (&*endpoints[0].label, &endpoints[0].host),
+        ("App.Internal:80", &Host::Name("app.internal".into()))
+    );
+    assert_eq!(&*endpoints[1].label, "[::1]:80");
+}
+
+#[test]
+fn routes_that_differ_in_any_part_do_not_overlap() {
+    let routes = "[{ host: a.b }, { host: \"*.a.b\" }, {}, { path: / }, { path_prefix: /x }, { path: /x }, { path: /x, methods: \
+                  [GET] }, { path: /x, methods: [POST] }]";
+    let snapshot = valid(&with_service(&format!("    routes: {routes}\n")));
+    assert_eq!(snapshot.policy.routes.routes().len(), 8);
+}
+
+#[test]
+fn port_zero_may_be_asked_for_twice() {
+    let text = with_service("").replace("127.0.0.1:8080\n", "127.0.0.1:0\n  - address: 127.0.0.1:0\n");
+    assert_eq!(valid(&text).listeners.len(), 2);
+}
+
+#[test]
+fn words_of_yaml_1_1_are_texts() {
+    let snapshot = valid(&with_service(
+        "    rules: [{ name: no, version: v2, when: { header: x, in: [NO, on, off, yes, 1, 1.0, \"null\"] } }]\n",
+    ));
+    let Condition::Test { operator, .. } = &snapshot.policy.services[0].rules[0].when else {
+        panic!()
+    };
+    assert!(matches!(operator, crate::routing::Operator::In(values)
+        if values.iter().map(|v| &**v).eq(["NO", "on", "off", "yes", "1", "1.0", "null"])));
+}
+
+#[test]
+fn aliases_stand_for_what_they_name() {
+    let snapshot = valid(&with_service(
+        "    rules:\n      - { name: a, version: v2, when: &staff { header: x, exists: true } }\n      - { name: b, version: v1, when: \
+         *staff }\n",
+    ));
+    assert_eq!(snapshot.policy.services[0].rules.len(), 2);
+}
+
+#[test]
+fn every_default_of_the_reference_is_right_when_written() {
+    let mut checked = 0;
+    for (place, key, default) in reference::defaults() {
+        let default = if default.contains('%') || default.contains('-') {
+            format!("{default:?}")
+        } else {
+            default.to_owned()
+        };
+        let pair = format!(
+            "{key}: {}",
+            if default.contains('[') {
+                default.trim_matches('"')
+            } else {
+                &default
+            }
+        );
+        let rollout = |inner: &str| {
+            with_service(&format!(
+                "    rollout: {{ steps: [{{ share: 1%, hold: 1m }}], {inner} }}\n"
+            ))
+        };
+        let text = match place.as_str() {
+            "" => with_top(&format!("{pair}\n")),
+            "listeners[]" => with_service("").replace("8080\n", &format!("8080\n    {pair}\n")),
+            "access_log" | "limits" | "admin" => with_top(&format!("{place}: {{ {pair} }}\n")),
+            "tracing" => with_top(&format!("tracing: {{ otlp: \"http://h\", {pair} }}\n")),
+            "services[]" => with_service(&format!("    {pair}\n")),
+            "services[].versions[].pool" => with_pool(&format!("{{ endpoints: [\"h:1\"], {pair} }}")),
+            "services[].versions[].pool.endpoints[]" => {
+                with_pool(&format!("{{ endpoints: [{{ address: \"h:1\", {pair} }}] }}"))
+            }
+            "services[].versions[].pool.tls" => with_pool(&format!("{{ endpoints: [\"h:1\"], tls: {{ {pair} }} }}")),
+            "services[].affinity" if key == "key" || key == "keep" => continue,
+            "services[].affinity" => with_service(&format!("    affinity: {{ cookie: {{}}, {pair} }}\n")),
+            "services[].affinity.cookie" => with_service(&format!("    affinity: {{ cookie: {{ {pair} }} }}\n")),
+            "services[].mirror" => with_service(&format!("    mirror: {{ version: v2, {pair} }}\n")),
+            "services[].rescue" => with_service(&format!("    rescue: {{ {pair} }}\n")),
+            "services[].rollout" => rollout(&pair),
+            "services[].rollout.steps[]" => with_service(&format!(
+                "    rollout: {{ steps: [{{ share: 1%, hold: 1m, {pair} }}] }}\n"
+            )),
+            "services[].rollout.analysis" => rollout(&format!("analysis: {{ {pair} }}")),
+            "services[].rollout.analysis.checks[]" => rollout(&format!(
+                "analysis: {{ checks: [{{ metric: error_rate, max: 1%, {pair} }}] }}"
+            )),
+            "services[].rollout.analysis.checks[].prometheus" => rollout(&format!(
+                "analysis: {{ checks: [{{ metric: m, max: 1, prometheus: {{ url: \"http://h\", query: q, {pair} }} }}] }}"
+            )),
+            place => match place.strip_prefix("services[].versions[].pool.") {
+                Some(part) => with_pool(&format!("{{ endpoints: [\"h:1\"], {part}: {{ {pair} }} }}")),
+                None => panic!("a default at a place this test does not know: {place}"),
+            },
+        };
+        valid(&text);
+        checked += 1;
+    }
+    assert!(checked > 40, "{checked}");
+}
