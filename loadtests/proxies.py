@@ -267,4 +267,5 @@ def version_of(name, program):
         return ""
     done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    return lines[0].replace(command[0], "").strip() if lines else ""
+    said = lines[0] if lines else ""
+    return said.removeprefix(command[0]).strip() if os.path.isabs(command[0]) else said

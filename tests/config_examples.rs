@@ -1,22 +1,21 @@
 //! Every file in `config/` is right.
 
-use rollgate::control::load;
+use rollgate::control::load::load;
 use std::path::{Path, PathBuf};
 
-fn examples() -> Vec<PathBuf> {
+fn examples() -> std::io::Result<Vec<PathBuf>> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
-    let mut files: Vec<PathBuf> = std::fs::read_dir(directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|file| file.extension().is_some_and(|extension| extension == "yaml"))
-        .collect();
+    let mut files = std::fs::read_dir(directory)?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<Vec<_>, _>>()?;
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml"));
     files.sort();
-    files
+    Ok(files)
 }
 
 #[test]
 fn every_example_loads_by_itself_and_would_run() {
-    let files = examples();
+    let files = examples().unwrap();
     assert!(files.iter().any(|file| file.ends_with("full.yaml")), "{files:?}");
     for file in files.iter().filter(|file| !file.ends_with("full.yaml")) {
         let snapshot = load(file).unwrap_or_else(|error| panic!("{error}"));

@@ -113,10 +113,8 @@ fn run(target: &str, property: fn(&[u8])) {
         for _ in 0..rounds {
             let other = &seeds[random.below(seeds.len())];
             let input = mutate(seed, other, &mut random);
-            if let Err(panic) = std::panic::catch_unwind(|| property(&input)) {
-                eprintln!("{target} fails on b\"{}\"", input.escape_ascii());
-                std::panic::resume_unwind(panic);
-            }
+            let held = std::panic::catch_unwind(|| property(&input));
+            assert!(held.is_ok(), "{target} fails on b\"{}\"", input.escape_ascii());
         }
     }
 }

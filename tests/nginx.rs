@@ -87,8 +87,9 @@ fn files_ranges_conditions_and_uploads_pass_through_nginx() {
     let head = client.request("HEAD", "/files/large.bin", &[], b"");
     assert_eq!(head.header("content-length"), Some("3000000"));
     assert_eq!(client.get("/files/missing", &[]).status, 404);
+    // nginx may answer before it has read the body; the connection then ends with the answer.
     assert_eq!(client.request("POST", "/", &[], &content).status, 200);
-    assert_eq!(client.get("/", &[]).served_by(), "v1");
+    assert_eq!(shop.gate.get("/", &[]).served_by(), "v1");
 }
 
 #[test]
@@ -96,8 +97,7 @@ fn an_nginx_that_dies_is_replaced_by_stable() {
     let (v1, v2) = (Nginx::named("v1"), Nginx::named("v2"));
     let gate = Gate::start(&text(&v1, &v2, 50, 50));
     drop(v2);
-    let mut client = gate.client();
     eventually(Duration::from_secs(10), "every request is served by stable", || {
-        (0..20).all(|_| client.get("/", &[]).served_by() == "v1")
+        (0..20).all(|_| gate.get("/", &[]).served_by() == "v1")
     });
 }

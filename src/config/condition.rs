@@ -249,15 +249,15 @@ fn describe(place: &str, sections: &mut Vec<Section>) {
         row("query", "string", "Tests the query parameter of this name."),
         row(
             "client_ip",
-            "list of string",
+            "list of strings",
             "The client's address is in one of these addresses or networks (CIDR).",
         ),
         row("segment", "string", "The condition of that name in `segments`."),
-        row("any", "list of condition", "At least one holds."),
-        row("all", "list of condition", "Every one holds."),
+        row("any", "list of conditions", "At least one holds."),
+        row("all", "list of conditions", "Every one holds."),
         row("not", "condition", "It does not hold."),
         row("equals", "string", "Operator: the value is this one."),
-        row("in", "list of string", "Operator: the value is one of these."),
+        row("in", "list of strings", "Operator: the value is one of these."),
         row("starts_with", "string", "Operator: the value begins with this."),
         row("ends_with", "string", "Operator: the value ends with this."),
         row("contains", "string", "Operator: the value has this in it."),
@@ -281,8 +281,8 @@ fn describe(place: &str, sections: &mut Vec<Section>) {
     sections.push(Section {
         place: place.to_owned(),
         doc: "A condition has exactly one of `header`, `cookie`, `query`, `client_ip`, `segment`, `any`, `all` and `not`; the \
-              first three have exactly one operator beside it. A value that is absent passes only `exists: false`. At most \
-              1,000 tests are made for one condition, those of the segments it names included."
+              first three have exactly one operator beside it. A value that is absent passes only `exists: false`. One \
+              condition holds at most 1,000, on 64 levels, those of the segments it names included."
             .to_owned(),
         rows,
     });
@@ -301,7 +301,7 @@ impl Decode for EndpointText {
     }
 
     fn kind() -> String {
-        "`host:port` or endpoint".to_owned()
+        "endpoint".to_owned()
     }
 
     fn describe(place: &str, sections: &mut Vec<Section>) {

@@ -167,7 +167,13 @@ impl<T: Decode> Decode for List<T> {
     }
 
     fn kind() -> String {
-        format!("list of {}", T::kind())
+        let kind = T::kind();
+        let plural = if kind.ends_with(|c: char| c.is_ascii_alphabetic()) {
+            "s"
+        } else {
+            ""
+        };
+        format!("list of {kind}{plural}")
     }
 
     fn describe(place: &str, sections: &mut Vec<Section>) {
@@ -256,6 +262,8 @@ fn value_of<'n>(entry: &'n Entry, path: &Path<'_>, problems: &mut Problems<'_>, 
 /// The entries of a mapping while its fields are taken.
 pub struct Fields<'n> {
     entries: &'n [Entry],
+    /// Keys that unknown ones were taken for: that they are missing too needs no saying.
+    meant: Vec<String>,
 }
 
 impl<'n> Fields<'n> {
@@ -271,10 +279,12 @@ impl<'n> Fields<'n> {
             expected(node, path, problems, &format!("a mapping ({kind})"));
             return None;
         };
+        let mut meant = Vec::new();
         for entry in entries {
             let unknown = !keys.contains(&&*entry.key);
             if unknown && !problems.is_full() {
                 let suggestion = nearest(&entry.key, keys.iter().copied());
+                meant.extend(suggestion.clone());
                 let message = if &*entry.key == "<<" {
                     "merge keys (`<<`) are not part of YAML 1.2".to_owned()
                 } else {
@@ -285,7 +295,7 @@ impl<'n> Fields<'n> {
                 problems.add(path, "unknown key");
             }
         }
-        Some(Self { entries })
+        Some(Self { entries, meant })
     }
 
     /// The keys of the mapping, in the order of the file.
@@ -298,7 +308,9 @@ impl<'n> Fields<'n> {
         let here = path.key(key);
         let Some(entry) = self.entries.iter().find(|entry| &*entry.key == key) else {
             return F::absent().unwrap_or_else(|| {
-                problems.add(path, format!("`{key}` is missing: expected {}", a(&F::kind())));
+                if !self.meant.iter().any(|meant| meant == key) {
+                    problems.add(path, format!("`{key}` is missing: expected {}", a(&F::kind())));
+                }
                 F::wrong()
             });
         };

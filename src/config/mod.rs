@@ -32,8 +32,8 @@ use problem::{Path, Problems};
 /// # Errors
 /// Every problem of the text, at least one and at most [`problem::MAX_PROBLEMS`], in the order of the file.
 pub fn parse(text: &str, base: &std::path::Path) -> Result<Snapshot, Vec<Problem>> {
-    let tree = yaml::parse(text)?;
-    let mut problems = Problems::new(&tree);
+    let (tree, duplicates) = yaml::parse(text).map_err(|problem| vec![problem])?;
+    let mut problems = Problems::new(&tree, duplicates);
     match schema::Root::decode(&tree, &Path::ROOT, &mut problems) {
         Some(root) => compile::compile(&root, &tree, base, problems),
         None => Err(problems.into_sorted()),

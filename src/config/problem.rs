@@ -119,23 +119,34 @@ impl<'a> Path<'a> {
     }
 }
 
+impl Path<'_> {
+    /// Adds the last step to `text`. Keys that are no names are quoted.
+    pub fn extend(&self, text: &mut String) {
+        let is_name = |key: &str| {
+            key.bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+        };
+        match self.step {
+            Step::Root => {}
+            Step::Key(key) if is_name(key) && !key.is_empty() => {
+                if !text.is_empty() {
+                    text.push('.');
+                }
+                text.push_str(&printable(key));
+            }
+            Step::Key(key) => text.push_str(&format!("[\"{}\"]", printable(key))),
+            Step::Index(index) => text.push_str(&format!("[{index}]")),
+        }
+    }
+}
+
 impl fmt::Display for Path<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut first = true;
+        let mut text = String::new();
         for step in self.steps() {
-            match step {
-                Step::Root => continue,
-                Step::Key(key) => {
-                    if !first {
-                        f.write_str(".")?;
-                    }
-                    f.write_str(&printable(key))?;
-                }
-                Step::Index(index) => write!(f, "[{index}]")?,
-            }
-            first = false;
+            Path { parent: None, step }.extend(&mut text);
         }
-        Ok(())
+        f.write_str(&text)
     }
 }
 
@@ -147,11 +158,11 @@ pub struct Problems<'a> {
 }
 
 impl<'a> Problems<'a> {
-    /// `root`: where positions are looked up.
-    pub fn new(root: &'a Node) -> Self {
+    /// `root`: where positions are looked up; `found`: what is known already.
+    pub fn new(root: &'a Node, found: Vec<Problem>) -> Self {
         Self {
             root,
-            found: Vec::new(),
+            found,
             dropped: 0,
         }
     }
@@ -235,20 +246,40 @@ pub fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) ->
     }
     let plain = |text: &str| text.to_ascii_lowercase().replace(['-', '_', ' '], "");
     let typed = plain(word);
+    // `v3` and `v2`, `http2` and `http1`: other numbers are other things, not misspellings.
+    let letters = |text: &str| text.replace(|c: char| c.is_ascii_digit(), "");
+    let other_number = |candidate: &str| {
+        let candidate = plain(candidate);
+        candidate != typed && letters(&candidate) == letters(&typed)
+    };
     candidates
         .into_iter()
-        .filter(|candidate| *candidate != word && candidate.len() <= 64)
+        .filter(|candidate| *candidate != word && candidate.len() <= 64 && !other_number(candidate))
         .map(|candidate| (strsim::damerau_levenshtein(&typed, &plain(candidate)), candidate))
         .filter(|(distance, candidate)| *distance <= candidate.chars().count().max(typed.chars().count()) / 3)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate.to_owned())
 }
 
+/// A value from the file, for `found ...`: in backticks, or `an empty string`.
+pub fn shown(text: &str) -> String {
+    if text.is_empty() {
+        "an empty string".to_owned()
+    } else {
+        format!("`{}`", printable(text))
+    }
+}
+
 /// A value from the file, safe and short enough to be shown: control characters escaped, cut after 60 characters.
 pub fn printable(text: &str) -> String {
+    printable_up_to(text, 60)
+}
+
+/// As [`printable`], cut after `max` characters.
+pub fn printable_up_to(text: &str, max: usize) -> String {
     let mut shown = String::new();
     for (count, c) in text.chars().enumerate() {
-        if count == 60 {
+        if count == max {
             shown.push('…');
             break;
         }

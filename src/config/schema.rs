@@ -199,7 +199,7 @@ settings! {
     HealthCheck as "health check" {
         /// `GET` of this path must answer 200 to 399. Absent: a TCP connection must succeed.
         path: Option<String>,
-        /// Time between two probes of an endpoint.
+        /// Time between two probes of an endpoint, `10ms` or more.
         every: Period = "2s",
         /// A probe without an answer after this long has failed.
         timeout: Period = "1s",

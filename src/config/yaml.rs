@@ -1,7 +1,7 @@
 //! Text -> a tree of nodes, each with its line and column. All that a hostile file can do is bounded here: its size, its
 //! nodes and text after aliases are expanded, and its depth.
 
-use super::problem::{Problem, printable};
+use super::problem::{MAX_PROBLEMS, Path, Problem, printable, printable_up_to};
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -80,47 +80,37 @@ impl Node {
     }
 }
 
-/// The tree of the one document in `text`, or why there is none.
+/// The tree of the one document in `text`, with the keys that are written twice: of those, the first value stays.
 ///
 /// # Errors
-/// Too large, empty, a control character, not YAML, more than one document, a key twice, a tag, a key that is not a
-/// scalar, too deep, or more nodes than the bound. Duplicate keys are all reported; of the rest, the first.
-pub fn parse(text: &str) -> Result<Node, Vec<Problem>> {
+/// The first of: too large, empty, a control character, not YAML, more than one document, a tag, a key that is not a
+/// single word, too deep, or more nodes or text than the bound.
+pub fn parse(text: &str) -> Result<(Node, Vec<Problem>), Problem> {
     if text.len() > MAX_FILE_BYTES {
-        return Err(vec![problem(1, 1, too_large(text.len() as u64))]);
+        return Err(problem(1, 1, too_large(text.len() as u64)));
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if let Some(control) = first_control_character(text) {
-        return Err(vec![control]);
+        return Err(control);
     }
     let mut builder = Builder::default();
     for event in Parser::new_from_str(text) {
-        let result = match event {
-            Ok((event, span)) => builder.accept(event, span.start),
+        match event {
+            Ok((event, span)) => builder.accept(event, span.start)?,
             Err(error) => {
                 let (line, column) = place(*error.marker());
-                Err(problem(
-                    line,
-                    column,
-                    format!("not valid YAML: {}", printable(error.info())),
-                ))
+                let message = format!("not valid YAML: {}", printable_up_to(error.info(), 200));
+                return Err(problem(line, column, message));
             }
-        };
-        if let Err(problem) = result {
-            builder.problems.push(problem);
-            return Err(builder.problems);
         }
     }
-    if !builder.problems.is_empty() {
-        return Err(builder.problems);
-    }
     match builder.root {
-        Some(Node { value: Value::Null, .. }) | None => Err(vec![problem(
+        Some(Node { value: Value::Null, .. }) | None => Err(problem(
             1,
             1,
             "the file is empty: at least `listeners` and `services` are needed".to_owned(),
-        )]),
-        Some(root) => Ok(root),
+        )),
+        Some(root) => Ok((root, builder.duplicates)),
     }
 }
 
@@ -187,7 +177,8 @@ struct Key {
     text: Rc<str>,
     line: usize,
     column: usize,
-    duplicate: bool,
+    /// The line of the same key before, when there is one.
+    first: Option<usize>,
 }
 
 /// An anchored node, and what an alias to it costs.
@@ -206,7 +197,7 @@ struct Builder {
     documents: usize,
     nodes: usize,
     bytes: usize,
-    problems: Vec<Problem>,
+    duplicates: Vec<Problem>,
 }
 
 impl Builder {
@@ -357,40 +348,64 @@ impl Builder {
         match &mut open.content {
             Content::Sequence(nodes) => nodes.push(node),
             Content::Mapping { entries, lines, key } => match key.take() {
-                None => {
-                    let (line, column) = (node.line, node.column);
-                    let Value::Scalar { text, .. } = node.value else {
-                        let message = "a key must be a single word".to_owned();
-                        return Err(problem(line, column, message));
-                    };
-                    let first = lines.insert(text.clone(), line);
-                    let duplicate = first.is_some();
-                    if let Some(first) = first
-                        && self.problems.len() < super::problem::MAX_PROBLEMS
-                    {
-                        let message = format!(
-                            "the key `{}` is written twice: first on line {first}, again on line {line}",
-                            printable(&text)
-                        );
-                        self.problems.push(problem(line, column, message));
-                    }
-                    *key = Some(Key {
-                        text,
-                        line,
-                        column,
-                        duplicate,
-                    });
-                }
-                Some(key) if key.duplicate => {}
+                Some(key) if key.first.is_some() => {}
                 Some(key) => entries.push(Entry {
                     key: key.text,
                     line: key.line,
                     column: key.column,
                     node,
                 }),
+                None => {
+                    let (line, column) = (node.line, node.column);
+                    let Value::Scalar { text, .. } = node.value else {
+                        return Err(problem(line, column, "a key must be a single word".to_owned()));
+                    };
+                    let first = lines.get(&text).copied();
+                    lines.entry(text.clone()).or_insert(line);
+                    *key = Some(Key {
+                        text,
+                        line,
+                        column,
+                        first,
+                    });
+                    self.report_duplicate();
+                }
             },
         }
         Ok(())
+    }
+
+    /// Notes the key just placed, if it is there twice.
+    fn report_duplicate(&mut self) {
+        let Some(Open {
+            content: Content::Mapping { key: Some(key), .. },
+            ..
+        }) = self.stack.last()
+        else {
+            return;
+        };
+        let Some(first) = key.first else { return };
+        if self.duplicates.len() >= MAX_PROBLEMS {
+            return;
+        }
+        let mut path = String::new();
+        for open in &self.stack {
+            match &open.content {
+                Content::Sequence(nodes) => Path::ROOT.index(nodes.len()).extend(&mut path),
+                Content::Mapping { key: Some(key), .. } => Path::ROOT.key(&key.text).extend(&mut path),
+                Content::Mapping { key: None, .. } => {}
+            }
+        }
+        let line = key.line;
+        let message = format!(
+            "the key `{}` is written twice: first on line {first}, again on line {line}",
+            printable(&key.text)
+        );
+        let problem = Problem {
+            path,
+            ..problem(line, key.column, message)
+        };
+        self.duplicates.push(problem);
     }
 }
 

@@ -41,6 +41,8 @@ pub(crate) fn snapshot(labels: &[&str]) -> Snapshot {
         },
         services: there.then_some(settings).into_iter().collect(),
         unsupported: Box::default(),
+        killed: false,
+        files: Box::default(),
     }
 }
 

@@ -158,6 +158,7 @@ async fn serve(
     // An error says that the sender is gone: over all the same.
     let _ = stage.wait_for(|stage| *stage >= Stage::Closing).await;
     loops.iter().for_each(tokio::task::JoinHandle::abort);
+    worker.close();
     let _ = stage.wait_for(|stage| *stage >= Stage::Over).await;
     ticks.abort();
     if let Some(log) = worker.log.borrow_mut().as_mut() {

@@ -23,7 +23,7 @@ impl Framing {
     }
 
     pub fn chunked() -> Self {
-        Self::Chunked(Box::new(ChunkDecoder::new()))
+        Self::Chunked(Box::default())
     }
 }
 

@@ -48,16 +48,25 @@ impl Deadlines {
         }
     }
 
-    /// One tick has passed: wakes whoever is late. `everyone`: wakes all (the process has begun to drain).
-    pub fn tick(&self, everyone: bool) {
+    /// One tick has passed: wakes whoever is late.
+    pub fn tick(&self) {
         let now = self.now.get().saturating_add(1).min(NEVER - 1);
         self.now.set(now);
+        self.wake_up_to(now);
+    }
+
+    /// Wakes everybody: something else than a deadline has come.
+    pub fn wake_all(&self) {
+        self.wake_up_to(NEVER);
+    }
+
+    fn wake_up_to(&self, limit: u32) {
         let mut late = Vec::new();
         {
             let mut table = self.table.borrow_mut();
             let Table { at, wakers, .. } = &mut *table;
             for (at, waker) in at.iter().zip(wakers.iter_mut()) {
-                if (everyone || *at <= now) && waker.is_some() {
+                if *at <= limit && waker.is_some() {
                     late.extend(waker.take());
                 }
             }
@@ -180,7 +189,7 @@ mod tests {
     use super::*;
 
     fn ticks(deadlines: &Deadlines, n: u32) {
-        (0..n).for_each(|_| deadlines.tick(false));
+        (0..n).for_each(|_| deadlines.tick());
     }
 
     #[tokio::test]

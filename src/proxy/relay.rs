@@ -341,15 +341,14 @@ impl Attempt<'_> {
         let close = answer_framing == AnswerFraming::UntilClose || !self.may_keep_alive();
         let mut out = HeadBytes::new();
         self.write_head(&mut out, head, bytes, answer_framing, close);
-        self.progress.status.set(Some(head.status));
         self.client.slot.set_phase(self.timeouts.idle);
 
         let mut reader = BodyReader::new(self.upstream, answer, framing);
         let mut writer = BodyWriter::new(&self.client.stream, &out, coding);
-        let relayed = self.relay_body(&mut reader, &mut writer).await;
+        let relayed = self.relay_body(head.status, &mut reader, &mut writer).await;
         self.progress.answered.set(writer.written);
         if let Err(failed) = relayed {
-            if answer_framing == AnswerFraming::UntilClose {
+            if answer_framing == AnswerFraming::UntilClose && self.progress.answer_begun() {
                 self.client.stream.reset_on_close();
             }
             return Err(failed);
@@ -366,21 +365,33 @@ impl Attempt<'_> {
         })
     }
 
-    async fn relay_body(&self, reader: &mut BodyReader<'_>, writer: &mut BodyWriter<'_>) -> Result<(), Failed> {
+    async fn relay_body(
+        &self,
+        status: u16,
+        reader: &mut BodyReader<'_>,
+        writer: &mut BodyWriter<'_>,
+    ) -> Result<(), Failed> {
         loop {
             if !reader.has_buffered() && !reader.is_done() {
-                self.to_client(writer.flush()).await?;
+                self.begin(status, writer.flush()).await?;
             }
             let piece = reader.next().await.map_err(cut)?;
             let Some(piece) = piece else { break };
             self.client.slot.set_phase(self.timeouts.idle);
-            self.to_client(writer.write(piece)).await?;
+            self.begin(status, writer.write(piece)).await?;
+            self.progress.answered.set(writer.written);
             self.client.slot.set_phase(self.timeouts.idle);
             if reader.is_done() {
                 break;
             }
         }
-        self.to_client(writer.finish(reader.trailers())).await
+        self.begin(status, writer.finish(reader.trailers())).await
+    }
+
+    /// A write of the final answer: from the first one on, nothing else can be answered.
+    async fn begin(&self, status: u16, write: impl Future<Output = std::io::Result<()>>) -> Result<(), Failed> {
+        self.progress.status.set(Some(status));
+        self.to_client(write).await
     }
 
     /// How the answer's body is read, how its length is told to the client, and how it is written.

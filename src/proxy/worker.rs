@@ -78,7 +78,7 @@ pub struct Worker {
     date: RefCell<Box<str>>,
     indexes: RefCell<Vec<FieldIndex>>,
     ticks: Cell<u32>,
-    draining: Cell<bool>,
+    closing: Cell<bool>,
 }
 
 impl Worker {
@@ -96,7 +96,7 @@ impl Worker {
             date: RefCell::new(http_date()),
             indexes: RefCell::default(),
             ticks: Cell::new(0),
-            draining: Cell::new(false),
+            closing: Cell::new(false),
         })
     }
 
@@ -111,9 +111,20 @@ impl Worker {
         Rc::clone(&local)
     }
 
-    /// Stopping: answers close their connections, idle connections close.
+    /// Stopping: answers close their connections.
     pub fn is_draining(&self) -> bool {
-        self.draining.get()
+        self.shared.is_draining()
+    }
+
+    /// No new connections any more: idle ones close, too.
+    pub fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    /// Closes what is idle.
+    pub fn close(&self) {
+        self.closing.set(true);
+        self.deadlines.wake_all();
     }
 
     /// 64 bits nobody needs to be unable to guess.
@@ -159,8 +170,7 @@ impl Worker {
     }
 
     fn tick(&self) {
-        let begins_to_drain = self.shared.is_draining() && !self.draining.replace(self.shared.is_draining());
-        self.deadlines.tick(begins_to_drain);
+        self.deadlines.tick();
         if let Some(log) = self.log.borrow_mut().as_mut() {
             log.flush();
         }

@@ -125,7 +125,9 @@ fn snapshot(services: &[(&str, &[V<'_>])]) -> Snapshot {
                 pools: versions.iter().map(|V(_, _, _, labels)| pool(labels)).collect(),
             })
             .collect(),
+        killed: false,
         unsupported: Box::default(),
+        files: Box::default(),
     }
 }
 

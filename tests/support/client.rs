@@ -29,6 +29,12 @@ impl Response {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
+    /// Whether the connection ends with this answer.
+    pub fn closes(&self) -> bool {
+        self.header("connection")
+            .is_some_and(|value| value.eq_ignore_ascii_case("close"))
+    }
+
     /// The name of the upstream that answered.
     pub fn served_by(&self) -> &str {
         self.header("x-served-by").unwrap_or("nobody")

@@ -45,10 +45,18 @@ pub struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
-    /// Reads the body to its end (or to where it was cut) and keeps it.
+    /// Asks for the body if the client waits to be asked, reads it to its end (or to where it was cut) and keeps it.
     pub fn read_body(&mut self) -> &[u8] {
         if self.request.complete {
             return &self.request.body;
+        }
+        if self
+            .request
+            .head
+            .get("expect")
+            .is_some_and(|value| value.eq_ignore_ascii_case("100-continue"))
+        {
+            self.send("HTTP/1.1 100 Continue\r\n\r\n");
         }
         if self.request.head.is_chunked() {
             if let Ok(chunked) = read_chunked(self.io) {

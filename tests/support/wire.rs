@@ -15,7 +15,8 @@ impl Head {
     /// # Errors
     /// What is wrong, where the bytes are no head: any line without CRLF, a field without a colon, a control character.
     pub fn parse(raw: &[u8]) -> Result<Self, String> {
-        let text = std::str::from_utf8(raw).map_err(|e| format!("head is not text: {e}"))?;
+        // Values may hold any byte above 127 (obs-text, RFC 9110 section 5.5).
+        let text: String = raw.iter().copied().map(char::from).collect();
         let body = text
             .strip_suffix("\r\n\r\n")
             .ok_or("head does not end in an empty line")?;
@@ -29,7 +30,11 @@ impl Head {
             }
             fields.push((name.to_ascii_lowercase(), value.trim_matches([' ', '\t']).to_owned()));
         }
-        if body.replace("\r\n", "").chars().any(|c| c.is_control() && c != '\t') {
+        if body
+            .replace("\r\n", "")
+            .chars()
+            .any(|c| c.is_ascii_control() && c != '\t')
+        {
             return Err(format!("control character in {body:?}"));
         }
         Ok(Self {

@@ -10,7 +10,7 @@ mod text;
 mod top;
 
 use super::decode::List;
-use super::problem::{Path, Problem, Problems, nearest, printable};
+use super::problem::{Path, Problem, Problems, nearest, printable, shown};
 use super::schema::{self, Root};
 use super::snapshot::{NamedFile, Snapshot, Unsupported};
 use super::yaml::Node;
@@ -122,7 +122,7 @@ impl Context<'_> {
         })
     }
 
-    /// Reports a list that is empty or too long; whether it was neither.
+    /// Reports a list that is empty (with `min` 1) or too long; whether it was neither.
     fn count<T>(&mut self, list: &List<T>, min: usize, max: usize, what: &str, path: &Path<'_>) -> bool {
         if list.len() < min {
             self.problems
@@ -147,9 +147,10 @@ impl Context<'_> {
         false
     }
 
-    /// Reports a name that was taken by `first`.
-    fn taken(&mut self, what: &str, name: &str, first: &str, path: &Path<'_>) {
-        let message = format!("the {what} `{}` exists already: {first}", printable(name));
+    /// Reports a name that was taken at `first`.
+    fn taken(&mut self, what: &str, name: &str, first: &Path<'_>, path: &Path<'_>) {
+        let (line, _) = self.problems.position(first);
+        let message = format!("the {what} `{}` exists already: {first} (line {line})", printable(name));
         self.problems.add(path, message);
     }
 
@@ -202,8 +203,8 @@ impl Context<'_> {
     fn url(&mut self, url: &str, path: &Path<'_>) {
         if !text::is_http_url(url) {
             let message = format!(
-                "expected a URL that begins with `http://` or `https://`, found `{}`",
-                printable(url)
+                "expected a URL that begins with `http://` or `https://`, found {}",
+                shown(url)
             );
             self.problems.add(path, message);
         }
@@ -250,7 +251,7 @@ impl Context<'_> {
             let at = at.key("name");
             self.name(name, &at);
             if let Some(first) = names.insert(name, index) {
-                self.taken("service", name, &format!("services[{first}]"), &at);
+                self.taken("service", name, &path.index(first), &at);
             }
         }
         services

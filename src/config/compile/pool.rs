@@ -1,10 +1,14 @@
 //! One pool: its endpoints, and how they are used.
 
 use super::{Context, MAX_ENDPOINTS, text};
-use crate::config::problem::{Path, nearest, printable};
+use crate::config::problem::{Path, shown};
 use crate::config::schema::{self, EndpointText};
 use crate::config::snapshot::{Balance, Ejection, Endpoint, HealthCheck, Host, Pool, Timeouts};
 use std::collections::HashMap;
+use std::time::Duration;
+
+/// Below it, probes would be the load.
+const SHORTEST_PROBE_INTERVAL: Duration = Duration::from_millis(10);
 
 impl Context<'_> {
     pub(super) fn pool(&mut self, pool: &schema::Pool, path: &Path<'_>) -> Option<Pool> {
@@ -56,7 +60,7 @@ impl Context<'_> {
             let (host, port) = match text::endpoint(label) {
                 Ok(address) => address,
                 Err((message, suggestion)) => {
-                    let message = format!("{message}, found `{}`", printable(label));
+                    let message = format!("{message}, found {}", shown(label));
                     self.problems.add_with(&place, message, suggestion);
                     return None;
                 }
@@ -77,14 +81,16 @@ impl Context<'_> {
 
     fn health_check(&mut self, check: &schema::HealthCheck, path: &Path<'_>) -> Option<HealthCheck> {
         let probe = check.path.as_deref();
-        if let Some(probe) = probe
-            && !text::is_path(probe.split('?').next().unwrap_or_default())
-                | !probe.bytes().all(|b| b.is_ascii_graphic() && b != b'#')
-        {
+        if let Some(probe) = probe.filter(|probe| !text::is_target(probe)) {
             let meant = format!("/{probe}");
-            let suggestion = (!probe.starts_with('/') && text::is_path(&meant)).then_some(meant);
-            let message = format!("expected a path that begins with `/`, found `{}`", printable(probe));
+            let suggestion = (!probe.starts_with('/') && text::is_target(&meant)).then_some(meant);
+            let message = format!("expected a path that begins with `/`, found {}", shown(probe));
             self.problems.add_with(&path.key("path"), message, suggestion);
+            return None;
+        }
+        if check.every.0 < SHORTEST_PROBE_INTERVAL {
+            self.problems
+                .add(&path.key("every"), "expected a duration of `10ms` or more");
             return None;
         }
         Some(HealthCheck {
@@ -101,8 +107,9 @@ impl Context<'_> {
         if let Some(sni) = &tls.sni
             && !text::is_host_name(sni)
         {
-            let suggestion = sni.rsplit_once(':').and_then(|(host, _)| nearest(sni, [host]));
-            let message = format!("expected a host name, found `{}`", printable(sni));
+            let host = sni.rsplit_once(':').map(|(host, _)| host);
+            let suggestion = host.filter(|host| text::is_host_name(host)).map(str::to_owned);
+            let message = format!("expected a host name, found {}", shown(sni));
             self.problems.add_with(&path.key("sni"), message, suggestion);
         }
         if let Some(ca) = &tls.ca {

@@ -3,7 +3,7 @@
 
 use super::Context;
 use super::service::Versions;
-use crate::config::problem::{Path, nearest, printable};
+use crate::config::problem::{Path, nearest, printable, shown};
 use crate::config::schema;
 use crate::config::units::{self, Share};
 use crate::routing::Role;
@@ -211,14 +211,14 @@ impl Context<'_> {
             None => {
                 let known =
                     units::number(limit).is_some() || units::share(limit).is_ok() || units::duration(limit).is_ok();
-                (!known).then(|| units::UnitError {
+                (!known).then_some(units::UnitError {
                     message: "a number, a percentage or a duration",
                     suggestion: None,
                 })
             }
         };
         if let Some(error) = error {
-            let message = format!("expected {}, found `{}`", error.message, printable(limit));
+            let message = format!("expected {}, found {}", error.message, shown(limit));
             self.problems.add_with(path, message, error.suggestion);
         }
     }

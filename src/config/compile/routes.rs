@@ -1,7 +1,7 @@
 //! All routes of all services, and the pairs that nothing would tell apart.
 
 use super::{Context, MAX_ROUTES, text};
-use crate::config::problem::{Path, printable};
+use crate::config::problem::{Path, shown};
 use crate::config::schema::{self, Root};
 use crate::routing::{HostPattern, PathPattern, Route, RouteTable, ServiceId};
 use std::collections::HashMap;
@@ -9,10 +9,13 @@ use std::collections::HashMap;
 /// Where a route stands: its service, and its position there; `None` for a service without routes, which takes all.
 type Place = (usize, Option<usize>);
 
+/// The places that take each method of one host and path; `None`: every method.
+type ByMethod = HashMap<Option<Box<str>>, Place>;
+
 /// Routes by what they match, so that finding an overlap costs one look-up a method.
 #[derive(Default)]
 struct Taken {
-    places: HashMap<(String, String), HashMap<Option<Box<str>>, Place>>,
+    places: HashMap<(String, String), ByMethod>,
 }
 
 impl Taken {
@@ -111,12 +114,10 @@ impl Context<'_> {
         let routes = first_service.key("routes");
         let first = position.map_or(first_service, |position| routes.index(position));
         let (line, _) = self.problems.position(&first);
-        let what = if place.1.is_none() {
-            "takes every request, for want of routes: these"
-        } else {
-            "overlaps:"
+        let message = match place.1 {
+            None => format!("no `routes`, so it would take every request; {first} (line {line}) does already"),
+            Some(_) => format!("overlaps {first} (line {line}): the same host, path and method"),
         };
-        let message = format!("{what} requests of the same host, path and method go to {first} (line {line})");
         self.problems.add(path, message);
     }
 
@@ -162,8 +163,8 @@ impl Context<'_> {
         let meant = format!("/{written}");
         let suggestion = (!written.starts_with('/') && text::is_path(&meant)).then_some(meant);
         let message = format!(
-            "expected a path that begins with `/`, in visible ASCII without `?` and `#`, found `{}`",
-            printable(written)
+            "expected a path that begins with `/`, in visible ASCII without `?` and `#`, found {}",
+            shown(written)
         );
         self.problems.add_with(path, message, suggestion);
         None
@@ -190,8 +191,8 @@ impl Context<'_> {
             .trim_end_matches('.');
         let suggestion = (bare != host && text::is_host_name(bare)).then(|| bare.to_owned());
         let message = format!(
-            "expected a host without scheme and port, or `*.` and a domain, found `{}`",
-            printable(written)
+            "expected a host without scheme and port, or `*.` and a domain, found {}",
+            shown(written)
         );
         self.problems.add_with(path, message, suggestion);
         None

@@ -3,13 +3,13 @@
 use super::{Context, MAX_LIST, MAX_SEGMENTS, text};
 use crate::config::condition as written;
 use crate::config::decode::{List, Map};
-use crate::config::problem::{Path, printable};
+use crate::config::problem::{Path, printable, shown};
 use crate::routing::{Condition, Operator, Segment, SegmentId, Source};
 use regex::{Regex, RegexBuilder};
 
-/// The most tests made for one condition, those of the segments it names included: without it, segments that name
-/// another twice, twenty deep, would cost a million tests a request.
-pub const MAX_TESTS: usize = 1_000;
+/// The most conditions looked at for one, all inside it and those of the segments it names: without it, segments that
+/// name another twice, twenty deep, would cost a million a request. Below what `routing` looks at before it gives up.
+pub const MAX_STEPS: usize = 1_000;
 /// The most levels of one condition, those of the segments it names included.
 pub const MAX_LEVELS: usize = 64;
 /// Bytes of one compiled regular expression.
@@ -18,23 +18,23 @@ const MAX_REGEX_BYTES: usize = 1 << 20;
 /// What evaluating a condition can cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Cost {
-    pub tests: usize,
+    pub steps: usize,
     pub levels: usize,
 }
 
 impl Cost {
     fn is_above_bound(self) -> bool {
-        self.tests > MAX_TESTS || self.levels > MAX_LEVELS
+        self.steps > MAX_STEPS || self.levels > MAX_LEVELS
     }
 
     /// One level above `inner`.
     fn around(inner: impl Iterator<Item = Self>) -> Self {
         let inner = inner.fold(Self::default(), |sum, cost| Self {
-            tests: sum.tests.saturating_add(cost.tests),
+            steps: sum.steps.saturating_add(cost.steps),
             levels: sum.levels.max(cost.levels),
         });
         Self {
-            tests: inner.tests,
+            steps: inner.steps.saturating_add(1),
             levels: inner.levels.saturating_add(1),
         }
     }
@@ -43,7 +43,7 @@ impl Cost {
 /// The cost of `condition`; segments that are not known yet cost nothing.
 pub fn cost(condition: &Condition, segments: &[Cost]) -> Cost {
     match condition {
-        Condition::Test { .. } | Condition::ClientIp(_) => Cost { tests: 1, levels: 1 },
+        Condition::Test { .. } | Condition::ClientIp(_) => Cost { steps: 1, levels: 1 },
         Condition::Segment(SegmentId(id)) => {
             let index = usize::try_from(*id).unwrap_or(usize::MAX);
             Cost::around(segments.get(index).copied().into_iter())
@@ -121,9 +121,9 @@ impl Context<'_> {
             return cost;
         }
         let message = format!(
-            "too much to evaluate for every request: {} tests on {} levels with the segments it names, at most \
-             {MAX_TESTS} on {MAX_LEVELS}",
-            cost.tests, cost.levels
+            "too much to evaluate for every request: {} conditions on {} levels with the segments it names, at most \
+             {MAX_STEPS} on {MAX_LEVELS}",
+            cost.steps, cost.levels
         );
         self.problems.add(path, message);
         Cost::default()
@@ -184,7 +184,7 @@ impl Context<'_> {
         if text::is_token(name) && name.len() <= 256 {
             return Some(name.to_ascii_lowercase().into());
         }
-        let message = format!("expected the name of a header, found `{}`", printable(name));
+        let message = format!("expected the name of a header, found {}", shown(name));
         self.problems.add(path, message);
         None
     }
@@ -194,7 +194,7 @@ impl Context<'_> {
         if text::is_token(name) && name.len() <= 256 {
             return Some(name.into());
         }
-        let message = format!("expected the name of a cookie, found `{}`", printable(name));
+        let message = format!("expected the name of a cookie, found {}", shown(name));
         self.problems.add(path, message);
         None
     }

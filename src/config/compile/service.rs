@@ -116,7 +116,7 @@ impl Context<'_> {
             let here = path.index(index);
             self.name(name, &here.key("name"));
             if let Some(first) = names.insert(name, index) {
-                self.taken("version", name, &path.index(first).to_string(), &here.key("name"));
+                self.taken("version", name, &path.index(first), &here.key("name"));
             }
         }
     }
@@ -263,7 +263,7 @@ impl Context<'_> {
             let here = path.index(index);
             self.name(name, &here.key("name"));
             if let Some(first) = names.insert(name, index) {
-                self.taken("rule", name, &path.index(first).to_string(), &here.key("name"));
+                self.taken("rule", name, &path.index(first), &here.key("name"));
             }
         }
         rules.compile(|index, rule| {

@@ -52,6 +52,12 @@ pub fn is_path(path: &str) -> bool {
     path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'?' | b'#'))
 }
 
+/// A path with or without a query.
+pub fn is_target(target: &str) -> bool {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    is_path(path) && query.bytes().all(|b| b.is_ascii_graphic() && b != b'#')
+}
+
 /// `http://` or `https://`, with a host.
 pub fn is_http_url(url: &str) -> bool {
     let Ok(uri) = url.parse::<http::Uri>() else {
@@ -189,6 +195,9 @@ mod tests {
                 && !is_path("/a?b")
                 && !is_path("/ä")
                 && !is_path("/a b")
+        );
+        assert!(
+            is_target("/a?b=c") && is_target("/a") && !is_target("?a") && !is_target("/a?b#c") && !is_target("/a?b c")
         );
         assert!(is_host_name("a-b.example") && !is_host_name("a..b") && !is_host_name("a:80") && !is_host_name(""));
         assert!(is_http_url("http://127.0.0.1:9090/x?y") && is_http_url("https://h/…"));

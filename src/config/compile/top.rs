@@ -2,7 +2,7 @@
 
 use super::{Context, MAX_LIST, MAX_LISTENERS, text};
 use crate::config::decode::List;
-use crate::config::problem::{Path, printable};
+use crate::config::problem::{Path, shown};
 use crate::config::scalars::Switch;
 use crate::config::schema::{self, Root};
 use crate::config::snapshot::{AccessLog, Admin, Limits, Listener, LogPath};
@@ -48,7 +48,7 @@ impl Context<'_> {
         match text::listen_address(written) {
             Ok(address) => Some(address),
             Err((message, suggestion)) => {
-                let message = format!("{message}, found `{}`", printable(written));
+                let message = format!("{message}, found {}", shown(written));
                 self.problems.add_with(path, message, suggestion);
                 None
             }
@@ -114,8 +114,8 @@ impl Context<'_> {
             };
             if network.is_none() {
                 let message = format!(
-                    "expected an IP address or a network such as `10.0.0.0/8` or `fd00::/8`, found `{}`",
-                    printable(written)
+                    "expected an IP address or a network such as `10.0.0.0/8` or `fd00::/8`, found {}",
+                    shown(written)
                 );
                 self.problems.add(&path.index(index), message);
             }

@@ -1,4 +1,5 @@
 mod bad_input;
+mod bad_services;
 mod changes;
 mod meaning;
 mod robustness;

@@ -54,7 +54,7 @@ async fn arrival(client: &Client, input: &mut Buffer, first: bool) -> Arrival {
         match idle(client, patience).await {
             Idle::Readable => {}
             Idle::Late if first => return refused(Refusal::RequestTimeout, "no request came"),
-            Idle::Late | Idle::Draining => return Arrival::Over,
+            Idle::Late | Idle::Closing => return Arrival::Over,
         }
     }
     if !first {
@@ -76,7 +76,7 @@ async fn arrival(client: &Client, input: &mut Buffer, first: bool) -> Arrival {
 enum Idle {
     Readable,
     Late,
-    Draining,
+    Closing,
 }
 
 /// Waits without a buffer.
@@ -86,8 +86,8 @@ async fn idle(client: &Client, patience: Duration) -> Idle {
         if client.stream.poll_readable(context).is_ready() {
             return Poll::Ready(Idle::Readable);
         }
-        if client.worker.is_draining() {
-            Poll::Ready(Idle::Draining)
+        if client.worker.is_closing() {
+            Poll::Ready(Idle::Closing)
         } else {
             Poll::Pending
         }

@@ -78,10 +78,4 @@ impl IdlePool {
             Arc::strong_count(&entry.endpoint) > 1
         });
     }
-
-    /// Connections held.
-    #[cfg(test)]
-    fn len(&self) -> usize {
-        self.by_endpoint.values().map(|entry| entry.idle.len()).sum()
-    }
 }

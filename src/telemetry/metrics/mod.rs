@@ -6,7 +6,7 @@ mod family;
 use super::{Process, ShareWindow};
 use crate::outcome::{FailureKind, Refusal, Termination};
 use crate::routing::{Role, Service, ServiceTraffic};
-use crate::shared::{Endpoint, InForce, Pool, ServiceInForce, Shared, ThreadStats, VersionInForce};
+use crate::shared::{InForce, Pool, ServiceInForce, Shared, ThreadStats, VersionInForce};
 use family::{Family, single};
 use prometheus::TextEncoder;
 use prometheus::proto::MetricFamily;
@@ -24,7 +24,8 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub fn render(shared: &Shared, window: &ShareWindow, process: &Process) -> prometheus::Result<String> {
     let in_force = shared.load();
     let mut page = Vec::new();
-    versions(&mut page, &in_force, window);
+    let now_ms = u64::try_from(shared.uptime().as_millis()).unwrap_or(u64::MAX);
+    versions(&mut page, &in_force, window, now_ms);
     configuration(&mut page, &in_force, shared);
     threads(&mut page, shared);
     this_process(&mut page, process);
@@ -69,7 +70,7 @@ impl Versions {
             ),
             healthy: Family::gauge(
                 "rollgate_endpoint_healthy",
-                "1 if the endpoint may get requests, else 0.",
+                "1 if the endpoint may get requests, 0 if its probes fail or it is ejected.",
             ),
             killed: Family::gauge(
                 "rollgate_kill_switch",
@@ -94,7 +95,7 @@ impl Versions {
     }
 }
 
-fn versions(page: &mut Vec<MetricFamily>, in_force: &InForce, window: &ShareWindow) {
+fn versions(page: &mut Vec<MetricFamily>, in_force: &InForce, window: &ShareWindow, now_ms: u64) {
     let mut families = Versions::new();
     let policies = &in_force.snapshot.policy.services;
     for ((policy, live), traffic) in policies.iter().zip(&in_force.services).zip(&in_force.traffic.services) {
@@ -110,7 +111,7 @@ fn versions(page: &mut Vec<MetricFamily>, in_force: &InForce, window: &ShareWind
                 ("role", role(version.role)),
             ];
             signals(&mut families, labels, live);
-            endpoints(&mut families.healthy, [labels[0], labels[1]], &live.pool);
+            endpoints(&mut families.healthy, [labels[0], labels[1]], &live.pool, now_ms);
         }
     }
     page.extend(families.finish());
@@ -178,23 +179,12 @@ fn shares(
     }
 }
 
-/// Deleted when [`Endpoint`] says it itself: an inherent method goes before this one.
-trait Health {
-    fn healthy(&self) -> bool;
-}
-
-impl Health for Endpoint {
-    fn healthy(&self) -> bool {
-        true
-    }
-}
-
-fn endpoints(family: &mut Family, [service, version]: [(&str, &str); 2], pool: &Pool) {
+fn endpoints(family: &mut Family, [service, version]: [(&str, &str); 2], pool: &Pool, now_ms: u64) {
     let labels = pool.spec.endpoints.iter().map(|spec| spec.label.as_ref());
     let live = pool
         .endpoints
         .iter()
-        .map(|endpoint| (endpoint.label.as_ref(), endpoint.healthy()));
+        .map(|endpoint| (endpoint.label.as_ref(), endpoint.usable(now_ms)));
     for (label, healthy) in health_by_label(labels, live) {
         family.push(&[service, version, ("endpoint", label)], f64::from(u8::from(healthy)));
     }

@@ -197,3 +197,19 @@ fn a_label_is_healthy_if_one_of_its_addresses_is() {
         [("a:1", true), ("b:1", false), ("c:1", false), ("d:1", true)]
     );
 }
+
+#[test]
+fn an_ejected_endpoint_is_not_healthy() {
+    let shared = shared(in_force(1, 1, &[("shop", SHOP)]), 1);
+    let pool = Arc::clone(&shared.load().services[0].versions[0].pool);
+    for _ in 0..pool.spec.ejection.consecutive_failures {
+        pool.failed(&pool.endpoints[0], 0);
+    }
+    let page = page(&shared);
+    let healthy = |label: &str| {
+        let series = format!(r#"rollgate_endpoint_healthy{{service="shop",version="v1",endpoint="{label}"}}"#);
+        value(&page, &series)
+    };
+    assert_eq!(healthy("127.0.0.1:9001"), Some(0.0));
+    assert_eq!(healthy("app.internal:9002"), Some(1.0));
+}

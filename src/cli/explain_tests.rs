@@ -1,0 +1,236 @@
+use super::*;
+use crate::routing::{
+    Affinity, Condition, CookieSpec, Fallback, HashName, HostPattern, Operator, PathPattern, Role, RouteTable, Rule,
+    ServiceTraffic, Source, Version,
+};
+
+fn policy(cookie: Option<CookieSpec>) -> Policy {
+    let equals = |name: &str, value: &str| Condition::Test {
+        source: Source::Header(name.into()),
+        operator: Operator::Equals(value.into()),
+    };
+    let rule = |name: &str, value: &str, target| Rule {
+        name: name.into(),
+        when: equals("x-version", value),
+        from: None,
+        target,
+    };
+    let version = |name: &str, role| Version {
+        name: name.into(),
+        role,
+    };
+    Policy {
+        routes: RouteTable::new(vec![Route {
+            host: HostPattern::Wildcard("example.com".into()),
+            path: PathPattern::Prefix("/checkout".into()),
+            methods: ["GET".into(), "POST".into()].into(),
+            service: ServiceId(0),
+        }]),
+        segments: [].into(),
+        services: [Service {
+            name: "checkout".into(),
+            versions: [version("v1", Role::Stable), version("v2", Role::Canary)].into(),
+            stable: VersionId(0),
+            affinity: Some(Affinity {
+                key: [KeySource::Header("x-user-id".into())].into(),
+                salt: "checkout".into(),
+                hash: HashName::Rollgate1,
+                keep: cookie.is_some(),
+                cookie,
+            }),
+            rules: [
+                rule("forced", "v2", Target::Version(VersionId(1))),
+                rule("half", "half", Target::Split(Split::new([1, 1]).unwrap())),
+            ]
+            .into(),
+            fallback: Fallback::Stable,
+        }]
+        .into(),
+    }
+}
+
+fn traffic() -> Traffic {
+    let split = Split::new([2, 1]).unwrap();
+    Traffic {
+        killed: false,
+        services: [ServiceTraffic {
+            split,
+            killed: false,
+            epoch: 0,
+            ring: None,
+        }]
+        .into(),
+    }
+}
+
+fn ask(
+    policy: &Policy,
+    traffic: &Traffic,
+    target: &str,
+    headers: &[(&str, &str)],
+) -> Result<Explanation, ExplainError> {
+    let described = Described {
+        method: "GET".to_owned(),
+        target: target.to_owned(),
+        headers: headers
+            .iter()
+            .map(|&(name, value)| (name.to_owned(), value.to_owned()))
+            .collect(),
+        client_ip: "192.0.2.7".parse().unwrap(),
+    };
+    let assume = Assume {
+        now_s: 0,
+        turn: 0,
+        fresh_id: 5,
+        cookie_key: CookieKey::new(&[0; 32]),
+    };
+    explain(policy, traffic, &described, &assume)
+}
+
+fn lines(target: &str, headers: &[(&str, &str)]) -> String {
+    ask(&policy(None), &traffic(), target, headers)
+        .unwrap()
+        .lines()
+        .join("\n")
+}
+
+#[test]
+fn a_user_by_url() {
+    assert_eq!(
+        lines(
+            "http://shop.example.com:8080/checkout/pay?x=1",
+            &[("X-User-Id", "alice")]
+        ),
+        "service  checkout\n\
+         route    host *.example.com, path_prefix /checkout, methods GET POST\n\
+         version  v1\n\
+         reason   bucket\n\
+         bucket   74783 of 0..100000\n\
+         share    66.667 %\n\
+         split    v1 66.667 %, v2 33.333 %\n\
+         note     key: header x-user-id; hash rollgate-1, salt \"checkout\""
+    );
+}
+
+#[test]
+fn nobody_by_name() {
+    assert_eq!(
+        lines("checkout", &[]),
+        "service  checkout\n\
+         version  v1\n\
+         reason   weight\n\
+         share    66.667 %\n\
+         split    v1 66.667 %, v2 33.333 %\n\
+         note     the request has no affinity key, so it goes by weight: the split says how many of such requests \
+         each version gets; shown is turn 0"
+    );
+}
+
+#[test]
+fn rules() {
+    let forced = ask(&policy(None), &traffic(), "checkout", &[("x-version", "v2")]).unwrap();
+    assert_eq!(
+        (forced.reason.as_deref(), forced.rule.as_deref()),
+        (Some("rule:forced"), Some("forced"))
+    );
+    assert_eq!(
+        (forced.version.as_deref(), forced.share, forced.shares.len()),
+        (Some("v2"), None, 0)
+    );
+    let half = ask(
+        &policy(None),
+        &traffic(),
+        "checkout",
+        &[("x-version", "half"), ("x-user-id", "alice")],
+    )
+    .unwrap();
+    assert_eq!((half.reason.as_deref(), half.share), (Some("rule:half"), Some(50.0)));
+    assert_eq!(half.bucket, Some(74_783));
+}
+
+#[test]
+fn who_gets_a_cookie_is_told_so() {
+    let spec = CookieSpec {
+        name: "rollgate".into(),
+        ttl_s: 60,
+    };
+    let live = Traffic {
+        services: [ServiceTraffic {
+            split: Split::new([0, 1]).unwrap(),
+            ..traffic().services[0].clone()
+        }]
+        .into(),
+        ..traffic()
+    };
+    let new = ask(&policy(Some(spec)), &live, "checkout", &[]).unwrap();
+    let notes = new.notes.join("\n");
+    for part in [
+        "random id",
+        "id of the signed cookie",
+        "keeps the user",
+        "usable endpoint",
+    ] {
+        assert!(notes.contains(part), "{notes}");
+    }
+}
+
+#[test]
+fn the_kill_switch_is_named() {
+    for (all, whose) in [(true, "all services"), (false, "the service")] {
+        let mut live = traffic();
+        live.killed = all;
+        live.services[0].killed = true;
+        let killed = ask(&policy(None), &live, "checkout", &[("x-version", "v2")]).unwrap();
+        assert_eq!(
+            (killed.version.as_deref(), killed.reason.as_deref()),
+            (Some("v1"), Some("killed"))
+        );
+        assert!(
+            killed.notes.iter().any(|note| note.contains(whose)),
+            "{:?}",
+            killed.notes
+        );
+    }
+}
+
+#[test]
+fn targets() {
+    for (target, host, found) in [
+        ("a.example.com/checkout", None, true),
+        ("https://a.example.com/checkout?x", None, true),
+        ("/checkout", Some("a.example.com:8443"), true),
+        ("/checkout", Some("A.EXAMPLE.COM"), true),
+        ("/checkout", None, false),
+        ("a.example.com", None, false),
+    ] {
+        let headers: Vec<_> = host.map(|host| ("Host", host)).into_iter().collect();
+        let answer = ask(&policy(None), &traffic(), target, &headers).unwrap();
+        assert_eq!(answer.service.is_some(), found, "{target}");
+        assert_eq!(answer.notes.iter().any(|note| note.contains("404")), !found, "{target}");
+    }
+    let misspelt = ask(&policy(None), &traffic(), "chekout", &[]).unwrap_err();
+    assert_eq!(
+        misspelt.to_string(),
+        "no service is called \"chekout\"; did you mean \"checkout\"?"
+    );
+    let unlike = ask(&policy(None), &traffic(), "zzz", &[]).unwrap_err();
+    assert_eq!(unlike.to_string(), "no service is called \"zzz\"");
+    for url in ["http://", "a b.example/", "http://[::1/"] {
+        assert!(
+            matches!(
+                ask(&policy(None), &traffic(), url, &[]),
+                Err(ExplainError::BadUrl { .. })
+            ),
+            "{url}"
+        );
+    }
+}
+
+#[test]
+fn as_json() {
+    let answer = ask(&policy(None), &traffic(), "checkout", &[("x-user-id", "alice")]).unwrap();
+    let json = serde_json::to_value(answer).unwrap();
+    assert_eq!(json["bucket"], 74_783);
+    assert_eq!(json["rule"], serde_json::Value::Null);
+    assert_eq!(json["shares"][1]["version"], "v2");
+}

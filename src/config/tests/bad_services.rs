@@ -1,0 +1,283 @@
+//! What is said of services that are wrong, word by word.
+
+use super::bad_input::report;
+use super::*;
+
+#[test]
+fn services_and_versions() {
+    let cases = [
+        ("no services", format!("{LISTENERS}services: []\n")),
+        (
+            "no versions",
+            format!("{LISTENERS}services: [{{ name: a, versions: [] }}]\n"),
+        ),
+        ("no name", with_service("").replace("name: shop", "kill: true")),
+        ("a bad name", with_service("").replace("name: shop", "name: \"shop/1\"")),
+        (
+            "a long name",
+            with_service("").replace("name: shop", &format!("name: {}", "x".repeat(65))),
+        ),
+        ("a service twice", with_many_services(2).replace("s1", "s0")),
+        ("a version twice", with_versions(&["name: v1", "name: v1"])),
+        (
+            "two stables",
+            with_versions(&[
+                "name: v1, role: stable",
+                "name: v2, role: stable",
+                "name: v3, role: stable",
+            ]),
+        ),
+        (
+            "no stable",
+            with_versions(&["name: v1, role: canary", "name: v2, role: canary"]),
+        ),
+        (
+            "all weights zero",
+            with_versions(&["name: v1, weight: 0", "name: v2, weight: 0"]),
+        ),
+        (
+            "weights",
+            with_versions(&[
+                "name: v1, weight: -1",
+                "name: v2, weight: 1000001",
+                "name: v3, weight: 1e9",
+                "name: v4, weight: NaN",
+                "name: v5, weight: \"5\"",
+                "name: v6, weight: 1.5",
+                "name: v7, weight:",
+            ]),
+        ),
+    ];
+    insta::assert_snapshot!(report(&cases));
+}
+
+#[test]
+fn rules_and_affinity() {
+    let rules = |text: &str| with_service(&format!("    rules: [{text}]\n"));
+    let when = "when: { header: x, exists: true }";
+    let cases = [
+        ("a rule without effect", rules(&format!("{{ name: a, {when} }}"))),
+        (
+            "a rule with two effects",
+            rules(&format!("{{ name: a, {when}, version: v1, split: {{ v1: 1 }} }}")),
+        ),
+        (
+            "a rule twice",
+            rules(&format!(
+                "{{ name: a, {when}, version: v1 }}, {{ name: a, {when}, version: v2 }}"
+            )),
+        ),
+        ("a rule without condition", rules("{ name: a, version: v1 }")),
+        (
+            "a rule to an unknown version",
+            rules(&format!("{{ name: a, {when}, version: v3 }}")),
+        ),
+        (
+            "a split to an unknown version",
+            rules(&format!("{{ name: a, {when}, split: {{ v1: 1, v22: 1 }} }}")),
+        ),
+        (
+            "a split of zeros",
+            rules(&format!("{{ name: a, {when}, split: {{ v1: 0, v2: 0 }} }}")),
+        ),
+        ("an empty split", rules(&format!("{{ name: a, {when}, split: {{}} }}"))),
+        ("an affinity for nobody", with_service("    affinity: { salt: a }\n")),
+        (
+            "sources of a key",
+            with_service(
+                "    affinity: { key: [{ headers: x }, ip, { header: x, cookie: y }, { cookie: \"a b\" }] }\n",
+            ),
+        ),
+        (
+            "its own cookie as key",
+            with_service("    affinity: { key: [{ cookie: rollgate }], cookie: {} }\n"),
+        ),
+        (
+            "an affinity with a bad hash",
+            with_service("    affinity: { key: [client_ip], hash: rollgate1, salt: \"\" }\n"),
+        ),
+        (
+            "a life of half a second",
+            with_service("    affinity: { cookie: { ttl: 500ms } }\n"),
+        ),
+    ];
+    insta::assert_snapshot!(report(&cases));
+}
+
+#[test]
+fn pools_and_endpoints() {
+    let endpoints = |text: &str| with_pool(&format!("{{ endpoints: [{text}] }}"));
+    let cases = [
+        ("no pool", with_versions(&["name: v1"]).replace("pool:", "pol:")),
+        ("no endpoints", endpoints("")),
+        (
+            "endpoints",
+            endpoints("\"h\", \"h:0\", \"h:70000\", \"http://h:80/\", \"::1\", \"[::1]:x\", \"a b:80\", 9001, [h]"),
+        ),
+        (
+            "an endpoint twice",
+            endpoints("\"H:1\", { address: \"h:1\", weight: 2 }"),
+        ),
+        (
+            "an endpoint without weight",
+            endpoints("{ address: \"h:1\", weight: 0 }"),
+        ),
+        (
+            "a health check",
+            with_pool("{ endpoints: [\"h:1\"], health_check: { path: healthz, every: 2, healthy_after: 0 } }"),
+        ),
+        (
+            "a probe every millisecond",
+            with_pool("{ endpoints: [\"h:1\"], health_check: { every: 1ms } }"),
+        ),
+        (
+            "a health check turned off",
+            with_pool("{ endpoints: [\"h:1\"], health_check: off }"),
+        ),
+        (
+            "an ejection",
+            with_pool("{ endpoints: [\"h:1\"], ejection: { at_most: 50, for: forever, consecutive_failures: 0 } }"),
+        ),
+        (
+            "a protocol",
+            with_pool("{ endpoints: [\"h:1\"], protocol: http2, tls: { sni: \"a:443\", verify: 1 } }"),
+        ),
+    ];
+    insta::assert_snapshot!(report(&cases));
+}
+
+#[test]
+fn routes() {
+    let two = |first: &str, second: &str| {
+        let service = |name: &str, routes: &str| {
+            format!("  - name: {name}\n{routes}    versions: [{{ name: v, pool: {{ endpoints: [\"h:1\"] }} }}]\n")
+        };
+        format!("{LISTENERS}services:\n{}{}", service("a", first), service("b", second))
+    };
+    let route = |text: &str| with_service(&format!("    routes: [{text}]\n"));
+    let cases = [
+        ("two services without routes", two("", "")),
+        (
+            "a service without routes beside all paths",
+            two("", "    routes: [{ path_prefix: / }]\n"),
+        ),
+        (
+            "the same host and path",
+            two(
+                "    routes: [{ host: a.b, path_prefix: /x }]\n",
+                "    routes: [{ host: c.d }, { host: A.B, path_prefix: /x/ }]\n",
+            ),
+        ),
+        (
+            "the same method",
+            two(
+                "    routes: [{ path: /x, methods: [GET, POST] }]\n",
+                "    routes: [{ path: /x, methods: [PUT, POST] }]\n",
+            ),
+        ),
+        ("a route twice", route("{ host: a.b }, { host: a.b }")),
+        ("no routes", route("")),
+        ("two paths", route("{ path: /a, path_prefix: /b }")),
+        (
+            "paths",
+            route("{ path: a }, { path_prefix: \"/a?b\" }, { path: \"/a b\" }, { path: \"\" }"),
+        ),
+        (
+            "hosts",
+            route(
+                "{ host: \"http://a.b/c\" }, { host: \"a.b:80\" }, { host: \"*a.b\" }, { host: \"a.*\" }, { host: \"\" }, { host: ä.de }",
+            ),
+        ),
+        (
+            "methods",
+            route(
+                "{ methods: [get] }, { methods: [] }, { methods: [\"A B\"] }, { methods: [GET, GET] }, { methods: [CONNECT] }",
+            ),
+        ),
+    ];
+    insta::assert_snapshot!(report(&cases));
+}
+
+#[test]
+fn mirrors_rescues_and_rollouts() {
+    let rollout = |text: &str| with_service(&format!("    rollout: {{ {text} }}\n"));
+    let cases = [
+        (
+            "a mirror",
+            with_service("    mirror: { version: v3, share: 10, methods: [get] }\n"),
+        ),
+        (
+            "a rescue",
+            with_service("    rescue: { methods: [POST], on: [conect, 5xx] }\n"),
+        ),
+        ("a rescue on nothing", with_service("    rescue: { on: [] }\n")),
+        ("no steps", rollout("steps: []")),
+        (
+            "a stable candidate",
+            rollout("candidate: v1, steps: [{ share: 1%, hold: 1m }]"),
+        ),
+        (
+            "an unknown candidate",
+            rollout("candidate: v3, steps: [{ share: 1%, hold: 1m }]"),
+        ),
+        (
+            "several canaries",
+            format!(
+                "{}    rollout: {{ steps: [{{ share: 1%, hold: 1m }}] }}\n",
+                with_versions(&["name: v1", "name: v2", "name: v3"])
+            ),
+        ),
+        (
+            "steps",
+            rollout(
+                "steps: [{ hold: 1m }, { share: 5% }, { share: 10%, hold: 1 }, { share: 5%, hold: 1m }, { segments: [staff], hold: 1m }, { segments: [], hold: 1m }]",
+            ),
+        ),
+        (
+            "analysis",
+            rollout(
+                "steps: [{ share: 1%, hold: 1m }], analysis: { confidence: 100%, on_no_evidence: wait, min_requests: 0, max_hold: 0s }",
+            ),
+        ),
+    ];
+    insta::assert_snapshot!(report(&cases));
+}
+
+#[test]
+fn checks_and_notifications() {
+    let rollout = |text: &str| with_service(&format!("    rollout: {{ {text} }}\n"));
+    let check = |text: &str| {
+        rollout(&format!(
+            "steps: [{{ share: 1%, hold: 1m }}], analysis: {{ checks: [{{ {text} }}] }}"
+        ))
+    };
+    let cases = [
+        ("a check without condition", check("metric: error_rate")),
+        (
+            "a comparison and a limit",
+            check("metric: error_rate, compared_to: stable, tolerance: 1%, max: 1%"),
+        ),
+        (
+            "a comparison without tolerance",
+            check("metric: error_rate, compared_to: canary, on_fail: explode"),
+        ),
+        ("a misspelt metric", check("metric: latency_99, max: 1s")),
+        ("a quantile that is none", check("metric: latency_p100, max: 1s")),
+        ("limits of another unit", check("metric: latency_p99, max: 1%")),
+        (
+            "a rate that is no percentage",
+            check("metric: error_rate, max: 0.02, min: 1%"),
+        ),
+        (
+            "a query under a name of ours",
+            check("metric: error_rate, max: 1%, prometheus: { url: \"127.0.0.1:9090\", query: \"\" }"),
+        ),
+        (
+            "notifications",
+            rollout(
+                "steps: [{ share: 1%, hold: 1m }], notify: [{}, { slack: a, webhook: \"http://b\" }, { webhook: \"http://b\", events: [promoted] }], gates: [{ before: promotion }], guard: { max_failures: 0 }",
+            ),
+        ),
+    ];
+    insta::assert_snapshot!(report(&cases));
+}
