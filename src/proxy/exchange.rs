@@ -147,6 +147,9 @@ impl<'c> Exchange<'c> {
                 .refuse(Refusal::BodyTooLarge, "the body is larger than limits.max_body")
                 .await;
         }
+        if self.head.max_forwards == Some(0) {
+            return self.answer_as_the_last().await;
+        }
         match self.decide() {
             None => {
                 self.refuse(Refusal::NoRoute, "no route for this host, path and method")
@@ -154,6 +157,18 @@ impl<'c> Exchange<'c> {
             }
             Some(decision) => self.serve_decided(decision, input).await,
         }
+    }
+
+    /// `Max-Forwards` has run out: no endpoint may be asked (RFC 9110 section 7.6.2). A TRACE is not reflected: what it
+    /// holds may be secret.
+    async fn answer_as_the_last(&self) -> Next {
+        const WHY: &str = "Max-Forwards is 0, and this is a proxy";
+        if self.head.method_kind == crate::http1::MethodKind::Trace {
+            return self.refuse(Refusal::MethodNotAllowed, WHY).await;
+        }
+        self.record.ends(200, Termination::Ok, None);
+        let unread = !matches!(self.head.body, RequestBody::None);
+        self.own_answer(200, WHY, unread).await
     }
 
     fn decide(&self) -> Option<Decision> {
