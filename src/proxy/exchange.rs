@@ -346,7 +346,7 @@ impl<'c> Exchange<'c> {
             }
         };
         let mut out = HeadBytes::new();
-        self.write_head(&mut out);
+        self.write_head(&mut out, endpoint);
         let mut answer = Buffer::default();
         let attempt = Attempt {
             client: self.client,
@@ -386,7 +386,7 @@ impl<'c> Exchange<'c> {
         }
     }
 
-    fn write_head(&self, out: &mut Vec<u8>) {
+    fn write_head(&self, out: &mut Vec<u8>, endpoint: &Endpoint) {
         let worker = &self.client.worker;
         let fresh_trace = traceparent(worker.draw_id(), worker.draw());
         let additions = RequestAdditions {
@@ -397,7 +397,8 @@ impl<'c> Exchange<'c> {
             request_id: text(&self.fresh_id),
             traceparent: text(&fresh_trace),
             version: self.record.version_name(&self.local),
-            default_host: "",
+            // For a client of HTTP/1.0 that names no host. Servers refuse an empty one (nginx answers 400).
+            default_host: &endpoint.label,
         };
         write_request(out, self.head, self.bytes, &additions);
     }
