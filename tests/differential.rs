@@ -165,7 +165,7 @@ fn serves(outcome: &Outcome) -> bool {
 
 /// Reasons for which rollgate refuses what pingora-proxy serves: rules of RFC 9112 that keep two parsers from reading
 /// two things. pingora-proxy repairs or ignores what breaks them.
-const STRICTER: [&str; 15] = [
+const STRICTER: [&str; 16] = [
     // Each of two framing fields may be the one that the next parser believes.
     "400 Bad Request: both Content-Length and Transfer-Encoding are present",
     "400 Bad Request: Content-Length is repeated",
@@ -184,6 +184,8 @@ const STRICTER: [&str; 15] = [
     // Whom the request is for.
     "400 Bad Request: Host is missing",
     "400 Bad Request: the host is invalid",
+    // How far it may go.
+    "400 Bad Request: Max-Forwards is not one number",
     // What would be missing at the far end.
     "400 Bad Request: Connection names a field that is meant for the far end",
 ];

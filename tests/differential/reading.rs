@@ -238,6 +238,9 @@ pub fn request(bytes: &[u8]) -> Read<Message> {
     {
         return bad("expectation");
     }
+    if matches!(message.method.as_str(), "OPTIONS" | "TRACE") && message.values("max-forwards").count() > 1 {
+        return bad("two Max-Forwards");
+    }
     let length = read_framing(&mut message)?;
     if message.method == "TRACE" && (message.chunked || length.is_some_and(|n| n > 0)) {
         return bad("TRACE with a body");
