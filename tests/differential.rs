@@ -145,6 +145,7 @@ fn where_pingora_proxy_is_more_lenient_is_written_down() {
         let (reading, ours, _) = rollgate.run(&case.bytes);
         let theirs = converse(pingora, &[&case.bytes], &reading, LENIENT);
         upstream.take();
+        assert!(!ours.silent, "{case:?}");
         let (we, they) = (serves(&ours), serves(&theirs));
         if we != they {
             let who = if they { "only pingora-proxy" } else { "only rollgate" };
@@ -201,6 +202,7 @@ fn mutated_streams_part_rollgate_and_pingora_proxy_only_for_known_reasons() {
         let (reading, ours, _) = rollgate.run(&case.bytes);
         let theirs = converse(pingora, &[&case.bytes], &reading, LENIENT);
         upstream.take();
+        assert!(!ours.silent, "{case:?}");
         match (serves(&ours), serves(&theirs)) {
             (false, true) => drop(stricter.insert(judge::reason(&ours), case)),
             // The one thing pingora-proxy refuses and rollgate does not: authorities that are the same but for their case

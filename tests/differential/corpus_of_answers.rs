@@ -315,6 +315,8 @@ fn broken_bodies() -> Vec<Answer> {
         "5\r\nhello\r\nxyz\r\n",
         "5\r\nhello\r\n0\n\n",
         "5\r\nhelloo\r\n0\r\n\r\n",
+        "5\r\nhelloo\n0\r\n\r\n",
+        "5\r\nhello\ro0\r\n\r\n",
         "5\nhello\r\n0\r\n\r\n",
         "5 \r\nhello\r\n0\r\n\r\n",
         "0x5\r\nhello\r\n0\r\n\r\n",

@@ -36,7 +36,7 @@ fn pick<'a>(rng: &mut Rng, from: &[&'a str]) -> &'a str {
 /// CRLF, nearly always.
 fn line_end(rng: &mut Rng) -> &'static str {
     match rng.u8(0..24) {
-        0 => ["\n", "\r", "\r\r\n", "", "\n\r", "\r\n\r\n"][rng.usize(..6)],
+        0 => ["\n", "\r", "\r\r\n", "", "\n\r", "\r\n\r\n", "x\n", "\rx"][rng.usize(..8)],
         _ => "\r\n",
     }
 }
