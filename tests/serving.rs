@@ -799,3 +799,23 @@ fn many_clients_at_once_all_get_their_own_answers() {
     });
     assert_eq!(upstream.count(), 32 * 50);
 }
+
+#[test]
+fn max_forwards_counts_down_and_ends_at_the_proxy() {
+    let upstream = Upstream::named("v1");
+    let gate = before(&upstream);
+    let mut client = gate.client();
+    assert_eq!(
+        client.request("OPTIONS", "/a", &[("max-forwards", "1")], b"").status,
+        200
+    );
+    assert_eq!(upstream.last().head.get("max-forwards"), Some("0"));
+    let last = client.request("OPTIONS", "/a", &[("max-forwards", "0")], b"");
+    assert_eq!((last.status, last.served_by()), (200, "nobody"));
+    assert_eq!(client.request("TRACE", "/a", &[("max-forwards", "0")], b"").status, 405);
+    assert_eq!(upstream.count(), 1, "what may go no further was forwarded");
+    assert_eq!(
+        client.request("GET", "/a", &[("max-forwards", "0")], b"").served_by(),
+        "v1"
+    );
+}

@@ -146,7 +146,7 @@ impl<'c> Exchange<'c> {
                 .await;
         }
         if self.head.max_forwards == Some(0) {
-            return self.last_hop().await;
+            return self.answer_as_the_last().await;
         }
         match self.decide() {
             None => {
@@ -157,17 +157,16 @@ impl<'c> Exchange<'c> {
         }
     }
 
-    /// `Max-Forwards: 0`: the request is for this proxy (RFC 9110 section 7.6.2). Only OPTIONS and TRACE have it; a TRACE
-    /// would show what trusted proxies in front have added, so it is refused.
-    async fn last_hop(&self) -> Next {
-        if self.head.method_kind == MethodKind::Trace {
-            return self
-                .refuse(Refusal::MethodNotAllowed, "TRACE ends here, and is not answered")
-                .await;
+    /// `Max-Forwards` has run out: no endpoint may be asked (RFC 9110 section 7.6.2). A TRACE is not reflected: what it
+    /// holds may be secret.
+    async fn answer_as_the_last(&self) -> Next {
+        const WHY: &str = "Max-Forwards is 0, and this is a proxy";
+        if self.head.method_kind == crate::http1::MethodKind::Trace {
+            return self.refuse(Refusal::MethodNotAllowed, WHY).await;
         }
         self.record.ends(200, Termination::Ok, None);
-        self.own_answer(200, "rollgate", !matches!(self.head.body, RequestBody::None))
-            .await
+        let unread = !matches!(self.head.body, RequestBody::None);
+        self.own_answer(200, WHY, unread).await
     }
 
     fn decide(&self) -> Option<Decision> {
@@ -345,7 +344,7 @@ impl<'c> Exchange<'c> {
             }
         };
         let mut out = HeadBytes::new();
-        self.write_head(&mut out);
+        self.write_head(&mut out, endpoint);
         let mut answer = Buffer::default();
         let attempt = Attempt {
             client: self.client,
@@ -385,7 +384,7 @@ impl<'c> Exchange<'c> {
         }
     }
 
-    fn write_head(&self, out: &mut Vec<u8>) {
+    fn write_head(&self, out: &mut Vec<u8>, endpoint: &Endpoint) {
         let worker = &self.client.worker;
         let fresh_trace = traceparent(worker.draw_id(), worker.draw());
         let additions = RequestAdditions {
@@ -396,7 +395,8 @@ impl<'c> Exchange<'c> {
             request_id: text(&self.fresh_id),
             traceparent: text(&fresh_trace),
             version: self.record.version_name(&self.local),
-            default_host: "",
+            // For a client of HTTP/1.0 that names no host. Servers refuse an empty one (nginx answers 400).
+            default_host: &endpoint.label,
         };
         write_request(out, self.head, self.bytes, &additions);
     }
