@@ -95,7 +95,7 @@ impl Facts for World {
     fn now_s(&self) -> u64 {
         1_800_000_000
     }
-    fn turn(&self, _: ServiceId) -> u64 {
+    fn turn(&self, _: ServiceId, _: Option<u32>) -> u64 {
         self.turn.replace(self.turn.get() + 1)
     }
     fn usable(&self, _: ServiceId, _: VersionId) -> bool {

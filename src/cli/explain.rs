@@ -302,7 +302,7 @@ impl Facts for Moment<'_> {
         self.assume.now_s
     }
 
-    fn turn(&self, _: ServiceId) -> u64 {
+    fn turn(&self, _: ServiceId, _: Option<u32>) -> u64 {
         self.turn_used.set(true);
         self.assume.turn
     }

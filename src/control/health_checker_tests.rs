@@ -5,7 +5,7 @@ use crate::outcome::FailureKind;
 use crate::routing::{CookieKey, Role, Traffic};
 use crate::shared::{Pool, ServiceInForce, VersionInForce, VersionStats};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -93,7 +93,8 @@ fn in_force(generation: u64, pool: &Arc<Pool>) -> InForce {
         snapshot: Arc::new(snapshot_of(&[])),
         traffic: Traffic::default(),
         services: [ServiceInForce {
-            turn: Arc::new(AtomicU64::new(0)),
+            turn: Arc::default(),
+            rule_turns: Box::default(),
             versions: [version].into(),
         }]
         .into(),

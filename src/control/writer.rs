@@ -6,11 +6,11 @@ use super::health_checker::HealthChecker;
 use super::load;
 use super::resolver::Resolver;
 use crate::config::{Snapshot, diff};
-use crate::routing::{ServiceTraffic, Traffic};
-use crate::shared::{InForce, ServiceInForce, Shared, VersionInForce, VersionStats};
+use crate::routing::{Rule, Service, ServiceTraffic, Traffic, Version};
+use crate::shared::{InForce, Pool, ServiceInForce, Shared, VersionInForce, VersionStats};
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
@@ -47,25 +47,9 @@ impl Assembly {
     pub async fn next(&mut self, snapshot: Arc<Snapshot>, previous: Option<&InForce>) -> InForce {
         let resolved = self.resolver.resolve_all(&snapshot, LOOKUP_BOUND).await;
         let pools = self.registry.pools(&snapshot, &resolved);
+        let before = previous.map(LiveParts::of).unwrap_or_default();
         let services = snapshot.policy.services.iter().zip(pools);
-        let services = services.map(|(service, pools)| {
-            let before = previous.and_then(|previous| live_part(previous, &service.name));
-            let versions = service.versions.iter().zip(pools).map(|(version, pool)| {
-                let stats = before
-                    .and_then(|(policy, live)| {
-                        let same =
-                            |other: &&crate::routing::Version| other.name == version.name && other.role == version.role;
-                        let index = policy.versions.iter().position(|other| same(&other))?;
-                        live.versions.get(index).map(|version| Arc::clone(&version.stats))
-                    })
-                    .unwrap_or_else(|| Arc::new(VersionStats::new(self.threads)));
-                VersionInForce { stats, pool }
-            });
-            ServiceInForce {
-                turn: before.map_or_else(|| Arc::new(AtomicU64::new(0)), |(_, live)| Arc::clone(&live.turn)),
-                versions: versions.collect(),
-            }
-        });
+        let services = services.map(|(service, pools)| before.carried(service, pools, self.threads));
         InForce {
             generation: previous.map_or(1, |previous| previous.generation + 1),
             services: services.collect(),
@@ -75,11 +59,52 @@ impl Assembly {
     }
 }
 
-/// A service by name: what the file said of it, and its live part.
-fn live_part<'p>(in_force: &'p InForce, name: &str) -> Option<(&'p crate::routing::Service, &'p ServiceInForce)> {
-    let services = &in_force.snapshot.policy.services;
-    let index = services.iter().position(|service| &*service.name == name)?;
-    services.get(index).zip(in_force.services.get(index))
+/// What was in force, by the names of services.
+#[derive(Default)]
+struct LiveParts<'p>(HashMap<&'p str, (&'p Service, &'p ServiceInForce)>);
+
+impl<'p> LiveParts<'p> {
+    fn of(in_force: &'p InForce) -> Self {
+        let services = in_force.snapshot.policy.services.iter().zip(&in_force.services);
+        Self(
+            services
+                .map(|(service, live)| (&*service.name, (service, live)))
+                .collect(),
+        )
+    }
+
+    /// The live part of `service` with its new pools: statistics and sequences of what stays, by name, go on.
+    fn carried(&self, service: &Service, pools: Box<[Arc<Pool>]>, threads: usize) -> ServiceInForce {
+        let before = self.0.get(&*service.name);
+        let stats = |version: &Version| {
+            let (policy, live) = before?;
+            let same = |other: &Version| other.name == version.name && other.role == version.role;
+            let index = policy.versions.iter().position(same)?;
+            live.versions.get(index).map(|version| Arc::clone(&version.stats))
+        };
+        let turn = |rule: &Rule| {
+            let (policy, live) = before?;
+            let index = policy.rules.iter().position(|other| other.name == rule.name)?;
+            live.rule_turns.get(index).map(Arc::clone)
+        };
+        let versions = service
+            .versions
+            .iter()
+            .zip(pools)
+            .map(|(version, pool)| VersionInForce {
+                stats: stats(version).unwrap_or_else(|| Arc::new(VersionStats::new(threads))),
+                pool,
+            });
+        ServiceInForce {
+            turn: before.map_or_else(Arc::default, |(_, live)| Arc::clone(&live.turn)),
+            rule_turns: service
+                .rules
+                .iter()
+                .map(|rule| turn(rule).unwrap_or_default())
+                .collect(),
+            versions: versions.collect(),
+        }
+    }
 }
 
 /// The traffic as the file asks for it.

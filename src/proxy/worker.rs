@@ -202,10 +202,15 @@ impl Facts for Moment<'_> {
             .map_or(0, |since| since.as_secs())
     }
 
-    fn turn(&self, service: ServiceId) -> u64 {
-        self.local
-            .service(service)
-            .map_or(0, |service| service.turn.fetch_add(1, Ordering::Relaxed))
+    fn turn(&self, service: ServiceId, rule: Option<u32>) -> u64 {
+        let Some(service) = self.local.service(service) else {
+            return 0;
+        };
+        let sequence = match rule {
+            Some(rule) => service.rule_turns.get(rule as usize).unwrap_or(&service.turn),
+            None => &service.turn,
+        };
+        sequence.fetch_add(1, Ordering::Relaxed)
     }
 
     fn usable(&self, service: ServiceId, version: VersionId) -> bool {

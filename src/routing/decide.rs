@@ -93,8 +93,9 @@ pub struct ServiceTraffic {
 pub trait Facts {
     /// Seconds since the Unix epoch.
     fn now_s(&self) -> u64;
-    /// The next number of the service's sequence for requests without a key. Called at most once a decision.
-    fn turn(&self, service: ServiceId) -> u64;
+    /// The next number of a sequence for requests without a key: the service's own, or that of one of its rules (by
+    /// position), so that each split is exact by itself. Called at most once a decision.
+    fn turn(&self, service: ServiceId, rule: Option<u32>) -> u64;
     /// Whether the version has an endpoint that may take this request.
     fn usable(&self, service: ServiceId, version: VersionId) -> bool;
     fn cookie_key(&self) -> &CookieKey;
@@ -267,7 +268,7 @@ impl<'a> Case<'a> {
         Some(match &rule.target {
             Target::Version(version) => Choice::plain(*version, reason),
             Target::Split(split) => {
-                let mut choice = self.draw(split, self.user());
+                let mut choice = self.draw(split, Some(index as u32), self.user());
                 // A rule admits nobody for longer than it matches: what the cookie says stays as it is.
                 if let Some(holder) = &mut choice.holder {
                     holder.kept = holder
@@ -305,7 +306,7 @@ impl<'a> Case<'a> {
                 ..Choice::plain(version, Reason::Kept)
             };
         }
-        let mut choice = self.draw(&self.live.split, user);
+        let mut choice = self.draw(&self.live.split, None, user);
         if keep
             && self.is_canary(choice.version)
             && let Some(holder) = &mut choice.holder
@@ -347,14 +348,15 @@ impl<'a> Case<'a> {
         (Some(key.unwrap_or_else(|| UserKey::of_id(id))), Some(holder))
     }
 
-    fn draw(&self, split: &Split, (key, holder): (Option<UserKey<'a>>, Option<Holder<'a>>)) -> Choice<'a> {
+    fn draw(&self, split: &Split, rule: Option<u32>, user: (Option<UserKey<'a>>, Option<Holder<'a>>)) -> Choice<'a> {
+        let (key, holder) = user;
         let drawn = self.service.affinity.as_ref().zip(key.as_ref());
         let (index, bucket, reason) = match drawn {
             Some((Affinity { hash, salt, .. }, key)) => {
                 let drawn = split.by_user(*hash, salt, key.as_bytes(), self.service);
                 (drawn.index, Some(drawn.bucket), Reason::Bucket)
             }
-            None => (split.by_turn(self.facts.turn(self.id)), None, Reason::Weight),
+            None => (split.by_turn(self.facts.turn(self.id, rule)), None, Reason::Weight),
         };
         Choice {
             version: VersionId(index as u32),

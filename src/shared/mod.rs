@@ -29,6 +29,8 @@ pub struct InForce {
 pub struct ServiceInForce {
     /// The sequence of requests without a key: one for all threads, so that their split is exact together.
     pub turn: Arc<AtomicU64>,
+    /// The same for each rule, parallel to the service's rules; kept while the rule's name stays.
+    pub rule_turns: Box<[Arc<AtomicU64>]>,
     /// Parallel to the service's versions.
     pub versions: Box<[VersionInForce]>,
 }

@@ -22,6 +22,7 @@ pub fn in_force(generation: u64, threads: usize, services: &[(&str, &[V<'_>])]) 
             .iter()
             .map(|(_, versions)| ServiceInForce {
                 turn: Arc::default(),
+                rule_turns: Box::default(),
                 versions: versions
                     .iter()
                     .map(|V(_, _, _, labels)| VersionInForce {
