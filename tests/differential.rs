@@ -47,7 +47,7 @@ const STRICT: Manner = Manner {
 
 /// pingora-proxy waits for more where rollgate refuses: then the client finishes.
 const LENIENT: Manner = Manner {
-    patience: Duration::from_millis(500),
+    patience: Duration::from_secs(2),
     demands_close: false,
 };
 
@@ -172,7 +172,7 @@ const STRICTER: [&str; 16] = [
     "400 Bad Request: Content-Length is repeated",
     "400 Bad Request: Content-Length is not a number of digits up to 2^63 - 1",
     "400 Bad Request: Transfer-Encoding is not one chunked",
-    "501 Not Implemented: a transfer coding is unknown",
+    "400 Bad Request: a transfer coding is unknown",
     "400 Bad Request: the body's coding is broken",
     // A line that ends for one parser and not for another.
     "400 Bad Request: a line ends in LF without CR",

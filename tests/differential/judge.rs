@@ -139,8 +139,7 @@ fn judge_answers(reading: &Reading, outcome: &Outcome, faults: &mut Vec<String>)
         End::Incomplete => 0..=1,
         End::Clean | End::Closed => 0..=0,
     };
-    if !refusals_due.contains(&beyond.len()) || !beyond.iter().all(|s| [400, 405, 414, 417, 431, 501, 505].contains(s))
-    {
+    if !refusals_due.contains(&beyond.len()) || !beyond.iter().all(|s| [400, 405, 414, 417, 431, 505].contains(s)) {
         faults.push(format!("{:?} and answered {statuses:?}", reading.end));
     }
     if outcome.silent {
