@@ -14,6 +14,7 @@ use crate::telemetry::access_log::LogShard;
 use async_trait::async_trait;
 use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::Service;
+use std::cell::Cell;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::os::fd::AsRawFd;
@@ -210,6 +211,7 @@ fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, cap: usize) {
         stream: Stream::new(tcp),
         peer: peer.ip().to_canonical(),
         slot,
+        answering: Cell::new(false),
     };
     tokio::task::spawn_local(async move {
         let _counted = counted;

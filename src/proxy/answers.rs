@@ -22,12 +22,17 @@ impl OwnAnswer<'_> {
         let digits = self.status.checked_ilog10().unwrap_or(0) as usize + 1;
         let length = digits + reason.len() + self.text.len() + self.request_id.len() + " : \nrequest \n".len();
         let connection = if self.close { "close" } else { "keep-alive" };
-        let retry = if self.status == 503 { "Retry-After: 1\r\n" } else { "" };
+        let extra = match self.status {
+            // CONNECT and TRACE are what is not allowed (RFC 9110 section 15.5.6).
+            405 => "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n",
+            503 => "Retry-After: 1\r\n",
+            _ => "",
+        };
         // Writing to a vector does not fail.
         let _ = write!(
             out,
             "HTTP/1.1 {} {reason}\r\nDate: {}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\
-             Cache-Control: no-store\r\n{retry}X-Request-Id: {}\r\nVia: 1.1 rollgate\r\nConnection: {connection}\r\n\r\n",
+             Cache-Control: no-store\r\n{extra}X-Request-Id: {}\r\nVia: 1.1 rollgate\r\nConnection: {connection}\r\n\r\n",
             self.status, self.date, self.request_id,
         );
         if !self.head_only {

@@ -150,6 +150,7 @@ mod tests {
             stream: Stream::new(tcp),
             peer,
             slot,
+            answering: std::cell::Cell::new(false),
         });
         let bytes = std::mem::size_of_val(&future);
         assert!(bytes <= 1024, "{bytes} bytes");

@@ -9,6 +9,7 @@ pub use linger::took_the_answer;
 use super::deadlines::Slot;
 use super::stream::Stream;
 use super::worker::Worker;
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -19,6 +20,8 @@ pub struct Client {
     /// The peer's address: a client, or a proxy in front of us.
     pub peer: IpAddr,
     pub slot: Slot,
+    /// The final answer of the current exchange has begun: nothing else can be answered any more.
+    pub answering: Cell<bool>,
 }
 
 /// What becomes of a connection after an exchange.

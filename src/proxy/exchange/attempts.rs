@@ -1,0 +1,257 @@
+//! Endpoint after endpoint, until one answers or nothing may be tried any more.
+
+use super::{Exchange, text};
+use crate::config::snapshot::Balance;
+use crate::http1::{RequestAdditions, write_request};
+use crate::outcome::{FailureKind, Termination};
+use crate::proxy::buffer::{Buffer, HeadBytes};
+use crate::proxy::downstream::Next;
+use crate::proxy::headers::traceparent;
+use crate::proxy::relay::{Attempt, Failed, Progress, Upload};
+use crate::proxy::upstream;
+use crate::routing::{Decision, HashName, VersionId};
+use crate::shared::{Endpoint, RetryBudget, Tried, VersionInForce};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Attempts one request may cost, the first one included.
+const MAX_ATTEMPTS: u8 = 3;
+
+/// Why an attempt failed, and what that says of another one.
+pub(super) struct Failure {
+    pub(super) failed: Failed,
+    /// On a connection that had carried requests before, with nothing received: most likely it was closed meanwhile.
+    stale: bool,
+    /// The endpoint has accepted bytes of the request.
+    sent: bool,
+    /// The client has the head of an answer already.
+    pub(super) answer_begun: bool,
+    /// The client has sent the whole request.
+    pub(super) uploaded: bool,
+}
+
+impl Exchange<'_> {
+    /// Tries endpoints until one answers, or nothing may be tried any more.
+    pub(super) async fn attempts(
+        &self,
+        serving: VersionId,
+        version: &VersionInForce,
+        cookie: Option<&[u8]>,
+        input: &mut Buffer,
+    ) -> Next {
+        let mut upload = Upload::new(self.head, &self.client.stream, input);
+        let mut tried = Tried::default();
+        let mut fresh = false;
+        self.with_budget(serving, |budget, now_ms| budget.request(now_ms));
+        let Some(mut endpoint) = self.pick(version, &tried) else {
+            return self.no_endpoint().await;
+        };
+        loop {
+            self.record.tries(&endpoint);
+            let failure = match self.attempt(version, &endpoint, fresh, cookie, &mut upload).await {
+                Ok(next) => return next,
+                Err(failure) => failure,
+            };
+            if !self.may_repeat(&failure, &upload) {
+                return self.give_up(failure).await;
+            }
+            if failure.stale && !fresh {
+                fresh = true;
+            } else {
+                tried.add(&endpoint);
+                let other = self.pick(version, &tried);
+                let allowed = || self.with_budget(serving, |budget, now_ms| budget.try_retry(now_ms)) == Some(true);
+                match other.filter(|_| allowed()) {
+                    Some(other) => endpoint = other,
+                    None => return self.give_up(failure).await,
+                }
+                fresh = false;
+            }
+            self.client.worker.stats.retried();
+        }
+    }
+
+    fn with_budget<T>(&self, serving: VersionId, ask: impl FnOnce(&mut RetryBudget, u64) -> T) -> Option<T> {
+        let service = self.record.service()?;
+        let budget = self.local.budget(service, serving)?;
+        Some(ask(&mut budget.borrow_mut(), self.now_ms()))
+    }
+
+    fn pick(&self, version: &VersionInForce, tried: &Tried) -> Option<Arc<Endpoint>> {
+        let worker = &self.client.worker;
+        let key = (version.pool.spec.balance == Balance::Hash)
+            .then(|| self.key_hash())
+            .flatten();
+        version
+            .pool
+            .pick(worker.index, self.now_ms(), worker.draw(), key, tried)
+            .cloned()
+    }
+
+    /// The user's hash, for consistent hashing over endpoints: of the affinity key, or of the client's address.
+    fn key_hash(&self) -> Option<u32> {
+        let service = self.snapshot().policy.services.get(self.record.service()?.0 as usize)?;
+        let fields = self.head.fields(self.bytes);
+        let key = service
+            .affinity
+            .as_ref()
+            .and_then(|affinity| affinity.user_key(&self.view(&fields)));
+        // Salted otherwise than the versions' split: users of one bucket spread over endpoints.
+        let hash = |bytes: &[u8]| Some(HashName::Rollgate1.bucket("endpoint", bytes));
+        match key {
+            Some(key) => hash(key.as_bytes()),
+            None => hash(self.client_ip.to_string().as_bytes()),
+        }
+    }
+
+    /// Whether the request may be sent again: nothing of it may be done twice that may not be (RFC 9110 section 9.2.2).
+    fn may_repeat(&self, failure: &Failure, upload: &Upload<'_>) -> bool {
+        let Failed::Upstream {
+            termination,
+            nothing_received,
+            ..
+        } = &failure.failed
+        else {
+            return false;
+        };
+        let body_is_kept = upload.bytes == 0 || upload.replay.is_some();
+        let harmless = match termination {
+            Termination::UpstreamConnect => true,
+            Termination::UpstreamReset => *nothing_received && (!failure.sent || self.head.method_kind.is_idempotent()),
+            _ => false,
+        };
+        harmless && body_is_kept && !failure.answer_begun && self.record.attempts() < MAX_ATTEMPTS
+    }
+
+    /// One attempt on `endpoint`. `fresh`: on a new connection.
+    async fn attempt(
+        &self,
+        version: &VersionInForce,
+        endpoint: &Arc<Endpoint>,
+        fresh: bool,
+        cookie: Option<&[u8]>,
+        upload: &mut Upload<'_>,
+    ) -> Result<Next, Failure> {
+        let worker = &self.client.worker;
+        let timeouts = &version.pool.spec.timeouts;
+        let _in_flight = endpoint.begin(worker.index);
+        let began = Instant::now();
+        let connected = if fresh {
+            upstream::open(endpoint, timeouts.connect).await
+        } else {
+            upstream::connect(worker, endpoint, timeouts, !self.head.method_kind.is_idempotent()).await
+        };
+        let connection = match connected {
+            Ok(connection) => connection,
+            Err(error) => {
+                version.pool.failed_as(endpoint, FailureKind::Connect, self.now_ms());
+                return Err(Failure::to_connect(&error));
+            }
+        };
+        let mut out = HeadBytes::new();
+        self.write_head(&mut out, endpoint);
+        let mut answer = Buffer::default();
+        let attempt = Attempt {
+            client: self.client,
+            upstream: &connection.stream,
+            request: self.head,
+            limits: self.limits(),
+            timeouts,
+            set_cookie: cookie,
+            expose_version: self.exposed_version(),
+            progress: Progress::default(),
+        };
+        let result = attempt.run(&out, upload, &mut answer).await;
+        let progress = attempt.progress;
+        self.record.progressed(&progress, upload.bytes, began);
+        match result {
+            Ok(answered) => {
+                match answered.failure {
+                    Some(kind) => version.pool.failed_as(endpoint, kind, self.now_ms()),
+                    None => version.pool.succeeded(endpoint, self.now_ms()),
+                }
+                if answered.reusable {
+                    worker
+                        .idle
+                        .borrow_mut()
+                        .give(endpoint, connection.stream, Instant::now(), timeouts.idle);
+                }
+                Ok(self.answered(&answered, &progress).await)
+            }
+            Err(failed) => {
+                let failure = Failure::of(failed, &progress, connection.reused);
+                if let (Failed::Upstream { termination, .. }, false) = (&failure.failed, failure.stale) {
+                    let kind = termination.failure().unwrap_or(FailureKind::Reset);
+                    version.pool.failed_as(endpoint, kind, self.now_ms());
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    fn write_head(&self, out: &mut Vec<u8>, endpoint: &Endpoint) {
+        let worker = &self.client.worker;
+        let fresh_trace = traceparent(worker.draw_id(), worker.draw());
+        let additions = RequestAdditions {
+            client_ip: self.client.peer,
+            peer_trusted: self.peer_trusted,
+            https: false,
+            forwarded: self.snapshot().forwarded,
+            request_id: text(&self.fresh_id),
+            traceparent: text(&fresh_trace),
+            version: self.record.version_name(&self.local),
+            // For a client of HTTP/1.0 that names no host. Servers refuse an empty one (nginx answers 400).
+            default_host: &endpoint.label,
+        };
+        write_request(out, self.head, self.bytes, &additions);
+    }
+
+    fn exposed_version(&self) -> Option<&str> {
+        let service = self.snapshot().services.get(self.record.service()?.0 as usize)?;
+        service.expose_version.then(|| self.record.version_name(&self.local))
+    }
+
+    /// The `Set-Cookie` value the decision asks for.
+    pub(super) fn cookie(&self, decision: &Decision) -> Option<Vec<u8>> {
+        let set = decision.set_cookie.as_ref()?;
+        let mut value = Vec::with_capacity(160);
+        let service = self.snapshot().policy.services.get(decision.service.0 as usize)?;
+        let spec = service.affinity.as_ref()?.cookie.as_ref()?;
+        set.header_value(spec, false, &mut value);
+        Some(value)
+    }
+}
+
+impl Failure {
+    fn to_connect(error: &std::io::Error) -> Self {
+        let failed = Failed::Upstream {
+            termination: Termination::UpstreamConnect,
+            nothing_received: true,
+            why: format!("connecting to the endpoint: {error}"),
+        };
+        Self {
+            failed,
+            stale: false,
+            sent: false,
+            answer_begun: false,
+            uploaded: false,
+        }
+    }
+
+    fn of(failed: Failed, progress: &Progress, reused: bool) -> Self {
+        let nothing = matches!(
+            &failed,
+            Failed::Upstream {
+                nothing_received: true,
+                ..
+            }
+        );
+        Self {
+            failed,
+            stale: reused && nothing,
+            sent: progress.sent.get() > 0,
+            answer_begun: progress.answer_begun(),
+            uploaded: progress.uploaded.get(),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! How an exchange ends: what is still told to the client, and what becomes of its connection.
+
+use super::attempts::Failure;
+use super::{Exchange, text};
+use crate::http1::{MethodKind, RequestBody};
+use crate::outcome::{Refusal, Termination};
+use crate::proxy::answers::OwnAnswer;
+use crate::proxy::buffer::HeadBytes;
+use crate::proxy::downstream::{Client, Next, took_the_answer};
+use crate::proxy::headers::hex_id;
+use crate::proxy::record::log_unread;
+use crate::proxy::relay::{Answered, Failed, Progress};
+use std::cell::Cell;
+use std::io::IoSlice;
+
+/// Refuses what could not be read as a request.
+pub async fn refuse_unread(client: &Client, refusal: Refusal, why: &str) -> Next {
+    let request_id = hex_id(client.worker.draw_id());
+    let request_id = text(&request_id);
+    log_unread(client, refusal, request_id);
+    send_own(client, refusal.status(), why, request_id, true, false).await;
+    Next::Linger
+}
+
+/// One of our own answers. That a client does not take it changes nothing for us.
+async fn send_own(client: &Client, status: u16, why: &str, request_id: &str, close: bool, head_only: bool) {
+    let mut out = HeadBytes::new();
+    let date = client.worker.date().to_owned();
+    OwnAnswer {
+        status,
+        text: why,
+        request_id,
+        date: &date,
+        close,
+        head_only,
+    }
+    .write(&mut out);
+    let (mut parts, written) = ([IoSlice::new(&out)], Cell::new(0));
+    let _ = client.slot.guard(client.stream.write_all(&mut parts, &written)).await;
+}
+
+impl Exchange<'_> {
+    pub(super) async fn answered(&self, answered: &Answered, progress: &Progress) -> Next {
+        self.record.ends(answered.status, Termination::Ok, answered.failure);
+        if answered.upgraded {
+            self.record.upgraded();
+            return Next::Close;
+        }
+        if progress.half_closed.get() && !answered.keep_alive {
+            if !took_the_answer(self.client).await {
+                self.record.client_left(Termination::ClientAbortAnswer);
+            }
+            return Next::Close;
+        }
+        match (answered.keep_alive, progress.uploaded.get()) {
+            (true, _) => Next::KeepAlive,
+            (false, true) => Next::Close,
+            (false, false) => Next::Linger,
+        }
+    }
+
+    /// The last attempt has failed: tells the client what can still be told.
+    pub(super) async fn give_up(&self, failure: Failure) -> Next {
+        let Failure {
+            failed,
+            answer_begun,
+            uploaded,
+            ..
+        } = failure;
+        match failed {
+            Failed::Client(termination) => {
+                self.record.client_left(termination);
+                Next::Close
+            }
+            Failed::Refused(refusal) if !answer_begun => self.refuse(refusal, refusal_text(refusal)).await,
+            Failed::Refused(_) => {
+                self.record.client_left(Termination::ClientAbortAnswer);
+                Next::Close
+            }
+            Failed::Upstream { termination, why, .. } if !answer_begun => {
+                let late = termination == Termination::UpstreamTimeout || why.contains("timeouts.connect");
+                self.fail(if late { 504 } else { 502 }, termination, &why, !uploaded)
+                    .await
+            }
+            Failed::Upstream { termination, .. } => self.cut(termination),
+            Failed::Deadline if !answer_begun => {
+                self.fail(
+                    504,
+                    Termination::Deadline,
+                    "no answer within limits.request_timeout",
+                    !uploaded,
+                )
+                .await
+            }
+            Failed::Deadline => self.cut(Termination::Deadline),
+        }
+    }
+
+    /// The answer ends in the middle, and the client sees that.
+    pub(super) fn cut(&self, termination: Termination) -> Next {
+        self.record.ends_cut(termination);
+        Next::Close
+    }
+
+    pub(super) async fn no_endpoint(&self) -> Next {
+        let unread = !matches!(self.head.body, RequestBody::None);
+        self.fail(
+            503,
+            Termination::NoEndpoint,
+            "no endpoint of the version is usable",
+            unread,
+        )
+        .await
+    }
+
+    /// Answers for the proxy's or a version's failure. `unread`: something of the request was not read.
+    pub(super) async fn fail(&self, status: u16, termination: Termination, why: &str, unread: bool) -> Next {
+        self.record.ends(status, termination, None);
+        self.own_answer(status, why, unread).await
+    }
+
+    /// Answers a request that no version may see.
+    pub(super) async fn refuse(&self, refusal: Refusal, why: &str) -> Next {
+        self.record.refused(refusal);
+        let unread = !matches!(self.head.body, RequestBody::None);
+        self.own_answer(refusal.status(), why, unread).await
+    }
+
+    pub(super) async fn own_answer(&self, status: u16, why: &str, unread: bool) -> Next {
+        let close = unread || !self.head.keep_alive || self.client.worker.is_draining();
+        let head_only = self.head.method_kind == MethodKind::Head;
+        send_own(self.client, status, why, self.request_id(), close, head_only).await;
+        match (close, unread) {
+            (false, _) => Next::KeepAlive,
+            (true, false) => Next::Close,
+            (true, true) => Next::Linger,
+        }
+    }
+}
+
+fn refusal_text(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::BodyTooLarge => "the body is larger than limits.max_body",
+        Refusal::RequestTimeout => "the body did not arrive in time",
+        _ => "the body's coding is broken",
+    }
+}

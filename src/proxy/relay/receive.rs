@@ -1,0 +1,215 @@
+//! The answer's way to the client.
+
+use super::{Answered, Attempt, Failed, Received};
+use crate::http1::{
+    Framing as AnswerFraming, HeadError, HeadLimits, ResponseAdditions, ResponseBody, ResponseHead, parse_response,
+    write_response,
+};
+use crate::outcome::{FailureKind, Termination};
+use crate::proxy::body::{BodyError, BodyReader, BodyWriter, Coding, Framing};
+use crate::proxy::buffer::{Buffer, HeadBytes};
+use std::future::Future;
+use std::time::Instant;
+
+/// Interim answers (1xx) relayed for one request; more of them is a broken endpoint.
+const MAX_INTERIM: u32 = 16;
+
+impl Attempt<'_> {
+    /// The answer: interim heads, the final head, the body.
+    pub(super) async fn receive(&self, answer: &mut Buffer) -> Result<Received, Failed> {
+        let mut interim = 0;
+        loop {
+            let (head, bytes) = self.next_head(answer).await?;
+            match head.status {
+                101 => {
+                    let mut out = HeadBytes::new();
+                    self.write_head(&mut out, &head, &bytes, AnswerFraming::None, false);
+                    self.to_client(
+                        BodyWriter::new(&self.client.stream, &out, Coding::Plain, &self.progress.interim).flush(),
+                    )
+                    .await?;
+                    self.progress.status.set(Some(101));
+                    return Ok(Received::Upgraded(101));
+                }
+                100..=199 => {
+                    interim += 1;
+                    if interim > MAX_INTERIM {
+                        return Err(Failed::upstream(
+                            Termination::UpstreamProtocol,
+                            "too many interim answers",
+                        ));
+                    }
+                    self.relay_interim(&head, &bytes).await?;
+                }
+                _ => return self.relay(&head, &bytes, answer).await.map(Received::Whole),
+            }
+        }
+    }
+
+    /// The next head of the endpoint, with its bytes.
+    async fn next_head(&self, answer: &mut Buffer) -> Result<(ResponseHead, HeadBytes), Failed> {
+        let limits = HeadLimits {
+            bytes: self.limits.max_head,
+            ..HeadLimits::default()
+        };
+        let (method, upgrade) = (self.request.method_kind, self.request.upgrade);
+        let mut parser = self.client.worker.head_parser();
+        loop {
+            match parse_response(answer.unread(), method, upgrade, &limits, &mut parser).map_err(broken_head)? {
+                Some(head) => {
+                    let bytes = HeadBytes::copy_of(answer.unread().get(..head.len).unwrap_or_default());
+                    answer.consume(head.len);
+                    return Ok((head, bytes));
+                }
+                None => self.read_more(answer).await?,
+            }
+        }
+    }
+
+    async fn read_more(&self, answer: &mut Buffer) -> Result<(), Failed> {
+        let nothing_received = answer.is_empty() && self.progress.first_byte.get().is_none();
+        let reset = |why: String| Failed::Upstream {
+            termination: Termination::UpstreamReset,
+            nothing_received,
+            why,
+        };
+        match self.upstream.fill(answer, self.limits.max_head).await {
+            Ok(0) => Err(reset("the endpoint closed the connection before its answer".into())),
+            Ok(_) => {
+                if self.progress.first_byte.get().is_none() {
+                    self.progress.first_byte.set(Some(Instant::now()));
+                }
+                Ok(())
+            }
+            Err(error) => Err(reset(format!("reading the answer: {error}"))),
+        }
+    }
+
+    /// 100 and 103 reach a client that knows of them (HTTP/1.0 does not: RFC 9110 section 15.2).
+    async fn relay_interim(&self, head: &ResponseHead, bytes: &[u8]) -> Result<(), Failed> {
+        if self.progress.uploaded.get() {
+            self.client.slot.set_phase(self.timeouts.first_byte);
+        }
+        if self.request.minor == 0 {
+            return Ok(());
+        }
+        let mut out = HeadBytes::new();
+        self.write_head(&mut out, head, bytes, AnswerFraming::None, false);
+        self.to_client(BodyWriter::new(&self.client.stream, &out, Coding::Plain, &self.progress.interim).flush())
+            .await
+    }
+
+    /// Relays the final answer, head and body.
+    async fn relay(&self, head: &ResponseHead, bytes: &[u8], answer: &mut Buffer) -> Result<Answered, Failed> {
+        let (framing, answer_framing, coding) = self.framings(head);
+        let close = answer_framing == AnswerFraming::UntilClose || !self.may_keep_alive();
+        let mut out = HeadBytes::new();
+        self.write_head(&mut out, head, bytes, answer_framing, close);
+        self.client.slot.set_phase(self.timeouts.idle);
+
+        let mut reader = BodyReader::new(self.upstream, answer, framing);
+        let mut writer = BodyWriter::new(&self.client.stream, &out, coding, &self.progress.answered);
+        let relayed = self.relay_body(head.status, &mut reader, &mut writer).await;
+        if let Err(failed) = relayed {
+            if answer_framing == AnswerFraming::UntilClose && self.progress.answer_begun() {
+                self.client.stream.reset_on_close();
+            }
+            return Err(failed);
+        }
+        let until_close = matches!(head.body, ResponseBody::UntilClose);
+        drop(reader);
+        let whole = self.progress.uploaded.get() && answer.is_empty();
+        Ok(Answered {
+            status: head.status,
+            reusable: whole && head.keep_alive && !until_close,
+            keep_alive: !close && self.progress.uploaded.get(),
+            upgraded: false,
+            failure: (500..=599).contains(&head.status).then_some(FailureKind::Status5xx),
+        })
+    }
+
+    async fn relay_body(
+        &self,
+        status: u16,
+        reader: &mut BodyReader<'_>,
+        writer: &mut BodyWriter<'_>,
+    ) -> Result<(), Failed> {
+        loop {
+            if !reader.has_buffered() && !reader.is_done() {
+                self.begin(status, writer.flush()).await?;
+            }
+            if reader.next().await.map_err(cut)?.is_none() {
+                break;
+            }
+            self.client.slot.set_phase(self.timeouts.idle);
+            self.begin(status, writer.pass(reader)).await?;
+            self.client.slot.set_phase(self.timeouts.idle);
+            if reader.is_done() {
+                break;
+            }
+        }
+        self.begin(status, writer.finish(reader.trailers())).await
+    }
+
+    /// A write of the final answer: from the first one on, nothing else can be answered.
+    async fn begin(&self, status: u16, write: impl Future<Output = std::io::Result<()>>) -> Result<(), Failed> {
+        self.progress.status.set(Some(status));
+        self.client.answering.set(true);
+        self.to_client(write).await
+    }
+
+    /// How the answer's body is read, how its length is told to the client, and how it is written.
+    fn framings(&self, head: &ResponseHead) -> (Framing, AnswerFraming, Coding) {
+        match head.body {
+            ResponseBody::None => (Framing::Done, AnswerFraming::None, Coding::Plain),
+            ResponseBody::Length(bytes) => (Framing::length(bytes), AnswerFraming::Length(bytes), Coding::Plain),
+            _ if self.request.minor == 0 => (framing_of(&head.body), AnswerFraming::UntilClose, Coding::Plain),
+            _ => (framing_of(&head.body), AnswerFraming::Chunked, Coding::Chunked),
+        }
+    }
+
+    /// Whether the client's connection may live on, as far as is known when the answer's head is written. A request
+    /// that is still being sent then may never end: its connection closes.
+    fn may_keep_alive(&self) -> bool {
+        self.request.keep_alive
+            && self.progress.uploaded.get()
+            && (!self.progress.half_closed.get() || self.progress.pipelined.get())
+            && !self.client.worker.is_draining()
+    }
+
+    fn write_head(&self, out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], framing: AnswerFraming, close: bool) {
+        let date = self.client.worker.date();
+        let additions = ResponseAdditions {
+            client_minor: self.request.minor,
+            close,
+            keep_alive_10: !close && self.request.minor == 0,
+            set_cookie: self.set_cookie.filter(|_| head.status >= 200),
+            version: self.expose_version.filter(|_| head.status >= 200),
+            framing,
+            date: (head.status >= 200).then_some(&*date),
+            via: true,
+        };
+        write_response(out, head, bytes, &additions);
+    }
+}
+
+fn framing_of(body: &ResponseBody) -> Framing {
+    match body {
+        ResponseBody::None => Framing::Done,
+        ResponseBody::Length(bytes) => Framing::length(*bytes),
+        ResponseBody::Chunked => Framing::chunked(),
+        ResponseBody::UntilClose => Framing::UntilClose,
+    }
+}
+
+fn cut(error: BodyError) -> Failed {
+    let termination = match error {
+        BodyError::Malformed(_) => Termination::UpstreamProtocol,
+        BodyError::Closed | BodyError::Io(_) => Termination::UpstreamTruncated,
+    };
+    Failed::upstream(termination, error.to_string())
+}
+
+fn broken_head(error: HeadError) -> Failed {
+    Failed::upstream(Termination::UpstreamProtocol, error.to_string())
+}
