@@ -1,6 +1,7 @@
 //! Schema -> [`Snapshot`]: every check of meaning, all problems at once. No file is touched: the files that the
 //! configuration names are in [`Snapshot::files`].
 
+mod cookies;
 mod pool;
 mod rollout;
 mod routes;
@@ -102,6 +103,7 @@ impl Context<'_> {
             segments: segments?,
             services: policies.into(),
         };
+        self.cookies(&policy);
         Some(Snapshot {
             listeners: listeners?,
             threads: match root.threads {
