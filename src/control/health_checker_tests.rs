@@ -235,7 +235,7 @@ async fn an_ejected_endpoint_that_was_restarted_is_back_by_its_probes() {
     let (shared, _checker, _tasks) = checked(&pool);
     until("the first probe", || endpoint.probed_ok()).await;
     for _ in 0..5 {
-        pool.failed_as(&endpoint, FailureKind::Connect, uptime_ms(&shared));
+        pool.failed(&endpoint, FailureKind::Connect, uptime_ms(&shared));
     }
     assert!(!endpoint.usable(uptime_ms(&shared)));
     until("usable", || endpoint.usable(uptime_ms(&shared))).await;

@@ -24,7 +24,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::LocalSet;
 
 /// How long a thread rests when no descriptor is left: what it has must end first.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
@@ -119,17 +118,11 @@ impl DataPlane {
             .collect::<Result<_, _>>()?;
         let (shared, stage, running) = (Arc::clone(&self.shared), self.stage.clone(), Arc::clone(&self.running));
         let cap = self.connections_cap;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         running.fetch_add(1, Ordering::SeqCst);
         let body = move || {
-            let local = LocalSet::new();
-            let worker = Worker::new(index, shared, stats, log);
-            let served = local.block_on(&runtime, serve(worker, sockets, stage, cap));
-            if let Err(error) = served {
+            if let Err(error) = run_thread(index, shared, stats, log, sockets, stage, cap) {
                 tracing::error!(thread = index, %error, "a thread of the data plane has failed");
             }
-            // What is still in flight is dropped here, and told as such.
-            drop(local);
             running.fetch_sub(1, Ordering::SeqCst);
         };
         std::thread::Builder::new()
@@ -137,6 +130,24 @@ impl DataPlane {
             .spawn(body)
             .map(drop)
     }
+}
+
+/// One thread's life, in a runtime of its own whose tasks need not be able to leave it.
+fn run_thread(
+    index: usize,
+    shared: Arc<Shared>,
+    stats: Arc<ThreadStats>,
+    log: Option<LogShard>,
+    sockets: Vec<StdListener>,
+    stage: watch::Receiver<Stage>,
+    cap: usize,
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())?;
+    let worker = Worker::new(index, shared, stats, log);
+    runtime.block_on(serve(worker, sockets, stage, cap))
+    // What is still in flight is dropped with the runtime, and told as such.
 }
 
 /// Runs one thread until the stage is [`Stage::Over`].

@@ -95,6 +95,11 @@ impl<'c> Exchange<'c> {
         &self.snapshot().limits
     }
 
+    /// When the head had arrived, in milliseconds of uptime.
+    fn started_ms(&self) -> u64 {
+        self.client.worker.shared.uptime_ms_at(self.started)
+    }
+
     fn now_ms(&self) -> u64 {
         self.client.worker.shared.uptime_ms_at(Instant::now())
     }
@@ -133,11 +138,10 @@ impl<'c> Exchange<'c> {
     fn decide(&self) -> Option<Decision> {
         let fields = self.head.fields(self.bytes);
         let request = self.view(&fields);
-        let now_ms = self.client.worker.shared.uptime_ms_at(self.started);
         let moment = Moment {
             worker: &self.client.worker,
             local: &self.local,
-            now_ms,
+            now_ms: self.started_ms(),
         };
         let in_force = &self.local.in_force;
         routing::decide(&in_force.snapshot.policy, &in_force.traffic, &request, &moment)

@@ -78,6 +78,8 @@ pub struct Worker {
     date: RefCell<Box<str>>,
     indexes: RefCell<Vec<FieldIndex>>,
     ticks: Cell<u32>,
+    /// At most one tick old.
+    recently: Cell<Instant>,
     closing: Cell<bool>,
 }
 
@@ -96,6 +98,7 @@ impl Worker {
             date: RefCell::new(http_date()),
             indexes: RefCell::default(),
             ticks: Cell::new(0),
+            recently: Cell::new(Instant::now()),
             closing: Cell::new(false),
         })
     }
@@ -119,6 +122,11 @@ impl Worker {
     /// No new connections any more: idle ones close, too.
     pub fn is_closing(&self) -> bool {
         self.closing.get()
+    }
+
+    /// Now, or up to a tick ago: without asking the clock.
+    pub fn recently(&self) -> Instant {
+        self.recently.get()
     }
 
     /// Closes what is idle.
@@ -170,6 +178,7 @@ impl Worker {
     }
 
     fn tick(&self) {
+        self.recently.set(Instant::now());
         self.deadlines.tick();
         if let Some(log) = self.log.borrow_mut().as_mut() {
             log.flush();
@@ -178,7 +187,9 @@ impl Worker {
         self.ticks.set(ticks);
         if ticks.is_multiple_of(SWEEP_TICKS) {
             *self.date.borrow_mut() = http_date();
-            self.idle.borrow_mut().sweep(Instant::now());
+            // A thread without requests lets go of what is no longer in force, too.
+            drop(self.local());
+            self.idle.borrow_mut().sweep(self.recently());
         }
     }
 }

@@ -92,13 +92,8 @@ impl Pool {
     }
 
     /// The endpoint answered well: its run of failures ends. Costs one load where there was none.
-    pub fn succeeded(&self, endpoint: &Endpoint, _now_ms: u64) {
+    pub fn succeeded(&self, endpoint: &Endpoint) {
         endpoint.forgive();
-    }
-
-    /// The endpoint was reached and failed, as [`Self::failed_as`] with [`FailureKind::Status5xx`].
-    pub fn failed(&self, endpoint: &Endpoint, now_ms: u64) {
-        self.failed_as(endpoint, FailureKind::Status5xx, now_ms);
     }
 
     /// Counts a failure; `consecutive_failures` of them in a row eject the endpoint, as far as `at_most` allows.
@@ -106,7 +101,7 @@ impl Pool {
     /// An endpoint of a canary that cannot be reached ([`FailureKind::Connect`], [`FailureKind::Reset`]) is ejected beyond
     /// the cap, to the last one, unless `at_most` is 0: without usable endpoint the canary's users go to stable, which is
     /// safe, while sending them on to a closed door is not. The cap protects what has nothing behind it.
-    pub fn failed_as(&self, endpoint: &Endpoint, kind: FailureKind, now_ms: u64) {
+    pub fn failed(&self, endpoint: &Endpoint, kind: FailureKind, now_ms: u64) {
         let unreachable = match kind {
             FailureKind::Connect | FailureKind::Reset => true,
             FailureKind::Timeout | FailureKind::Status5xx | FailureKind::Protocol => false,

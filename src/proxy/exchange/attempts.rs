@@ -42,7 +42,7 @@ impl Exchange<'_> {
         let mut upload = Upload::new(self.head, &self.client.stream, input);
         let mut tried = Tried::default();
         let mut fresh = false;
-        self.with_budget(serving, |budget, now_ms| budget.request(now_ms));
+        self.with_budget(serving, |budget| budget.request(self.started_ms()));
         let Some(mut endpoint) = self.pick(version, &tried) else {
             return self.no_endpoint().await;
         };
@@ -60,7 +60,7 @@ impl Exchange<'_> {
             } else {
                 tried.add(&endpoint);
                 let other = self.pick(version, &tried);
-                let allowed = || self.with_budget(serving, |budget, now_ms| budget.try_retry(now_ms)) == Some(true);
+                let allowed = || self.with_budget(serving, |budget| budget.try_retry(self.now_ms())) == Some(true);
                 match other.filter(|_| allowed()) {
                     Some(other) => endpoint = other,
                     None => return self.give_up(failure).await,
@@ -71,10 +71,10 @@ impl Exchange<'_> {
         }
     }
 
-    fn with_budget<T>(&self, serving: VersionId, ask: impl FnOnce(&mut RetryBudget, u64) -> T) -> Option<T> {
+    fn with_budget<T>(&self, serving: VersionId, ask: impl FnOnce(&mut RetryBudget) -> T) -> Option<T> {
         let service = self.record.service()?;
         let budget = self.local.budget(service, serving)?;
-        Some(ask(&mut budget.borrow_mut(), self.now_ms()))
+        Some(ask(&mut budget.borrow_mut()))
     }
 
     fn pick(&self, version: &VersionInForce, tried: &Tried) -> Option<Arc<Endpoint>> {
@@ -82,9 +82,14 @@ impl Exchange<'_> {
         let key = (version.pool.spec.balance == Balance::Hash)
             .then(|| self.key_hash())
             .flatten();
+        let now_ms = if tried.is_empty() {
+            self.started_ms()
+        } else {
+            self.now_ms()
+        };
         version
             .pool
-            .pick(worker.index, self.now_ms(), worker.draw(), key, tried)
+            .pick(worker.index, now_ms, worker.draw(), key, tried)
             .cloned()
     }
 
@@ -135,7 +140,8 @@ impl Exchange<'_> {
         let worker = &self.client.worker;
         let timeouts = &version.pool.spec.timeouts;
         let _in_flight = endpoint.begin(worker.index);
-        let began = Instant::now();
+        let first = self.record.attempts() == 1;
+        let began = if first { self.started } else { Instant::now() };
         let connected = if fresh {
             upstream::open(endpoint, timeouts.connect).await
         } else {
@@ -144,7 +150,7 @@ impl Exchange<'_> {
         let connection = match connected {
             Ok(connection) => connection,
             Err(error) => {
-                version.pool.failed_as(endpoint, FailureKind::Connect, self.now_ms());
+                version.pool.failed(endpoint, FailureKind::Connect, self.now_ms());
                 return Err(Failure::to_connect(&error));
             }
         };
@@ -167,14 +173,14 @@ impl Exchange<'_> {
         match result {
             Ok(answered) => {
                 match answered.failure {
-                    Some(kind) => version.pool.failed_as(endpoint, kind, self.now_ms()),
-                    None => version.pool.succeeded(endpoint, self.now_ms()),
+                    Some(kind) => version.pool.failed(endpoint, kind, self.now_ms()),
+                    None => version.pool.succeeded(endpoint),
                 }
                 if answered.reusable {
                     worker
                         .idle
                         .borrow_mut()
-                        .give(endpoint, connection.stream, Instant::now(), timeouts.idle);
+                        .give(endpoint, connection.stream, worker.recently(), timeouts.idle);
                 }
                 Ok(self.answered(&answered, &progress).await)
             }
@@ -182,7 +188,7 @@ impl Exchange<'_> {
                 let failure = Failure::of(failed, &progress, connection.reused);
                 if let (Failed::Upstream { termination, .. }, false) = (&failure.failed, failure.stale) {
                     let kind = termination.failure().unwrap_or(FailureKind::Reset);
-                    version.pool.failed_as(endpoint, kind, self.now_ms());
+                    version.pool.failed(endpoint, kind, self.now_ms());
                 }
                 Err(failure)
             }

@@ -47,7 +47,7 @@ fn probe(pool: &Pool, index: usize, success: bool, at_ms: u64) {
 
 fn fail(pool: &Pool, index: usize, kind: FailureKind, times: u32, now_ms: u64) {
     for _ in 0..times {
-        pool.failed_as(&pool.endpoints[index], kind, now_ms);
+        pool.failed(&pool.endpoints[index], kind, now_ms);
     }
 }
 
@@ -172,10 +172,10 @@ fn what_was_tried_is_remembered_up_to_the_bound() {
 fn failures_in_a_row_eject_and_a_success_between_saves() {
     let pool = pool(Role::Stable, 2, 0.5);
     fail(&pool, 0, FailureKind::Status5xx, 4, 100);
-    pool.succeeded(&pool.endpoints[0], 100);
+    pool.succeeded(&pool.endpoints[0]);
     fail(&pool, 0, FailureKind::Status5xx, 4, 100);
     assert!(pool.endpoints[0].usable(100));
-    pool.failed(&pool.endpoints[0], 100);
+    pool.failed(&pool.endpoints[0], FailureKind::Status5xx, 100);
     assert!(pool.endpoints[0].ejected(100) && pool.endpoints[0].healthy());
     assert_eq!(picks(&pool, 1_099), [0, 1_000]);
     assert!(pool.endpoints[0].usable(1_100), "back after its time");

@@ -203,7 +203,7 @@ fn an_ejected_endpoint_is_not_healthy() {
     let shared = shared(in_force(1, 1, &[("shop", SHOP)]), 1);
     let pool = Arc::clone(&shared.load().services[0].versions[0].pool);
     for _ in 0..pool.spec.ejection.consecutive_failures {
-        pool.failed(&pool.endpoints[0], 0);
+        pool.failed(&pool.endpoints[0], FailureKind::Status5xx, 0);
     }
     let page = page(&shared);
     let healthy = |label: &str| {
