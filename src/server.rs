@@ -7,7 +7,7 @@ use crate::control::health_checker::{HealthChecker, first_pass};
 use crate::control::resolver::Resolver;
 use crate::control::writer::{Assembly, Loaded, Writer};
 use crate::control::{cookie_key, load, writer};
-use crate::proxy::accept::{Bound, DataPlane, Stage};
+use crate::proxy::accept::{Bound, DataPlane, Stage, Threads};
 use crate::routing::CookieKey;
 use crate::shared::Shared;
 use crate::telemetry::access_log::AccessLog;
@@ -19,7 +19,7 @@ use pingora_core::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch,
 use pingora_core::services::background::{BackgroundService, background_service};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,8 +28,9 @@ use tokio::sync::watch;
 /// How long the start waits for the first probe of every endpoint.
 const FIRST_PASS: Duration = Duration::from_secs(1);
 
-/// Descriptors kept for everything but connections: admin, logs, state, probes.
-const RESERVED_DESCRIPTORS: u64 = 96;
+/// Descriptors kept for everything but connections: admin, logs, state, and the 256 probes that may run at once. Where
+/// there are few, a quarter.
+const RESERVED_DESCRIPTORS: u64 = 384;
 
 /// How often a stopping process looks whether it is idle.
 const LOOK: Duration = Duration::from_millis(5);
@@ -68,7 +69,7 @@ pub fn run(config: &Path) -> anyhow::Result<()> {
         tracing::info!(address = %listener.local_addr()?, "admin listening");
         admin::serve(listener, Arc::clone(&shared), admin_stopped).context("the admin thread")?;
     }
-    let running = Arc::new(AtomicUsize::new(0));
+    let threads_state = Arc::new(Threads::default());
     let data_plane = DataPlane {
         shared: Arc::clone(&shared),
         listeners,
@@ -78,12 +79,12 @@ pub fn run(config: &Path) -> anyhow::Result<()> {
             .flat_map(|log| (0..threads).map(|_| log.shard()))
             .collect(),
         connections_cap: connections_cap(descriptors),
-        running: Arc::clone(&running),
+        threads: Arc::clone(&threads_state),
     };
     let signals = Signals {
         shared: Arc::clone(&shared),
         stage: stage.clone(),
-        running,
+        threads: threads_state,
     };
     let control = Control {
         parts: Mutex::new(Some(control)),
@@ -145,9 +146,10 @@ fn raise_descriptor_limit() -> u64 {
     }
 }
 
-/// Each connection may need two descriptors: the client's and an endpoint's.
+/// Each connection may need two descriptors, the client's and an endpoint's, and leave one idle.
 fn connections_cap(descriptors: u64) -> usize {
-    usize::try_from(descriptors.saturating_sub(RESERVED_DESCRIPTORS) / 2)
+    let reserved = RESERVED_DESCRIPTORS.min(descriptors / 4);
+    usize::try_from((descriptors - reserved) / 3)
         .unwrap_or(usize::MAX)
         .max(16)
 }
@@ -300,7 +302,7 @@ async fn reload_on_hangup(watcher: Arc<FileWatcher>) {
 struct Signals {
     shared: Arc<Shared>,
     stage: watch::Sender<Stage>,
-    running: Arc<AtomicUsize>,
+    threads: Arc<Threads>,
 }
 
 #[async_trait]
@@ -311,7 +313,11 @@ impl ShutdownSignalWatch for Signals {
             tracing::error!("no signals can be listened to: stop this process with SIGKILL");
             return std::future::pending().await;
         };
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = self.threads.failed.notified() => tracing::error!("stopping: a thread of the data plane is missing"),
+        }
         tokio::select! {
             () = self.drain() => {}
             _ = terminate.recv() => tracing::warn!("asked twice: stopping at once"),
@@ -334,9 +340,15 @@ impl Signals {
         tokio::time::sleep(limits.drain_delay).await;
         self.stage.send_replace(Stage::Closing);
         let until = Instant::now() + limits.drain_timeout;
-        while self.connections() > 0 && Instant::now() < until {
-            tokio::time::sleep(LOOK).await;
-        }
+        // First nobody accepts any more; only then does the count say who is left.
+        self.wait(Duration::from_secs(1), || {
+            self.threads.accepting.load(Ordering::SeqCst) == 0
+        })
+        .await;
+        self.wait(until.saturating_duration_since(Instant::now()), || {
+            self.connections() == 0
+        })
+        .await;
         let cut = self.connections();
         if cut > 0 {
             tracing::warn!(
@@ -345,8 +357,16 @@ impl Signals {
             );
         }
         self.stage.send_replace(Stage::Over);
-        let until = Instant::now() + Duration::from_secs(1);
-        while self.running.load(Ordering::SeqCst) > 0 && Instant::now() < until {
+        self.wait(Duration::from_secs(1), || {
+            self.threads.running.load(Ordering::SeqCst) == 0
+        })
+        .await;
+    }
+
+    /// Until `done`, or `bound` has passed.
+    async fn wait(&self, bound: Duration, done: impl Fn() -> bool) {
+        let until = Instant::now() + bound;
+        while !done() && Instant::now() < until {
             tokio::time::sleep(LOOK).await;
         }
     }

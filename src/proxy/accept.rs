@@ -6,27 +6,36 @@
 
 use super::answers::OwnAnswer;
 use super::downstream::{self, Client};
+use super::record::log_unread;
 use super::stream::Stream;
 use super::worker::Worker;
-use crate::outcome::{Refusal, Termination};
+use crate::outcome::Refusal;
 use crate::shared::{Shared, ThreadStats};
 use crate::telemetry::access_log::LogShard;
 use async_trait::async_trait;
 use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::Service;
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// How long a thread rests when no descriptor is left: what it has must end first.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+/// Connections taken from the queue when the listener closes; the others are refused with it.
+const QUEUED_MOST: usize = 4096;
+
+/// How often that is told.
+const EXHAUSTED_TOLD: Duration = Duration::from_secs(1);
 
 /// A listening socket, bound before anything else starts so that a conflict is an error of the start.
 pub struct Bound {
@@ -56,8 +65,18 @@ pub struct DataPlane {
     pub logs: Vec<LogShard>,
     /// The most connections that descriptors allow, whatever `limits.max_connections` says.
     pub connections_cap: usize,
-    /// Threads that have not ended yet.
-    pub running: Arc<AtomicUsize>,
+    pub threads: Arc<Threads>,
+}
+
+/// How far the threads of the data plane are.
+#[derive(Default)]
+pub struct Threads {
+    /// Those that have not ended yet.
+    pub running: AtomicUsize,
+    /// Those that may still take a connection.
+    pub accepting: AtomicUsize,
+    /// One could not be started, or has failed: the process had better end than serve with less than it was told to.
+    pub failed: Notify,
 }
 
 #[async_trait]
@@ -74,10 +93,14 @@ impl Service for DataPlane {
         for (index, stats) in self.shared.threads.iter().enumerate() {
             if let Err(error) = self.start_thread(index, Arc::clone(stats), logs.next()) {
                 tracing::error!(thread = index, %error, "a thread of the data plane could not be started");
+                self.threads.failed.notify_one();
             }
         }
         let mut stage = self.stage.clone();
         // An error says that the sender is gone: over all the same.
+        let _ = stage.wait_for(|stage| *stage >= Stage::Closing).await;
+        // With the threads' own copies gone, too, nobody can connect any more.
+        self.listeners.clear();
         let _ = stage.wait_for(|stage| *stage == Stage::Over).await;
     }
 
@@ -116,14 +139,24 @@ impl DataPlane {
             .iter()
             .map(|bound| bound.socket.try_clone())
             .collect::<Result<_, _>>()?;
-        let (shared, stage, running) = (Arc::clone(&self.shared), self.stage.clone(), Arc::clone(&self.running));
-        let cap = self.connections_cap;
-        running.fetch_add(1, Ordering::SeqCst);
+        let part = Part {
+            index,
+            shared: Arc::clone(&self.shared),
+            stats,
+            log,
+            sockets,
+            stage: self.stage.clone(),
+            cap: self.connections_cap,
+            threads: Arc::clone(&self.threads),
+        };
         let body = move || {
-            if let Err(error) = run_thread(index, shared, stats, log, sockets, stage, cap) {
+            let threads = Arc::clone(&part.threads);
+            threads.running.fetch_add(1, Ordering::SeqCst);
+            if let Err(error) = part.run() {
                 tracing::error!(thread = index, %error, "a thread of the data plane has failed");
+                threads.failed.notify_one();
             }
-            running.fetch_sub(1, Ordering::SeqCst);
+            threads.running.fetch_sub(1, Ordering::SeqCst);
         };
         std::thread::Builder::new()
             .name(format!("worker-{index}"))
@@ -132,8 +165,8 @@ impl DataPlane {
     }
 }
 
-/// One thread's life, in a runtime of its own whose tasks need not be able to leave it.
-fn run_thread(
+/// What one thread is given.
+struct Part {
     index: usize,
     shared: Arc<Shared>,
     stats: Arc<ThreadStats>,
@@ -141,54 +174,80 @@ fn run_thread(
     sockets: Vec<StdListener>,
     stage: watch::Receiver<Stage>,
     cap: usize,
-) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build_local(tokio::runtime::LocalOptions::default())?;
-    let worker = Worker::new(index, shared, stats, log);
-    runtime.block_on(serve(worker, sockets, stage, cap))
-    // What is still in flight is dropped with the runtime, and told as such.
+    threads: Arc<Threads>,
+}
+
+impl Part {
+    /// The thread's life, in a runtime of its own whose tasks need not be able to leave it.
+    fn run(self) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build_local(tokio::runtime::LocalOptions::default())?;
+        let most_idle = self.cap / self.shared.threads.len().max(1);
+        let worker = Worker::new(self.index, self.shared, self.stats, self.log, most_idle.max(16));
+        let served = runtime.block_on(serve(&worker, self.sockets, self.stage, self.cap, &self.threads));
+        // What is still in flight is dropped with the runtime, and told as such.
+        drop(runtime);
+        if let Some(log) = worker.log.borrow_mut().as_mut() {
+            log.flush();
+        }
+        served
+    }
 }
 
 /// Runs one thread until the stage is [`Stage::Over`].
 async fn serve(
-    worker: Rc<Worker>,
+    worker: &Rc<Worker>,
     sockets: Vec<StdListener>,
     mut stage: watch::Receiver<Stage>,
     cap: usize,
+    threads: &Threads,
 ) -> io::Result<()> {
     // An error says that the sender is gone: then the next wait says so too.
     let _ = stage.wait_for(|stage| *stage >= Stage::Serving).await;
-    let ticks = tokio::task::spawn_local(Rc::clone(&worker).run_ticks());
-    let loops: Vec<_> = sockets
-        .into_iter()
-        .map(|socket| {
-            let listener = TcpListener::from_std(socket)?;
-            Ok(tokio::task::spawn_local(accept_loop(Rc::clone(&worker), listener, cap)))
-        })
-        .collect::<io::Result<_>>()?;
-    // An error says that the sender is gone: over all the same.
-    let _ = stage.wait_for(|stage| *stage >= Stage::Closing).await;
-    loops.iter().for_each(tokio::task::JoinHandle::abort);
-    worker.close();
-    let _ = stage.wait_for(|stage| *stage >= Stage::Over).await;
-    ticks.abort();
-    if let Some(log) = worker.log.borrow_mut().as_mut() {
-        log.flush();
+    tokio::task::spawn_local(Rc::clone(worker).run_ticks());
+    let mut loops = tokio::task::JoinSet::new();
+    for socket in sockets {
+        let listener = TcpListener::from_std(socket)?;
+        loops.spawn_local(accept_loop(Rc::clone(worker), listener, cap, stage.clone()));
     }
+    threads.accepting.fetch_add(1, Ordering::SeqCst);
+    loops.join_all().await;
+    worker.close();
+    threads.accepting.fetch_sub(1, Ordering::SeqCst);
+    let _ = stage.wait_for(|stage| *stage >= Stage::Over).await;
     Ok(())
 }
 
-async fn accept_loop(worker: Rc<Worker>, listener: TcpListener, cap: usize) {
+/// Accepts until the stage is [`Stage::Closing`]; then takes those who already wait, and closes.
+async fn accept_loop(worker: Rc<Worker>, listener: TcpListener, cap: usize, mut stage: watch::Receiver<Stage>) {
+    let mut told = None;
     loop {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            biased;
+            _ = stage.wait_for(|stage| *stage >= Stage::Closing) => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
             Ok((tcp, peer)) => admit(&worker, tcp, peer, cap),
             // One client's trouble (it left while it waited) is nobody else's.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                tracing::warn!(%error, "no connection can be accepted for the moment");
+                let now = worker.recently();
+                if told.is_none_or(|told| now.duration_since(told) >= EXHAUSTED_TOLD) {
+                    tracing::warn!(%error, "no connection can be accepted for the moment");
+                    told = Some(now);
+                }
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }
+        }
+    }
+    // The kernel has let them in already. The driver gets a turn first, to say who they are.
+    tokio::task::yield_now().await;
+    for _ in 0..QUEUED_MOST {
+        match poll_fn(|context| Poll::Ready(listener.poll_accept(context))).await {
+            Poll::Ready(Ok((tcp, peer))) => admit(&worker, tcp, peer, cap),
+            Poll::Ready(Err(_)) | Poll::Pending => break,
         }
     }
 }
@@ -213,7 +272,7 @@ fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, cap: usize) {
     let open: i64 = worker.shared.threads.iter().map(|thread| thread.connections()).sum();
     let most = worker.local().in_force.snapshot.limits.max_connections.min(cap);
     if usize::try_from(open).unwrap_or(0) >= most {
-        return turn_away(worker, &tcp);
+        return turn_away(worker, &tcp, peer.ip().to_canonical());
     }
     let counted = Counted::new(worker);
     let slot = worker.deadlines.slot();
@@ -231,16 +290,16 @@ fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, cap: usize) {
 }
 
 /// 503, if the socket takes it at once: a proxy at its limit waits for nobody.
-fn turn_away(worker: &Worker, tcp: &TcpStream) {
-    worker.stats.refused(Refusal::MaxConnections);
-    worker.stats.terminated(Termination::Refused);
+fn turn_away(worker: &Worker, tcp: &TcpStream, peer: IpAddr) {
     let request_id = super::headers::hex_id(worker.draw_id());
+    let request_id = std::str::from_utf8(&request_id).unwrap_or_default();
+    log_unread(worker, peer, Refusal::MaxConnections, request_id);
     let mut out = Vec::new();
     let date = worker.date();
     OwnAnswer {
         status: Refusal::MaxConnections.status(),
         text: "limits.max_connections is reached",
-        request_id: std::str::from_utf8(&request_id).unwrap_or_default(),
+        request_id,
         date: &date,
         close: true,
         head_only: false,

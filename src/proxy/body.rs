@@ -1,7 +1,7 @@
 //! Bodies on their way through: read by one framing, written by another, one buffer in between, so that a slow reader
 //! holds back the writer.
 
-use super::buffer::{BUFFER_BYTES, Buffer, SLOW_READ_BYTES};
+use super::buffer::{BUFFER_BYTES, Buffer, HeadBytes, SLOW_READ_BYTES};
 use super::stream::Stream;
 use crate::http1::{ChunkDecoder, ChunkError, write_chunk_head};
 use std::cell::Cell;
@@ -203,18 +203,21 @@ pub enum Coding {
     Chunked,
 }
 
+/// A piece up to this long is copied behind what goes before it: one plain send costs less than a gathered one.
+const COPIED_BYTES: usize = 4 * 1024;
+
 /// Writes one message: its head with the first piece of its body, if that is already there.
 pub struct BodyWriter<'c> {
     stream: &'c Stream,
     /// The head, until it is written.
-    head: &'c [u8],
+    head: HeadBytes,
     coding: Coding,
     /// Bytes the socket accepted, head and framing included; known also to who drops a write half done.
     written: &'c Cell<u64>,
 }
 
 impl<'c> BodyWriter<'c> {
-    pub fn new(stream: &'c Stream, head: &'c [u8], coding: Coding, written: &'c Cell<u64>) -> Self {
+    pub fn new(stream: &'c Stream, head: HeadBytes, coding: Coding, written: &'c Cell<u64>) -> Self {
         Self {
             stream,
             head,
@@ -226,13 +229,14 @@ impl<'c> BodyWriter<'c> {
     /// Writes the head, if it was not written yet.
     pub async fn flush(&mut self) -> io::Result<()> {
         let head = std::mem::take(&mut self.head);
-        self.stream.write_all(&mut [IoSlice::new(head)], self.written).await
+        self.stream.write_all(&mut [IoSlice::new(&head)], self.written).await
     }
 
-    /// Writes the piece that `reader` lent last. While the peer is slow to take it, what is left of it is held, and the
-    /// reader's buffer is not.
+    /// Writes the piece that `reader` lent last, and the end of the body with it if it was the last one. While the peer is
+    /// slow to take it, what is left of it is held, and the reader's buffer is not.
     pub async fn pass(&mut self, reader: &mut BodyReader<'_>) -> io::Result<()> {
-        if let Some(rest) = self.write_now(reader.piece()).await? {
+        let end = reader.is_done().then(|| reader.trailers());
+        if let Some(rest) = self.write_now(reader.piece(), end).await? {
             reader.slow_down();
             self.stream.write_all(&mut [IoSlice::new(&rest)], self.written).await?;
         }
@@ -241,48 +245,48 @@ impl<'c> BodyWriter<'c> {
 
     /// Writes one piece (not an empty one).
     pub async fn write(&mut self, piece: &[u8]) -> io::Result<()> {
-        if let Some(rest) = self.write_now(piece).await? {
+        if let Some(rest) = self.write_now(piece, None).await? {
             self.stream.write_all(&mut [IoSlice::new(&rest)], self.written).await?;
         }
         Ok(())
     }
 
-    /// What the peer takes at once of a piece; returns the rest.
-    async fn write_now(&mut self, piece: &[u8]) -> io::Result<Option<Vec<u8>>> {
-        let head = std::mem::take(&mut self.head);
-        match self.coding {
-            Coding::Plain => {
-                let mut parts = [IoSlice::new(head), IoSlice::new(piece)];
-                self.stream.write_now(&mut parts, self.written).await
-            }
-            Coding::Chunked => {
-                let mut size = Vec::with_capacity(16);
-                write_chunk_head(&mut size, piece.len());
-                let mut parts = [
-                    IoSlice::new(head),
-                    IoSlice::new(&size),
-                    IoSlice::new(piece),
-                    IoSlice::new(b"\r\n"),
-                ];
-                self.stream.write_now(&mut parts, self.written).await
+    /// What the peer takes at once of a piece, and of the end of the body if `end` gives its trailers; returns the rest.
+    async fn write_now(&mut self, piece: &[u8], end: Option<&[u8]>) -> io::Result<Option<Vec<u8>>> {
+        let mut before = std::mem::take(&mut self.head);
+        let mut after = HeadBytes::default();
+        if self.coding == Coding::Chunked {
+            write_chunk_head(&mut before, piece.len());
+            after.extend_from_slice(b"\r\n");
+            if let Some(trailers) = end {
+                write_end(&mut after, trailers);
             }
         }
+        if piece.len() > COPIED_BYTES {
+            let mut parts = [IoSlice::new(&before), IoSlice::new(piece), IoSlice::new(&after)];
+            return self.stream.write_now(&mut parts, self.written).await;
+        }
+        if before.is_empty() {
+            return self.stream.write_now(&mut [IoSlice::new(piece)], self.written).await;
+        }
+        before.extend_from_slice(piece);
+        before.extend_from_slice(&after);
+        self.stream.write_now(&mut [IoSlice::new(&before)], self.written).await
     }
 
-    /// Ends the body, with trailer fields (in wire form) where the coding has a place for them.
+    /// Ends a message whose end was not written with its last piece: one without a body, or whose body turned out to have
+    /// ended. Trailer fields come in wire form, and go where the coding has a place for them.
     pub async fn finish(&mut self, trailers: &[u8]) -> io::Result<()> {
-        let head = std::mem::take(&mut self.head);
-        match self.coding {
-            Coding::Plain => self.stream.write_all(&mut [IoSlice::new(head)], self.written).await,
-            Coding::Chunked => {
-                let mut parts = [
-                    IoSlice::new(head),
-                    IoSlice::new(b"0\r\n"),
-                    IoSlice::new(trailers),
-                    IoSlice::new(b"\r\n"),
-                ];
-                self.stream.write_all(&mut parts, self.written).await
-            }
+        if self.coding == Coding::Chunked {
+            write_end(&mut self.head, trailers);
         }
+        self.flush().await
     }
+}
+
+/// The last chunk (RFC 9112 section 7.1).
+fn write_end(out: &mut Vec<u8>, trailers: &[u8]) {
+    out.extend_from_slice(b"0\r\n");
+    out.extend_from_slice(trailers);
+    out.extend_from_slice(b"\r\n");
 }

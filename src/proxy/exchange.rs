@@ -174,7 +174,7 @@ impl<'c> Exchange<'c> {
                 .await;
         };
         let thread = self.client.worker.index;
-        if decision.reason == Reason::Fallback {
+        if decision.reason == Reason::Fallback && decision.version.is_some() {
             chosen.stats.charge(thread, FailureKind::NoEndpoint);
         }
         version.stats.begin(thread);

@@ -1,15 +1,15 @@
 //! What is known of an exchange's end, and its one telling: counters and a line of the access log, exactly once,
 //! however the exchange ended (a panic and a process that stops included).
 
-use super::downstream::Client;
 use super::exchange::Exchange;
 use super::relay::Progress;
-use super::worker::Local;
+use super::worker::{Local, Worker};
 use crate::outcome::{CLIENT_ABORT_STATUS, FailureKind, Outcome, Refusal, Termination};
 use crate::routing::{Decision, Reason, ServiceId};
 use crate::shared::{Ended, Endpoint, VersionStats};
 use crate::telemetry::access_log::Line;
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -117,7 +117,12 @@ impl Drop for Exchange<'_> {
         let record = &self.record;
         let worker = &self.client.worker;
         // Nobody set an end: the thread ends, and its exchanges with it.
-        let termination = record.termination.get().unwrap_or(Termination::Drain);
+        let termination = record.termination.get().unwrap_or_else(|| {
+            if record.status.get() == 0 {
+                record.status.set(CLIENT_ABORT_STATUS);
+            }
+            Termination::Drain
+        });
         let duration = self.started.elapsed();
         worker.stats.terminated(termination);
         if let Some(refusal) = record.refusal.get() {
@@ -213,13 +218,13 @@ fn reason_word(reason: Reason) -> &'static str {
 }
 
 /// The telling of what could not be read as a request.
-pub fn log_unread(client: &Client, refusal: Refusal, request_id: &str) {
-    client.worker.stats.refused(refusal);
-    client.worker.stats.terminated(Termination::Refused);
-    if let Some(log) = client.worker.log.borrow_mut().as_mut() {
+pub fn log_unread(worker: &Worker, peer: IpAddr, refusal: Refusal, request_id: &str) {
+    worker.stats.refused(refusal);
+    worker.stats.terminated(Termination::Refused);
+    if let Some(log) = worker.log.borrow_mut().as_mut() {
         log.record(&Line {
             time: SystemTime::now(),
-            client_ip: client.peer,
+            client_ip: peer,
             method: "",
             host: "",
             path: "",

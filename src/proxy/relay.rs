@@ -8,7 +8,7 @@ mod receive;
 mod send;
 
 use super::body::{BodyReader, Coding, Framing};
-use super::buffer::Buffer;
+use super::buffer::{Buffer, HeadBytes};
 use super::deadlines::Expired;
 use super::downstream::Client;
 use super::stream::Stream;
@@ -132,7 +132,7 @@ impl Progress {
 
 impl Attempt<'_> {
     /// Runs the attempt to its end. `head`: the request's head as it is sent.
-    pub async fn run(&self, head: &[u8], upload: &mut Upload<'_>, answer: &mut Buffer) -> Result<Answered, Failed> {
+    pub async fn run(&self, head: HeadBytes, upload: &mut Upload<'_>, answer: &mut Buffer) -> Result<Answered, Failed> {
         self.client.slot.set_phase(self.timeouts.idle);
         let result = {
             let mut send = pin!(self.send(head, upload));

@@ -54,13 +54,20 @@ impl Stream {
         matches!(self.0.borrow().try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
+    /// One system call: a plain send where there is one part.
+    fn poll_write(&self, context: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let mut tcp = self.0.borrow_mut();
+        match parts {
+            [part] => Pin::new(&mut *tcp).poll_write(context, part),
+            parts => Pin::new(&mut *tcp).poll_write_vectored(context, parts),
+        }
+    }
+
     /// Writes what the socket takes of `parts` at once; the rest, copied together, is `None` when there is none.
     pub async fn write_now(&self, mut parts: &mut [IoSlice<'_>], written: &Cell<u64>) -> io::Result<Option<Vec<u8>>> {
         IoSlice::advance_slices(&mut parts, 0);
         while !parts.is_empty() {
-            let write = |context: &mut Context<'_>| {
-                Poll::Ready(Pin::new(&mut *self.0.borrow_mut()).poll_write_vectored(context, parts))
-            };
+            let write = |context: &mut Context<'_>| Poll::Ready(self.poll_write(context, parts));
             match poll_fn(write).await {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(n)) => {
@@ -78,7 +85,7 @@ impl Stream {
     pub async fn write_all(&self, mut parts: &mut [IoSlice<'_>], written: &Cell<u64>) -> io::Result<()> {
         IoSlice::advance_slices(&mut parts, 0);
         while !parts.is_empty() {
-            let n = poll_fn(|context| Pin::new(&mut *self.0.borrow_mut()).poll_write_vectored(context, parts)).await?;
+            let n = poll_fn(|context| self.poll_write(context, parts)).await?;
             if n == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }

@@ -1,7 +1,7 @@
 //! After a 101: bytes both ways, until both sides have finished or nothing moves for `timeouts.idle`.
 
 use super::body::{BodyReader, BodyWriter, Coding, Framing};
-use super::buffer::Buffer;
+use super::buffer::{Buffer, HeadBytes};
 use super::downstream::Client;
 use super::stream::Stream;
 use std::cell::Cell;
@@ -44,7 +44,7 @@ pub async fn run(ends: &Ends<'_>, up: (&mut Buffer, &Cell<u64>), down: (&mut Buf
 /// One direction, to its end or its failure.
 async fn copy(ends: &Ends<'_>, (from, buffer): (&Stream, &mut Buffer), (to, passed): (&Stream, &Cell<u64>)) {
     let mut reader = BodyReader::new(from, buffer, Framing::UntilClose);
-    let mut writer = BodyWriter::new(to, &[], Coding::Plain, passed);
+    let mut writer = BodyWriter::new(to, HeadBytes::default(), Coding::Plain, passed);
     while let Ok(Some(_)) = reader.next().await {
         ends.client.slot.set_phase(ends.idle);
         if writer.pass(&mut reader).await.is_err() {

@@ -7,6 +7,7 @@ use crate::routing::{CookieKey, Facts, ServiceId, VersionId};
 use crate::shared::{Cached, InForce, Pool, RetryBudget, ServiceInForce, Shared, ThreadStats, VersionInForce};
 use crate::telemetry::access_log::LogShard;
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -40,17 +41,13 @@ impl Local {
 
     /// A pool that stays keeps its budget: reloads do not refill it.
     fn new(in_force: Arc<InForce>, previous: Option<&Local>) -> Self {
-        let carried = |pool: &Arc<Pool>| {
-            let previous = previous?;
-            for (service, budgets) in previous.in_force.services.iter().zip(&previous.budgets) {
-                for (version, budget) in service.versions.iter().zip(budgets) {
-                    if Arc::ptr_eq(&version.pool, pool) {
-                        return Some(std::mem::take(&mut *budget.borrow_mut()));
-                    }
-                }
-            }
-            None
-        };
+        let before: HashMap<*const Pool, &RefCell<RetryBudget>> = previous
+            .iter()
+            .flat_map(|previous| previous.in_force.services.iter().zip(&previous.budgets))
+            .flat_map(|(service, budgets)| service.versions.iter().zip(budgets))
+            .map(|(version, budget)| (Arc::as_ptr(&version.pool), budget))
+            .collect();
+        let carried = |pool: &Arc<Pool>| before.get(&Arc::as_ptr(pool)).map(|budget| budget.take());
         let budgets = in_force
             .services
             .iter()
@@ -84,7 +81,14 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn new(index: usize, shared: Arc<Shared>, stats: Arc<ThreadStats>, log: Option<LogShard>) -> Rc<Self> {
+    /// `most_idle`: idle upstream connections kept.
+    pub fn new(
+        index: usize,
+        shared: Arc<Shared>,
+        stats: Arc<ThreadStats>,
+        log: Option<LogShard>,
+        most_idle: usize,
+    ) -> Rc<Self> {
         Rc::new(Self {
             index,
             stats,
@@ -92,7 +96,7 @@ impl Worker {
             local: RefCell::new(Rc::new(Local::new(shared.load(), None))),
             shared,
             deadlines: Rc::default(),
-            idle: RefCell::default(),
+            idle: RefCell::new(IdlePool::new(most_idle)),
             random: RefCell::new(fastrand::Rng::new()),
             log: RefCell::new(log),
             date: RefCell::new(http_date()),

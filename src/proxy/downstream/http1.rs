@@ -142,7 +142,7 @@ mod tests {
             .await
             .unwrap();
         let shared = fixture::shared(fixture::in_force(1, 1, &[]), 1);
-        let worker = Worker::new(0, Arc::clone(&shared), Arc::clone(&shared.threads[0]), None);
+        let worker = Worker::new(0, Arc::clone(&shared), Arc::clone(&shared.threads[0]), None, 16);
         let slot = worker.deadlines.slot();
         let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let future = serve(Client {

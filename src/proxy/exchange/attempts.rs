@@ -66,8 +66,8 @@ impl Exchange<'_> {
                     None => return self.give_up(failure).await,
                 }
                 fresh = false;
+                self.client.worker.stats.retried();
             }
-            self.client.worker.stats.retried();
         }
     }
 
@@ -121,7 +121,7 @@ impl Exchange<'_> {
         };
         let body_is_kept = upload.bytes == 0 || upload.replay.is_some();
         let harmless = match termination {
-            Termination::UpstreamConnect => true,
+            Termination::UpstreamConnect | Termination::Internal => true,
             Termination::UpstreamReset => *nothing_received && (!failure.sent || self.head.method_kind.is_idempotent()),
             _ => false,
         };
@@ -150,7 +150,12 @@ impl Exchange<'_> {
         let connection = match connected {
             Ok(connection) => connection,
             Err(error) => {
-                version.pool.failed(endpoint, FailureKind::Connect, self.now_ms());
+                if upstream::is_ours(&error) {
+                    // No endpoint is to blame: what is idle gives its descriptors up.
+                    worker.idle.borrow_mut().clear();
+                } else {
+                    version.pool.failed(endpoint, FailureKind::Connect, self.now_ms());
+                }
                 return Err(Failure::to_connect(&error));
             }
         };
@@ -167,7 +172,7 @@ impl Exchange<'_> {
             expose_version: self.exposed_version(),
             progress: Progress::default(),
         };
-        let result = attempt.run(&out, upload, &mut answer).await;
+        let result = attempt.run(out, upload, &mut answer).await;
         let progress = attempt.progress;
         self.record.progressed(&progress, upload.bytes, began);
         match result {
@@ -230,8 +235,13 @@ impl Exchange<'_> {
 
 impl Failure {
     fn to_connect(error: &std::io::Error) -> Self {
+        let termination = if upstream::is_ours(error) {
+            Termination::Internal
+        } else {
+            Termination::UpstreamConnect
+        };
         let failed = Failed::Upstream {
-            termination: Termination::UpstreamConnect,
+            termination,
             nothing_received: true,
             why: format!("connecting to the endpoint: {error}"),
         };

@@ -17,7 +17,7 @@ use std::io::IoSlice;
 pub async fn refuse_unread(client: &Client, refusal: Refusal, why: &str) -> Next {
     let request_id = hex_id(client.worker.draw_id());
     let request_id = text(&request_id);
-    log_unread(client, refusal, request_id);
+    log_unread(&client.worker, client.peer, refusal, request_id);
     send_own(client, refusal.status(), why, request_id, true, false).await;
     Next::Linger
 }
@@ -79,8 +79,12 @@ impl Exchange<'_> {
             }
             Failed::Upstream { termination, why, .. } if !answer_begun => {
                 let late = termination == Termination::UpstreamTimeout || why.contains("timeouts.connect");
-                self.fail(if late { 504 } else { 502 }, termination, &why, !uploaded)
-                    .await
+                let status = match termination {
+                    Termination::Internal => 503,
+                    _ if late => 504,
+                    _ => 502,
+                };
+                self.fail(status, termination, &why, !uploaded).await
             }
             Failed::Upstream { termination, .. } => self.cut(termination),
             Failed::Deadline if !answer_begun => {

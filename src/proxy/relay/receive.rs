@@ -25,7 +25,7 @@ impl Attempt<'_> {
                     let mut out = HeadBytes::new();
                     self.write_head(&mut out, &head, &bytes, AnswerFraming::None, false);
                     self.to_client(
-                        BodyWriter::new(&self.client.stream, &out, Coding::Plain, &self.progress.interim).flush(),
+                        BodyWriter::new(&self.client.stream, out, Coding::Plain, &self.progress.interim).flush(),
                     )
                     .await?;
                     self.progress.status.set(Some(101));
@@ -95,7 +95,7 @@ impl Attempt<'_> {
         }
         let mut out = HeadBytes::new();
         self.write_head(&mut out, head, bytes, AnswerFraming::None, false);
-        self.to_client(BodyWriter::new(&self.client.stream, &out, Coding::Plain, &self.progress.interim).flush())
+        self.to_client(BodyWriter::new(&self.client.stream, out, Coding::Plain, &self.progress.interim).flush())
             .await
     }
 
@@ -108,7 +108,7 @@ impl Attempt<'_> {
         self.client.slot.set_phase(self.timeouts.idle);
 
         let mut reader = BodyReader::new(self.upstream, answer, framing);
-        let mut writer = BodyWriter::new(&self.client.stream, &out, coding, &self.progress.answered);
+        let mut writer = BodyWriter::new(&self.client.stream, out, coding, &self.progress.answered);
         let relayed = self.relay_body(head.status, &mut reader, &mut writer).await;
         if let Err(failed) = relayed {
             if answer_framing == AnswerFraming::UntilClose && self.progress.answer_begun() {
@@ -145,7 +145,8 @@ impl Attempt<'_> {
             self.begin(status, writer.pass(reader)).await?;
             self.client.slot.set_phase(self.timeouts.idle);
             if reader.is_done() {
-                break;
+                // Its end went with the last piece.
+                return Ok(());
             }
         }
         self.begin(status, writer.finish(reader.trailers())).await

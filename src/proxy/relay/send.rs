@@ -3,7 +3,7 @@
 use super::{Attempt, Failed, Upload};
 use crate::outcome::{Refusal, Termination};
 use crate::proxy::body::{BodyError, BodyWriter};
-use crate::proxy::buffer::Buffer;
+use crate::proxy::buffer::{Buffer, HeadBytes};
 use std::time::{Duration, Instant};
 
 /// How long the answer to a client that has finished sending (a half-close) may take to begin: most such clients are
@@ -19,7 +19,7 @@ const SLOW_BODY_GRACE: Duration = Duration::from_secs(10);
 
 impl Attempt<'_> {
     /// Sends the request; then watches the client. Ends only when the attempt cannot go on.
-    pub(super) async fn send(&self, head: &[u8], upload: &mut Upload<'_>) -> Failed {
+    pub(super) async fn send(&self, head: HeadBytes, upload: &mut Upload<'_>) -> Failed {
         match self.send_request(head, upload).await {
             Ok(()) => {
                 self.progress.uploaded.set(true);
@@ -34,7 +34,7 @@ impl Attempt<'_> {
         self.watch(upload.reader.buffer()).await
     }
 
-    async fn send_request(&self, head: &[u8], upload: &mut Upload<'_>) -> Result<(), SendError> {
+    async fn send_request(&self, head: HeadBytes, upload: &mut Upload<'_>) -> Result<(), SendError> {
         let mut writer = BodyWriter::new(self.upstream, head, upload.coding, &self.progress.sent);
         self.send_pieces(&mut writer, upload).await
     }
@@ -54,7 +54,10 @@ impl Attempt<'_> {
             self.progress.reading_client.set(true);
             let piece = upload.reader.next().await;
             self.progress.reading_client.set(false);
-            let Some(piece) = piece.map_err(bad_body)? else { break };
+            let Some(piece) = piece.map_err(bad_body)? else {
+                writer.finish(upload.reader.trailers()).await?;
+                return Ok(());
+            };
             waited += before.elapsed();
             upload.bytes += piece.len() as u64;
             if upload.bytes > self.limits.max_body {
@@ -67,7 +70,11 @@ impl Attempt<'_> {
             slot.set_phase(self.timeouts.idle);
             writer.pass(&mut upload.reader).await?;
             slot.set_phase(self.timeouts.idle);
+            if upload.reader.is_done() {
+                return Ok(());
+            }
         }
+        // No body, or all of it sent again.
         writer.finish(upload.reader.trailers()).await?;
         Ok(())
     }

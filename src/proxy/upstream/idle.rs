@@ -17,10 +17,10 @@ struct Entry {
     idle: Vec<Idle>,
 }
 
-/// The idle connections of one thread. Bounded by the connections that were in use at once, which
-/// `limits.max_connections` bounds.
-#[derive(Default)]
+/// The idle connections of one thread, up to a bound over all endpoints.
 pub struct IdlePool {
+    most: usize,
+    held: usize,
     by_endpoint: HashMap<usize, Entry, std::hash::BuildHasherDefault<PointerHasher>>,
 }
 
@@ -49,17 +49,32 @@ fn key(endpoint: &Arc<Endpoint>) -> usize {
 }
 
 impl IdlePool {
+    /// `most`: connections held; one more is closed instead.
+    pub fn new(most: usize) -> Self {
+        Self {
+            most,
+            held: 0,
+            by_endpoint: HashMap::default(),
+        }
+    }
+
     /// The connection used last, if it is still quiet: one that was closed, or on which something came unasked, is
     /// dropped.
     pub fn take(&mut self, endpoint: &Arc<Endpoint>) -> Option<Stream> {
         let idle = &mut self.by_endpoint.get_mut(&key(endpoint))?.idle;
-        std::iter::from_fn(|| idle.pop())
+        let before = idle.len();
+        let found = std::iter::from_fn(|| idle.pop())
             .map(|idle| idle.stream)
-            .find(Stream::is_quiet)
+            .find(Stream::is_quiet);
+        self.held -= before - idle.len();
+        found
     }
 
     /// Keeps a connection for up to `life`.
     pub fn give(&mut self, endpoint: &Arc<Endpoint>, stream: Stream, now: Instant, life: Duration) {
+        if self.held >= self.most {
+            return;
+        }
         let entry = || Entry {
             endpoint: Arc::clone(endpoint),
             idle: Vec::new(),
@@ -68,6 +83,7 @@ impl IdlePool {
         // A life too long for the clock is a life without end: the peer's word then ends it.
         let until = now.checked_add(life).unwrap_or(now + Duration::from_secs(86_400));
         entry.idle.push(Idle { stream, until });
+        self.held += 1;
     }
 
     /// Drops connections that are too old or no longer quiet, and endpoints that left the configuration.
@@ -77,5 +93,12 @@ impl IdlePool {
             entry.idle.shrink_to(entry.idle.len() * 2);
             Arc::strong_count(&entry.endpoint) > 1
         });
+        self.held = self.by_endpoint.values().map(|entry| entry.idle.len()).sum();
+    }
+
+    /// Closes all.
+    pub fn clear(&mut self) {
+        self.by_endpoint.clear();
+        self.held = 0;
     }
 }

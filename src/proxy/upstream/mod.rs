@@ -50,3 +50,13 @@ pub async fn open(endpoint: &Endpoint, limit: Duration) -> io::Result<Connection
         reused: false,
     })
 }
+
+/// Whether a connection could not be made for want of something of our own: descriptors, ports, memory.
+pub fn is_ours(error: &io::Error) -> bool {
+    use nix::errno::Errno;
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(
+        errno,
+        Some(Errno::EMFILE | Errno::ENFILE | Errno::EADDRNOTAVAIL | Errno::ENOBUFS | Errno::ENOMEM)
+    )
+}
