@@ -2,10 +2,12 @@
 //! holds back the writer.
 
 use super::buffer::{BUFFER_BYTES, Buffer, HeadBytes, SLOW_READ_BYTES};
+use super::deadlines::Slot;
 use super::stream::Stream;
 use crate::http1::{ChunkDecoder, ChunkError, write_chunk_head};
 use std::cell::Cell;
 use std::io::{self, IoSlice};
+use std::time::Duration;
 
 /// How the length of a body that is read is known.
 pub enum Framing {
@@ -212,24 +214,42 @@ pub struct BodyWriter<'c> {
     /// The head, until it is written.
     head: HeadBytes,
     coding: Coding,
-    /// Bytes the socket accepted, head and framing included; known also to who drops a write half done.
-    written: &'c Cell<u64>,
+    progress: Accepted<'c>,
+}
+
+/// Told of every byte a socket accepts.
+#[derive(Clone, Copy)]
+pub struct Accepted<'c> {
+    /// Bytes so far, head and framing included; known also to who drops a write half done.
+    pub bytes: &'c Cell<u64>,
+    /// Whoever takes bytes makes progress, however slowly: the phase goes on for so long.
+    pub slot: &'c Slot,
+    pub idle: Duration,
+}
+
+impl Accepted<'_> {
+    fn add(self, bytes: u64) {
+        self.bytes.set(self.bytes.get() + bytes);
+        self.slot.set_phase(self.idle);
+    }
 }
 
 impl<'c> BodyWriter<'c> {
-    pub fn new(stream: &'c Stream, head: HeadBytes, coding: Coding, written: &'c Cell<u64>) -> Self {
+    pub fn new(stream: &'c Stream, head: HeadBytes, coding: Coding, progress: Accepted<'c>) -> Self {
         Self {
             stream,
             head,
             coding,
-            written,
+            progress,
         }
     }
 
     /// Writes the head, if it was not written yet.
     pub async fn flush(&mut self) -> io::Result<()> {
         let head = std::mem::take(&mut self.head);
-        self.stream.write_all(&mut [IoSlice::new(&head)], self.written).await
+        self.stream
+            .write_all(&mut [IoSlice::new(&head)], |bytes| self.progress.add(bytes))
+            .await
     }
 
     /// Writes the piece that `reader` lent last, and the end of the body with it if it was the last one. While the peer is
@@ -238,7 +258,9 @@ impl<'c> BodyWriter<'c> {
         let end = reader.is_done().then(|| reader.trailers());
         if let Some(rest) = self.write_now(reader.piece(), end).await? {
             reader.slow_down();
-            self.stream.write_all(&mut [IoSlice::new(&rest)], self.written).await?;
+            self.stream
+                .write_all(&mut [IoSlice::new(&rest)], |bytes| self.progress.add(bytes))
+                .await?;
         }
         Ok(())
     }
@@ -246,7 +268,9 @@ impl<'c> BodyWriter<'c> {
     /// Writes one piece (not an empty one).
     pub async fn write(&mut self, piece: &[u8]) -> io::Result<()> {
         if let Some(rest) = self.write_now(piece, None).await? {
-            self.stream.write_all(&mut [IoSlice::new(&rest)], self.written).await?;
+            self.stream
+                .write_all(&mut [IoSlice::new(&rest)], |bytes| self.progress.add(bytes))
+                .await?;
         }
         Ok(())
     }
@@ -264,14 +288,22 @@ impl<'c> BodyWriter<'c> {
         }
         if piece.len() > COPIED_BYTES {
             let mut parts = [IoSlice::new(&before), IoSlice::new(piece), IoSlice::new(&after)];
-            return self.stream.write_now(&mut parts, self.written).await;
+            return self
+                .stream
+                .write_now(&mut parts, |bytes| self.progress.add(bytes))
+                .await;
         }
         if before.is_empty() {
-            return self.stream.write_now(&mut [IoSlice::new(piece)], self.written).await;
+            return self
+                .stream
+                .write_now(&mut [IoSlice::new(piece)], |bytes| self.progress.add(bytes))
+                .await;
         }
         before.extend_from_slice(piece);
         before.extend_from_slice(&after);
-        self.stream.write_now(&mut [IoSlice::new(&before)], self.written).await
+        self.stream
+            .write_now(&mut [IoSlice::new(&before)], |bytes| self.progress.add(bytes))
+            .await
     }
 
     /// Ends a message whose end was not written with its last piece: one without a body, or whose body turned out to have

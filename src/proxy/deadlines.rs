@@ -48,11 +48,12 @@ impl Deadlines {
         }
     }
 
-    /// One tick has passed: wakes whoever is late.
-    pub fn tick(&self) {
-        let now = self.now.get().saturating_add(1).min(NEVER - 1);
-        self.now.set(now);
-        self.wake_up_to(now);
+    /// So much time has passed since the first tick: wakes whoever is late. Told by the clock rather than counted, so that
+    /// ticks that a busy thread missed do not stretch deadlines.
+    pub fn tick(&self, since_first: Duration) {
+        let now = u32::try_from(since_first.as_millis() / TICK.as_millis()).unwrap_or(NEVER - 1);
+        self.now.set(now.min(NEVER - 1));
+        self.wake_up_to(self.now.get());
     }
 
     /// Wakes everybody: something else than a deadline has come.
@@ -103,10 +104,13 @@ impl Slot {
         self.store();
     }
 
-    /// As [`Slot::set_phase`], and never later than the phase's deadline already was.
-    pub fn shorten_phase(&self, after: Duration) {
-        self.phase.set(self.phase.get().min(self.deadlines.tick_after(after)));
-        self.store();
+    /// As [`Slot::set_phase`], unless the phase's deadline is sooner anyway; whether it was not.
+    pub fn shorten_phase(&self, after: Duration) -> bool {
+        let sooner = self.deadlines.tick_after(after) < self.phase.get();
+        if sooner {
+            self.set_phase(after);
+        }
+        sooner
     }
 
     /// The whole request must end within `after`.
@@ -189,7 +193,8 @@ mod tests {
     use super::*;
 
     fn ticks(deadlines: &Deadlines, n: u32) {
-        (0..n).for_each(|_| deadlines.tick());
+        let now = deadlines.now.get();
+        (1..=n).for_each(|tick| deadlines.tick(TICK * (now + tick)));
     }
 
     #[tokio::test]

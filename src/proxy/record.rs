@@ -27,6 +27,7 @@ pub struct Record {
     response_bytes: Cell<u64>,
     upstream_time: Cell<Option<Duration>>,
     upgraded: Cell<bool>,
+    ended: Cell<Option<Instant>>,
 }
 
 impl Record {
@@ -78,6 +79,7 @@ impl Record {
     }
 
     pub fn ends(&self, status: u16, termination: Termination, failure: Option<FailureKind>) {
+        self.ended.set(self.ended.get().or_else(|| Some(Instant::now())));
         self.status.set(status);
         self.termination.set(Some(termination));
         self.failure.set(failure.or(termination.failure()));
@@ -123,7 +125,8 @@ impl Drop for Exchange<'_> {
             }
             Termination::Drain
         });
-        let duration = self.started.elapsed();
+        let ended = record.ended.get().unwrap_or_else(Instant::now);
+        let duration = ended.saturating_duration_since(self.started);
         worker.stats.terminated(termination);
         if let Some(refusal) = record.refusal.get() {
             worker.stats.refused(refusal);

@@ -7,7 +7,7 @@
 mod receive;
 mod send;
 
-use super::body::{BodyReader, Coding, Framing};
+use super::body::{Accepted, BodyReader, Coding, Framing};
 use super::buffer::{Buffer, HeadBytes};
 use super::deadlines::Expired;
 use super::downstream::Client;
@@ -117,9 +117,15 @@ pub struct Progress {
     pub first_byte: Cell<Option<Instant>>,
     /// The client has finished sending, and waits (or has gone).
     pub half_closed: Cell<bool>,
+    /// Because of that, less time is left for the answer to begin.
+    hurried: Cell<bool>,
     /// The client has sent something behind this request: the next one, most likely.
-    pipelined: Cell<bool>,
+    pub pipelined: Cell<bool>,
+    /// The answer ends with the connection: cut short, it is to end with a reset.
+    cut_by_reset: Cell<bool>,
     reading_client: Cell<bool>,
+    /// Something of the request's body has come.
+    body_begun: Cell<bool>,
     writing_client: Cell<bool>,
 }
 
@@ -153,8 +159,8 @@ impl Attempt<'_> {
                 };
                 tunnel::run(
                     &ends,
-                    (upload.reader.buffer(), &self.progress.sent),
-                    (answer, &self.progress.answered),
+                    (upload.reader.buffer(), self.accepted(&self.progress.sent)),
+                    (answer, self.accepted(&self.progress.answered)),
                 )
                 .await;
                 Ok(Answered {
@@ -187,7 +193,7 @@ impl Attempt<'_> {
     /// Whose fault it is that a deadline passed.
     fn too_late(&self, expired: Expired) -> Failed {
         let progress = &self.progress;
-        if progress.writing_client.get() {
+        if progress.writing_client.get() || (progress.reading_client.get() && progress.answer_begun()) {
             return Failed::Client(Termination::ClientTimeout);
         }
         if expired == Expired::Total && !progress.reading_client.get() {
@@ -196,13 +202,27 @@ impl Attempt<'_> {
         if progress.answer_begun() {
             return Failed::upstream(Termination::UpstreamIdle, "silence for timeouts.idle within the answer");
         }
-        if progress.reading_client.get() {
+        if progress.reading_client.get() && !self.waits_for_100() {
             return Failed::Refused(Refusal::RequestTimeout);
         }
-        if progress.half_closed.get() {
+        if progress.hurried.get() {
             return Failed::Client(Termination::ClientAbort);
         }
         Failed::upstream(Termination::UpstreamTimeout, "no first byte within timeouts.first_byte")
+    }
+
+    /// The client waits for the endpoint's word (100, or an answer) before it sends its body.
+    fn waits_for_100(&self) -> bool {
+        self.request.expect_continue && !self.progress.body_begun.get() && self.progress.interim.get() == 0
+    }
+
+    /// What is told of the bytes that go to the client or to the endpoint.
+    fn accepted<'p>(&'p self, bytes: &'p Cell<u64>) -> Accepted<'p> {
+        Accepted {
+            bytes,
+            slot: &self.client.slot,
+            idle: self.timeouts.idle,
+        }
     }
 }
 

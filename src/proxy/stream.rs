@@ -1,12 +1,13 @@
 //! A connection's byte stream: both directions usable at once from one task.
 
 use super::buffer::Buffer;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker, ready};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 /// A connected socket. Borrowed only inside a poll, never across one, so that the two directions of an exchange may
@@ -45,13 +46,12 @@ impl Stream {
 
     /// Whether nothing at all has come in, by what the reactor already knows: no system call.
     pub fn is_quiet(&self) -> bool {
-        self.poll_readable(&mut Context::from_waker(Waker::noop())).is_pending()
+        would_block(self.0.borrow().try_io(Interest::READABLE, || Ok(())))
     }
 
     /// Whether nothing at all has come in, asked of the kernel.
     pub fn is_quiet_for_sure(&self) -> bool {
-        let mut byte = [0; 1];
-        matches!(self.0.borrow().try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        would_block(socket2::SockRef::from(&*self.0.borrow()).peek(&mut [MaybeUninit::uninit()]))
     }
 
     /// One system call: a plain send where there is one part.
@@ -64,14 +64,18 @@ impl Stream {
     }
 
     /// Writes what the socket takes of `parts` at once; the rest, copied together, is `None` when there is none.
-    pub async fn write_now(&self, mut parts: &mut [IoSlice<'_>], written: &Cell<u64>) -> io::Result<Option<Vec<u8>>> {
+    pub async fn write_now(
+        &self,
+        mut parts: &mut [IoSlice<'_>],
+        accepted: impl Fn(u64),
+    ) -> io::Result<Option<Vec<u8>>> {
         IoSlice::advance_slices(&mut parts, 0);
         while !parts.is_empty() {
             let write = |context: &mut Context<'_>| Poll::Ready(self.poll_write(context, parts));
             match poll_fn(write).await {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(n)) => {
-                    written.set(written.get() + n as u64);
+                    accepted(n as u64);
                     IoSlice::advance_slices(&mut parts, n);
                 }
                 Poll::Ready(Err(error)) => return Err(error),
@@ -81,15 +85,16 @@ impl Stream {
         Ok(None)
     }
 
-    /// Writes all of `parts`, in as few system calls as the socket takes; `written` counts bytes accepted as they are.
-    pub async fn write_all(&self, mut parts: &mut [IoSlice<'_>], written: &Cell<u64>) -> io::Result<()> {
+    /// Writes all of `parts`, in as few system calls as the socket takes; `accepted` is told
+    /// of bytes as they are.
+    pub async fn write_all(&self, mut parts: &mut [IoSlice<'_>], accepted: impl Fn(u64)) -> io::Result<()> {
         IoSlice::advance_slices(&mut parts, 0);
         while !parts.is_empty() {
             let n = poll_fn(|context| self.poll_write(context, parts)).await?;
             if n == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
-            written.set(written.get() + n as u64);
+            accepted(n as u64);
             IoSlice::advance_slices(&mut parts, n);
         }
         Ok(())
@@ -106,6 +111,11 @@ impl Stream {
         let _ = socket2::SockRef::from(&*self.0.borrow()).set_linger(Some(std::time::Duration::ZERO));
     }
 
+    /// Takes [`Stream::reset_on_close`] back: the peer has got all.
+    pub fn close_in_order(&self) {
+        let _ = socket2::SockRef::from(&*self.0.borrow()).set_linger(None);
+    }
+
     /// The error the kernel holds for this socket, and clears: a reset that came after the last write.
     pub fn take_error(&self) -> Option<io::Error> {
         self.0.borrow().take_error().ok().flatten()
@@ -115,6 +125,10 @@ impl Stream {
     pub fn is_over(&self) -> bool {
         self.0.borrow().peer_addr().is_err()
     }
+}
+
+fn would_block<T>(result: io::Result<T>) -> bool {
+    matches!(result, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 fn joined(parts: &[IoSlice<'_>]) -> Vec<u8> {

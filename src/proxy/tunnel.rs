@@ -1,10 +1,9 @@
 //! After a 101: bytes both ways, until both sides have finished or nothing moves for `timeouts.idle`.
 
-use super::body::{BodyReader, BodyWriter, Coding, Framing};
+use super::body::{Accepted, BodyReader, BodyWriter, Coding, Framing};
 use super::buffer::{Buffer, HeadBytes};
 use super::downstream::Client;
 use super::stream::Stream;
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
@@ -21,7 +20,7 @@ pub struct Ends<'a> {
 /// Joins both connections. Each direction comes with the buffer of what had already been sent, which goes first, and with
 /// the count of bytes passed on. The side that finishes is told on; the other may go on until it finishes too. The total
 /// deadline of the request does not count here: a tunnel lives while it is used.
-pub async fn run(ends: &Ends<'_>, up: (&mut Buffer, &Cell<u64>), down: (&mut Buffer, &Cell<u64>)) {
+pub async fn run(ends: &Ends<'_>, up: (&mut Buffer, Accepted<'_>), down: (&mut Buffer, Accepted<'_>)) {
     let slot = &ends.client.slot;
     slot.clear_total();
     slot.set_phase(ends.idle);
@@ -42,7 +41,7 @@ pub async fn run(ends: &Ends<'_>, up: (&mut Buffer, &Cell<u64>), down: (&mut Buf
 }
 
 /// One direction, to its end or its failure.
-async fn copy(ends: &Ends<'_>, (from, buffer): (&Stream, &mut Buffer), (to, passed): (&Stream, &Cell<u64>)) {
+async fn copy(ends: &Ends<'_>, (from, buffer): (&Stream, &mut Buffer), (to, passed): (&Stream, Accepted<'_>)) {
     let mut reader = BodyReader::new(from, buffer, Framing::UntilClose);
     let mut writer = BodyWriter::new(to, HeadBytes::default(), Coding::Plain, passed);
     while let Ok(Some(_)) = reader.next().await {

@@ -77,6 +77,7 @@ pub struct Worker {
     ticks: Cell<u32>,
     /// At most one tick old.
     recently: Cell<Instant>,
+    began: Instant,
     closing: Cell<bool>,
 }
 
@@ -103,6 +104,7 @@ impl Worker {
             indexes: RefCell::default(),
             ticks: Cell::new(0),
             recently: Cell::new(Instant::now()),
+            began: Instant::now(),
             closing: Cell::new(false),
         })
     }
@@ -183,7 +185,8 @@ impl Worker {
 
     fn tick(&self) {
         self.recently.set(Instant::now());
-        self.deadlines.tick();
+        self.deadlines
+            .tick(self.recently().saturating_duration_since(self.began));
         if let Some(log) = self.log.borrow_mut().as_mut() {
             log.flush();
         }

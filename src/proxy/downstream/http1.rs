@@ -88,11 +88,15 @@ async fn idle(client: &Client, patience: Duration) -> Idle {
         if client.stream.poll_readable(context).is_ready() {
             return Poll::Ready(Idle::Readable);
         }
-        if client.worker.is_closing() {
-            Poll::Ready(Idle::Closing)
-        } else {
-            Poll::Pending
+        if !client.worker.is_closing() {
+            return Poll::Pending;
         }
+        // What is in the kernel already was sent in good faith.
+        Poll::Ready(if client.stream.is_quiet_for_sure() {
+            Idle::Closing
+        } else {
+            Idle::Readable
+        })
     });
     client.slot.guard(readable).await.unwrap_or(Idle::Late)
 }

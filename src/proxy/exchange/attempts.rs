@@ -139,7 +139,7 @@ impl Exchange<'_> {
     ) -> Result<Next, Failure> {
         let worker = &self.client.worker;
         let timeouts = &version.pool.spec.timeouts;
-        let _in_flight = endpoint.begin(worker.index);
+        let in_flight = endpoint.begin(worker.index);
         let first = self.record.attempts() == 1;
         let began = if first { self.started } else { Instant::now() };
         let connected = if fresh {
@@ -156,7 +156,7 @@ impl Exchange<'_> {
                 } else {
                     version.pool.failed(endpoint, FailureKind::Connect, self.now_ms());
                 }
-                return Err(Failure::to_connect(&error));
+                return Err(Failure::to_connect(&error, upload.reader.is_done()));
             }
         };
         let mut out = HeadBytes::new();
@@ -187,6 +187,7 @@ impl Exchange<'_> {
                         .borrow_mut()
                         .give(endpoint, connection.stream, worker.recently(), timeouts.idle);
                 }
+                drop(in_flight);
                 Ok(self.answered(&answered, &progress).await)
             }
             Err(failed) => {
@@ -234,7 +235,7 @@ impl Exchange<'_> {
 }
 
 impl Failure {
-    fn to_connect(error: &std::io::Error) -> Self {
+    fn to_connect(error: &std::io::Error, uploaded: bool) -> Self {
         let termination = if upstream::is_ours(error) {
             Termination::Internal
         } else {
@@ -250,7 +251,7 @@ impl Failure {
             stale: false,
             sent: false,
             answer_begun: false,
-            uploaded: false,
+            uploaded,
         }
     }
 

@@ -10,20 +10,23 @@ use crate::proxy::downstream::{Client, Next, took_the_answer};
 use crate::proxy::headers::hex_id;
 use crate::proxy::record::log_unread;
 use crate::proxy::relay::{Answered, Failed, Progress};
-use std::cell::Cell;
 use std::io::IoSlice;
+use std::time::Duration;
+
+/// How long a client may take over one of our own answers.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Refuses what could not be read as a request.
 pub async fn refuse_unread(client: &Client, refusal: Refusal, why: &str) -> Next {
     let request_id = hex_id(client.worker.draw_id());
     let request_id = text(&request_id);
     log_unread(&client.worker, client.peer, refusal, request_id);
-    send_own(client, refusal.status(), why, request_id, true, false).await;
-    Next::Linger
+    let sent = send_own(client, refusal.status(), why, request_id, true, false).await;
+    if sent { Next::Linger } else { Next::Close }
 }
 
-/// One of our own answers. That a client does not take it changes nothing for us.
-async fn send_own(client: &Client, status: u16, why: &str, request_id: &str, close: bool, head_only: bool) {
+/// One of our own answers; whether the client took all of it. In a time of its own: the exchange's may be over.
+async fn send_own(client: &Client, status: u16, why: &str, request_id: &str, close: bool, head_only: bool) -> bool {
     let mut out = HeadBytes::new();
     let date = client.worker.date().to_owned();
     OwnAnswer {
@@ -35,8 +38,11 @@ async fn send_own(client: &Client, status: u16, why: &str, request_id: &str, clo
         head_only,
     }
     .write(&mut out);
-    let (mut parts, written) = ([IoSlice::new(&out)], Cell::new(0));
-    let _ = client.slot.guard(client.stream.write_all(&mut parts, &written)).await;
+    client.slot.clear_total();
+    client.slot.set_phase(ANSWER_PATIENCE);
+    let mut parts = [IoSlice::new(&out)];
+    let write = client.stream.write_all(&mut parts, |_| {});
+    matches!(client.slot.guard(write).await, Ok(Ok(())))
 }
 
 impl Exchange<'_> {
@@ -54,8 +60,8 @@ impl Exchange<'_> {
         }
         match (answered.keep_alive, progress.uploaded.get()) {
             (true, _) => Next::KeepAlive,
-            (false, true) => Next::Close,
-            (false, false) => Next::Linger,
+            (false, true) if !progress.pipelined.get() => Next::Close,
+            (false, _) => Next::Linger,
         }
     }
 
@@ -133,10 +139,11 @@ impl Exchange<'_> {
     pub(super) async fn own_answer(&self, status: u16, why: &str, unread: bool) -> Next {
         let close = unread || !self.head.keep_alive || self.client.worker.is_draining();
         let head_only = self.head.method_kind == MethodKind::Head;
-        send_own(self.client, status, why, self.request_id(), close, head_only).await;
-        match (close, unread) {
-            (false, _) => Next::KeepAlive,
-            (true, false) => Next::Close,
+        let sent = send_own(self.client, status, why, self.request_id(), close, head_only).await;
+        match (sent, close) {
+            // Half an answer, or none: what came next would be taken for it.
+            (false, _) => Next::Close,
+            (true, false) => Next::KeepAlive,
             (true, true) => Next::Linger,
         }
     }

@@ -25,9 +25,16 @@ impl Attempt<'_> {
                     let mut out = HeadBytes::new();
                     self.write_head(&mut out, &head, &bytes, AnswerFraming::None, false);
                     self.to_client(
-                        BodyWriter::new(&self.client.stream, out, Coding::Plain, &self.progress.interim).flush(),
+                        BodyWriter::new(
+                            &self.client.stream,
+                            out,
+                            Coding::Plain,
+                            self.accepted(&self.progress.interim),
+                        )
+                        .flush(),
                     )
                     .await?;
+                    self.client.answering.set(true);
                     self.progress.status.set(Some(101));
                     return Ok(Received::Upgraded(101));
                 }
@@ -87,16 +94,17 @@ impl Attempt<'_> {
 
     /// 100 and 103 reach a client that knows of them (HTTP/1.0 does not: RFC 9110 section 15.2).
     async fn relay_interim(&self, head: &ResponseHead, bytes: &[u8]) -> Result<(), Failed> {
+        if self.request.minor > 0 {
+            let mut out = HeadBytes::new();
+            self.write_head(&mut out, head, bytes, AnswerFraming::None, false);
+            let accepted = self.accepted(&self.progress.interim);
+            let mut writer = BodyWriter::new(&self.client.stream, out, Coding::Plain, accepted);
+            self.to_client(writer.flush()).await?;
+        }
         if self.progress.uploaded.get() {
             self.client.slot.set_phase(self.timeouts.first_byte);
         }
-        if self.request.minor == 0 {
-            return Ok(());
-        }
-        let mut out = HeadBytes::new();
-        self.write_head(&mut out, head, bytes, AnswerFraming::None, false);
-        self.to_client(BodyWriter::new(&self.client.stream, out, Coding::Plain, &self.progress.interim).flush())
-            .await
+        Ok(())
     }
 
     /// Relays the final answer, head and body.
@@ -108,13 +116,14 @@ impl Attempt<'_> {
         self.client.slot.set_phase(self.timeouts.idle);
 
         let mut reader = BodyReader::new(self.upstream, answer, framing);
-        let mut writer = BodyWriter::new(&self.client.stream, out, coding, &self.progress.answered);
+        let mut writer = BodyWriter::new(&self.client.stream, out, coding, self.accepted(&self.progress.answered));
+        self.progress
+            .cut_by_reset
+            .set(answer_framing == AnswerFraming::UntilClose);
         let relayed = self.relay_body(head.status, &mut reader, &mut writer).await;
-        if let Err(failed) = relayed {
-            if answer_framing == AnswerFraming::UntilClose && self.progress.answer_begun() {
-                self.client.stream.reset_on_close();
-            }
-            return Err(failed);
+        relayed?;
+        if self.progress.cut_by_reset.get() {
+            self.client.stream.close_in_order();
         }
         let until_close = matches!(head.body, ResponseBody::UntilClose);
         drop(reader);
@@ -143,7 +152,6 @@ impl Attempt<'_> {
             }
             self.client.slot.set_phase(self.timeouts.idle);
             self.begin(status, writer.pass(reader)).await?;
-            self.client.slot.set_phase(self.timeouts.idle);
             if reader.is_done() {
                 // Its end went with the last piece.
                 return Ok(());
@@ -154,6 +162,10 @@ impl Attempt<'_> {
 
     /// A write of the final answer: from the first one on, nothing else can be answered.
     async fn begin(&self, status: u16, write: impl Future<Output = std::io::Result<()>>) -> Result<(), Failed> {
+        if !self.progress.answer_begun() && self.progress.cut_by_reset.get() {
+            // Until the answer is whole: however it is broken off, nothing else would show the client that it was.
+            self.client.stream.reset_on_close();
+        }
         self.progress.status.set(Some(status));
         self.client.answering.set(true);
         self.to_client(write).await

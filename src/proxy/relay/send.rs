@@ -35,7 +35,7 @@ impl Attempt<'_> {
     }
 
     async fn send_request(&self, head: HeadBytes, upload: &mut Upload<'_>) -> Result<(), SendError> {
-        let mut writer = BodyWriter::new(self.upstream, head, upload.coding, &self.progress.sent);
+        let mut writer = BodyWriter::new(self.upstream, head, upload.coding, self.accepted(&self.progress.sent));
         self.send_pieces(&mut writer, upload).await
     }
 
@@ -50,6 +50,9 @@ impl Attempt<'_> {
                 // Nothing more to send with the head: the client may be waiting for what it brings about (100).
                 writer.flush().await?;
             }
+            if self.waits_for_100() {
+                slot.set_phase(self.timeouts.first_byte);
+            }
             let before = Instant::now();
             self.progress.reading_client.set(true);
             let piece = upload.reader.next().await;
@@ -58,7 +61,9 @@ impl Attempt<'_> {
                 writer.finish(upload.reader.trailers()).await?;
                 return Ok(());
             };
-            waited += before.elapsed();
+            if self.progress.body_begun.replace(true) {
+                waited += before.elapsed();
+            }
             upload.bytes += piece.len() as u64;
             if upload.bytes > self.limits.max_body {
                 return Err(SendError::Failed(Failed::Refused(Refusal::BodyTooLarge)));
@@ -69,7 +74,6 @@ impl Attempt<'_> {
             upload.replay = upload.replay.take().and_then(|kept| keep(kept, piece));
             slot.set_phase(self.timeouts.idle);
             writer.pass(&mut upload.reader).await?;
-            slot.set_phase(self.timeouts.idle);
             if upload.reader.is_done() {
                 return Ok(());
             }
@@ -88,7 +92,9 @@ impl Attempt<'_> {
                 Ok(0) => {
                     self.progress.half_closed.set(true);
                     if !self.progress.answer_begun() {
-                        self.client.slot.shorten_phase(HALF_CLOSED_PATIENCE);
+                        self.progress
+                            .hurried
+                            .set(self.client.slot.shorten_phase(HALF_CLOSED_PATIENCE));
                     }
                     break;
                 }

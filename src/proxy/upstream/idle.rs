@@ -91,7 +91,8 @@ impl IdlePool {
         self.by_endpoint.retain(|_, entry| {
             entry.idle.retain(|idle| idle.until > now && idle.stream.is_quiet());
             entry.idle.shrink_to(entry.idle.len() * 2);
-            Arc::strong_count(&entry.endpoint) > 1
+            // Other threads' pools hold it, too: an endpoint that left is given up when nothing of it is idle.
+            !entry.idle.is_empty() && Arc::strong_count(&entry.endpoint) > 1
         });
         self.held = self.by_endpoint.values().map(|entry| entry.idle.len()).sum();
     }
