@@ -31,9 +31,7 @@ pub async fn run(client: &Client, head: &RequestHead, bytes: &[u8], input: &mut 
             if client.answering.get() {
                 return exchange.cut(Termination::Internal);
             }
-            exchange
-                .fail(500, Termination::Internal, "the proxy failed; its log says more", true)
-                .await
+            Box::pin(exchange.fail(500, Termination::Internal, "the proxy failed; its log says more", true)).await
         }
     }
 }
@@ -107,18 +105,13 @@ impl<'c> Exchange<'c> {
     async fn serve(&self, input: &mut Buffer) -> Next {
         self.client.slot.set_total(self.limits().request_timeout);
         if matches!(self.head.body, RequestBody::Length(bytes) if bytes > self.limits().max_body) {
-            return self
-                .refuse(Refusal::BodyTooLarge, "the body is larger than limits.max_body")
-                .await;
+            return Box::pin(self.refuse(Refusal::BodyTooLarge, "the body is larger than limits.max_body")).await;
         }
         if self.head.max_forwards == Some(0) {
-            return self.answer_as_the_last().await;
+            return Box::pin(self.answer_as_the_last()).await;
         }
         match self.decide() {
-            None => {
-                self.refuse(Refusal::NoRoute, "no route for this host, path and method")
-                    .await
-            }
+            None => Box::pin(self.refuse(Refusal::NoRoute, "no route for this host, path and method")).await,
             Some(decision) => self.serve_decided(decision, input).await,
         }
     }
@@ -128,7 +121,7 @@ impl<'c> Exchange<'c> {
     async fn answer_as_the_last(&self) -> Next {
         const WHY: &str = "Max-Forwards is 0, and this is a proxy";
         if self.head.method_kind == MethodKind::Trace {
-            return self.refuse(Refusal::MethodNotAllowed, WHY).await;
+            return Box::pin(self.refuse(Refusal::MethodNotAllowed, WHY)).await;
         }
         self.record.ends(200, Termination::Ok, None);
         let unread = !matches!(self.head.body, RequestBody::None);
@@ -164,14 +157,13 @@ impl<'c> Exchange<'c> {
             self.local.version(decision.service, decision.chosen),
             self.local.version(decision.service, serving),
         ) else {
-            return self
-                .fail(
-                    500,
-                    Termination::Internal,
-                    "the decision names a version that is not there",
-                    true,
-                )
-                .await;
+            return Box::pin(self.fail(
+                500,
+                Termination::Internal,
+                "the decision names a version that is not there",
+                true,
+            ))
+            .await;
         };
         let thread = self.client.worker.index;
         if decision.reason == Reason::Fallback && decision.version.is_some() {
@@ -182,7 +174,7 @@ impl<'c> Exchange<'c> {
         let cookie = self.cookie(&decision);
         self.record.decided(decision, Arc::clone(&version.stats));
         if !usable {
-            return self.no_endpoint().await;
+            return Box::pin(self.no_endpoint()).await;
         }
         self.attempts(serving, version, cookie.as_deref(), input).await
     }

@@ -80,11 +80,12 @@ pub fn traceparent(trace: u128, span: u64) -> [u8; 55] {
 }
 
 fn write_hex(digits: &mut [u8], value: u128) {
-    let mut value = value;
-    for digit in digits.iter_mut().rev() {
-        let nibble = (value & 0xf) as u8;
-        *digit = if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
-        value >>= 4;
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0');
+    for (pair, byte) in digits.rchunks_exact_mut(2).zip(value.to_le_bytes()) {
+        if let [high, low] = pair {
+            (*high, *low) = (digit(byte >> 4), digit(byte & 15));
+        }
     }
 }
 

@@ -157,11 +157,11 @@ impl Attempt<'_> {
                     upstream: self.upstream,
                     idle: self.timeouts.idle,
                 };
-                tunnel::run(
+                Box::pin(tunnel::run(
                     &ends,
                     (upload.reader.buffer(), self.accepted(&self.progress.sent)),
                     (answer, self.accepted(&self.progress.answered)),
-                )
+                ))
                 .await;
                 Ok(Answered {
                     status,

@@ -149,6 +149,24 @@ mod tests {
         let worker = Worker::new(0, Arc::clone(&shared), Arc::clone(&shared.threads[0]), None, 16);
         let slot = worker.deadlines.slot();
         let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let exchange = {
+            let head = parse_request(
+                b"GET / HTTP/1.1\r\nhost: a\r\n\r\n",
+                &HeadLimits::default(),
+                &mut worker.head_parser(),
+            );
+            let (head, tcp) = (head.unwrap().unwrap(), tokio::net::TcpSocket::new_v4().unwrap());
+            let tcp = tcp.connect(listener.local_addr().unwrap()).await.unwrap();
+            let client = Client {
+                worker: std::rc::Rc::clone(&worker),
+                stream: Stream::new(tcp),
+                peer,
+                slot: worker.deadlines.slot(),
+                answering: std::cell::Cell::new(false),
+            };
+            std::mem::size_of_val(&exchange::run(&client, &head, b"", &mut Buffer::default()))
+        };
+        assert!(exchange <= 7 * 1024, "{exchange} bytes while a request is served");
         let future = serve(Client {
             worker,
             stream: Stream::new(tcp),

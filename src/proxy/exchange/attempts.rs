@@ -44,7 +44,7 @@ impl Exchange<'_> {
         let mut fresh = false;
         self.with_budget(serving, |budget| budget.request(self.started_ms()));
         let Some(mut endpoint) = self.pick(version, &tried) else {
-            return self.no_endpoint().await;
+            return Box::pin(self.no_endpoint()).await;
         };
         loop {
             self.record.tries(&endpoint);
@@ -53,7 +53,7 @@ impl Exchange<'_> {
                 Err(failure) => failure,
             };
             if !self.may_repeat(&failure, &upload) {
-                return self.give_up(failure).await;
+                return Box::pin(self.give_up(failure)).await;
             }
             if failure.stale && !fresh {
                 fresh = true;
@@ -63,7 +63,7 @@ impl Exchange<'_> {
                 let allowed = || self.with_budget(serving, |budget| budget.try_retry(self.now_ms())) == Some(true);
                 match other.filter(|_| allowed()) {
                     Some(other) => endpoint = other,
-                    None => return self.give_up(failure).await,
+                    None => return Box::pin(self.give_up(failure)).await,
                 }
                 fresh = false;
                 self.client.worker.stats.retried();
@@ -143,7 +143,7 @@ impl Exchange<'_> {
         let first = self.record.attempts() == 1;
         let began = if first { self.started } else { Instant::now() };
         let connected = if fresh {
-            upstream::open(endpoint, timeouts.connect).await
+            Box::pin(upstream::open(endpoint, timeouts.connect)).await
         } else {
             upstream::connect(worker, endpoint, timeouts, !self.head.method_kind.is_idempotent()).await
         };

@@ -53,7 +53,7 @@ impl Exchange<'_> {
             return Next::Close;
         }
         if progress.half_closed.get() && !answered.keep_alive {
-            if !took_the_answer(self.client).await {
+            if !Box::pin(took_the_answer(self.client)).await {
                 self.record.client_left(Termination::ClientAbortAnswer);
             }
             return Next::Close;

@@ -34,7 +34,8 @@ pub async fn connect(
         match idle {
             Some(stream) if sure && !stream.is_quiet_for_sure() => {}
             Some(stream) => return Ok(Connection { stream, reused: true }),
-            None => return open(endpoint, timeouts.connect).await,
+            // Boxed: the rarer case, and the larger.
+            None => return Box::pin(open(endpoint, timeouts.connect)).await,
         }
     }
 }
