@@ -214,7 +214,14 @@ fn assemble(
 ) -> anyhow::Result<(Arc<Shared>, Parts)> {
     let mut assembly = Assembly::new(threads, Arc::clone(&resolver));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let first = runtime.block_on(assembly.next(Arc::new(loaded.snapshot), None));
+    let first = runtime.block_on(async {
+        tokio::select! {
+            first = assembly.next(Arc::new(loaded.snapshot), None) => first,
+            never = resolver.run() => match never {},
+        }
+    });
+    // A lookup that hangs holds a thread: it is not waited for.
+    runtime.shutdown_background();
     let shared = Arc::new(Shared::new(first, threads, key));
     shared
         .reload
