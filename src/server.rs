@@ -2,13 +2,13 @@
 
 use crate::admin;
 use crate::config::Snapshot;
+use crate::control::cookie_key::Keeper;
 use crate::control::file_watcher::FileWatcher;
 use crate::control::health_checker::{HealthChecker, first_pass};
 use crate::control::resolver::Resolver;
 use crate::control::writer::{Assembly, Loaded, Writer};
-use crate::control::{cookie_key, load, writer};
+use crate::control::{load, writer};
 use crate::proxy::accept::{Bound, DataPlane, Stage};
-use crate::routing::CookieKey;
 use crate::shared::Shared;
 use crate::telemetry::access_log::AccessLog;
 use anyhow::Context;
@@ -54,10 +54,9 @@ pub fn run(config: &Path) -> anyhow::Result<()> {
         .address
         .map(|address| bind(address, "admin.address"))
         .transpose()?;
-    let key = cookie_key(snapshot)?;
     let access_log = snapshot.access_log.clone();
     let resolver = Arc::new(Resolver::new());
-    let (shared, control) = assemble(loaded, threads, key, resolver)?;
+    let (shared, control) = assemble(loaded, threads, resolver)?;
     let access_log = access_log
         .map(|spec| AccessLog::open(&spec, Arc::clone(&shared.log_dropped)).context("access_log.path"))
         .transpose()?;
@@ -179,25 +178,6 @@ fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
     open().with_context(|| format!("{key}: cannot listen on {address} (is it taken? `ss -ltnp` shows by whom)"))
 }
 
-/// The key in the state directory, where cookies are used. One that cannot be kept is no reason not to start.
-fn cookie_key(snapshot: &Snapshot) -> anyhow::Result<CookieKey> {
-    let mut affinities = snapshot
-        .policy
-        .services
-        .iter()
-        .filter_map(|service| service.affinity.as_ref());
-    if affinities.any(|affinity| affinity.cookie.is_some()) {
-        match cookie_key::kept(&snapshot.state_dir) {
-            Ok(key) => return Ok(key),
-            Err(error) => tracing::error!(
-                state_dir = %snapshot.state_dir.display(), %error,
-                "the key of affinity cookies cannot be kept: users get new cookies after a restart"
-            ),
-        }
-    }
-    cookie_key::passing().context("the key of affinity cookies")
-}
-
 /// What the control plane runs.
 struct Parts {
     writer: Writer,
@@ -206,23 +186,20 @@ struct Parts {
     watcher: Arc<FileWatcher>,
 }
 
-fn assemble(
-    loaded: Loaded,
-    threads: usize,
-    key: CookieKey,
-    resolver: Arc<Resolver>,
-) -> anyhow::Result<(Arc<Shared>, Parts)> {
-    let mut assembly = Assembly::new(threads, Arc::clone(&resolver));
+fn assemble(loaded: Loaded, threads: usize, resolver: Arc<Resolver>) -> anyhow::Result<(Arc<Shared>, Parts)> {
+    let started = Arc::new(loaded.snapshot);
+    let key = Keeper::new(&started.state_dir).context("the key of affinity cookies")?;
+    let mut assembly = Assembly::new(threads, Arc::clone(&resolver), key);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let first = runtime.block_on(async {
         tokio::select! {
-            first = assembly.next(Arc::new(loaded.snapshot), None) => first,
+            first = assembly.next(Arc::clone(&started), None) => first,
             never = resolver.run() => match never {},
         }
     });
     // A lookup that hangs holds a thread: it is not waited for.
     runtime.shutdown_background();
-    let shared = Arc::new(Shared::new(first, threads, key));
+    let shared = Arc::new(Shared::new(first, threads));
     shared
         .reload
         .lock()
@@ -236,6 +213,7 @@ fn assemble(
         assembly,
         health: Arc::clone(&health),
         path: loaded.path,
+        started,
         watcher: Arc::clone(&watcher),
         events,
     };

@@ -1,11 +1,13 @@
 //! The only writer of what is in force: every change becomes one new immutable value, published whole or not at all.
 
+use super::cookie_key::Keeper;
 use super::endpoint_registry::EndpointRegistry;
 use super::file_watcher::{FileEvent, FileWatcher};
 use super::health_checker::HealthChecker;
 use super::load;
 use super::resolver::Resolver;
-use crate::config::{Snapshot, diff};
+use crate::config::Snapshot;
+use crate::config::diff::restart_required;
 use crate::routing::{Rule, Service, ServiceTraffic, Traffic, Version};
 use crate::shared::{InForce, Pool, ServiceInForce, Shared, VersionInForce, VersionStats};
 use std::collections::HashMap;
@@ -30,15 +32,17 @@ pub struct Assembly {
     threads: usize,
     registry: EndpointRegistry,
     resolver: Arc<Resolver>,
+    key: Keeper,
 }
 
 impl Assembly {
     /// `threads`: worker threads of the data plane.
-    pub fn new(threads: usize, resolver: Arc<Resolver>) -> Self {
+    pub fn new(threads: usize, resolver: Arc<Resolver>, key: Keeper) -> Self {
         Self {
             threads,
             registry: EndpointRegistry::new(threads),
             resolver,
+            key,
         }
     }
 
@@ -54,6 +58,7 @@ impl Assembly {
             generation: previous.map_or(1, |previous| previous.generation + 1),
             services: services.collect(),
             traffic: traffic(&snapshot),
+            cookie_key: self.key.key(&snapshot),
             snapshot,
         }
     }
@@ -145,6 +150,8 @@ pub struct Writer {
     pub assembly: Assembly,
     pub health: Arc<HealthChecker>,
     pub path: PathBuf,
+    /// What the process started with: what needs a restart is still as it says.
+    pub started: Arc<Snapshot>,
     pub watcher: Arc<FileWatcher>,
     pub events: mpsc::Receiver<FileEvent>,
 }
@@ -205,9 +212,8 @@ impl Writer {
     }
 
     fn tell_changes(&self, snapshot: &Snapshot) {
-        let changes = diff(&self.shared.load().snapshot, snapshot);
-        for key in &changes.restart_required {
-            tracing::warn!(key, "changed in the file; takes effect after a restart");
+        for key in restart_required(&self.started, snapshot) {
+            tracing::warn!(key, "not as at the start; takes effect after a restart");
         }
         for key in &snapshot.unsupported {
             tracing::warn!(key = key.path, line = key.line, "{}", key.message);
