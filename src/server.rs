@@ -9,7 +9,7 @@ use crate::control::cookie_key::Keeper;
 use crate::control::file_watcher::FileWatcher;
 use crate::control::health_checker::{HealthChecker, first_pass};
 use crate::control::resolver::Resolver;
-use crate::control::writer::{Assembly, Loaded, Writer};
+use crate::control::writer::{Assembly, Flapping, Loaded, Writer};
 use crate::control::{load, writer};
 use crate::proxy::accept::{Bound, DataPlane, Stage};
 use crate::shared::Shared;
@@ -237,6 +237,7 @@ fn assemble(
         started,
         watcher: Arc::clone(&watcher),
         events,
+        flapping: Flapping::default(),
     };
     let parts = Parts {
         writer,

@@ -486,3 +486,39 @@ fn what_needs_a_restart_is_named_until_the_file_is_as_at_the_start() {
     assert_eq!(needing("threads: 7\n", 2), 2, "it is still pending");
     assert_eq!(needing("", 3), 2, "as at the start");
 }
+
+#[test]
+fn a_file_that_flaps_is_held_until_somebody_asks_for_it() {
+    let shop = Shop::new();
+    let mut client = shop.gate.client();
+    let bad = shop.all_to(1).replace("weight: 1\n", "weigth: 1\n");
+    let failures = || {
+        shop.gate
+            .metric("rollgate_config_reloads_total", &[("result", "failure")])
+    };
+    for round in 1..=2 {
+        shop.gate.write_config(&bad, Write::Rename);
+        shop.gate.expect_metric(
+            "rollgate_config_reloads_total",
+            &[("result", "failure")],
+            f64::from(round),
+        );
+        if round == 1 {
+            shop.gate.write_config(&shop.all_to(2), Write::Rename);
+            shop.expect(&mut client, 2, SEEN_WITHIN);
+        }
+    }
+    for weight in [1, 2] {
+        shop.gate.write_config(&shop.text(weight, 0), Write::Rename);
+        eventually(SEEN_WITHIN, "it is held", || shop.gate.log().contains("good to bad"));
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(client.get("/", &[]).served_by(), "v2");
+    assert_eq!(failures(), 3.0, "told once");
+    assert_eq!(shop.gate.metric("rollgate_config_last_reload_successful", &[]), 0.0);
+    shop.gate.signal("HUP");
+    shop.expect(&mut client, 1, SEEN_WITHIN);
+    assert_eq!(shop.gate.metric("rollgate_config_last_reload_successful", &[]), 1.0);
+    shop.gate.write_config(&shop.all_to(2), Write::Rename);
+    shop.expect(&mut client, 2, SEEN_WITHIN);
+}
