@@ -1,14 +1,17 @@
 //! Assembly: the file, the sockets, the planes, the signals, and the order in which they start and stop.
 
+mod signals;
+
+use self::signals::Asked;
 use crate::admin;
 use crate::config::Snapshot;
+use crate::control::cookie_key::Keeper;
 use crate::control::file_watcher::FileWatcher;
 use crate::control::health_checker::{HealthChecker, first_pass};
 use crate::control::resolver::Resolver;
-use crate::control::writer::{Assembly, Loaded, Writer};
-use crate::control::{cookie_key, load, writer};
+use crate::control::writer::{Assembly, Flapping, Loaded, Writer};
+use crate::control::{load, writer};
 use crate::proxy::accept::{Bound, DataPlane, Stage, Threads};
-use crate::routing::CookieKey;
 use crate::shared::Shared;
 use crate::telemetry::access_log::AccessLog;
 use anyhow::Context;
@@ -17,12 +20,12 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
 use pingora_core::services::background::{BackgroundService, background_service};
+use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 /// How long the start waits for the first probe of every endpoint.
@@ -31,6 +34,9 @@ const FIRST_PASS: Duration = Duration::from_secs(1);
 /// Descriptors kept for everything but connections: admin, logs, state, and the 256 probes that may run at once. Where
 /// there are few, a quarter.
 const RESERVED_DESCRIPTORS: u64 = 384;
+
+/// Before a task of the control plane that panicked is begun again.
+const BEGIN_AGAIN: Duration = Duration::from_secs(1);
 
 /// How often a stopping process looks whether it is idle.
 const LOOK: Duration = Duration::from_millis(5);
@@ -43,6 +49,7 @@ const BACKLOG: i32 = 65_535;
 /// # Errors
 /// The file is not valid, an address is taken, or a thread or file cannot be had: nothing was served then.
 pub fn run(config: &Path) -> anyhow::Result<()> {
+    let asked = Asked::listen()?;
     let loaded = load_file(config)?;
     let snapshot = &loaded.snapshot;
     let threads = snapshot
@@ -55,10 +62,12 @@ pub fn run(config: &Path) -> anyhow::Result<()> {
         .address
         .map(|address| bind(address, "admin.address"))
         .transpose()?;
-    let key = cookie_key(snapshot)?;
     let access_log = snapshot.access_log.clone();
     let resolver = Arc::new(Resolver::new());
-    let (shared, control) = assemble(loaded, threads, key, resolver)?;
+    let Some((shared, control)) = assemble(loaded, threads, resolver, &asked)? else {
+        tracing::info!("asked to stop before anything was served");
+        return Ok(());
+    };
     let access_log = access_log
         .map(|spec| AccessLog::open(&spec, Arc::clone(&shared.log_dropped)).context("access_log.path"))
         .transpose()?;
@@ -85,9 +94,11 @@ pub fn run(config: &Path) -> anyhow::Result<()> {
         shared: Arc::clone(&shared),
         stage: stage.clone(),
         threads: threads_state,
+        asked: asked.clone(),
     };
     let control = Control {
         parts: Mutex::new(Some(control)),
+        asked,
         shared,
         stage,
     };
@@ -181,25 +192,6 @@ fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
     open().with_context(|| format!("{key}: cannot listen on {address} (is it taken? `ss -ltnp` shows by whom)"))
 }
 
-/// The key in the state directory, where cookies are used. One that cannot be kept is no reason not to start.
-fn cookie_key(snapshot: &Snapshot) -> anyhow::Result<CookieKey> {
-    let mut affinities = snapshot
-        .policy
-        .services
-        .iter()
-        .filter_map(|service| service.affinity.as_ref());
-    if affinities.any(|affinity| affinity.cookie.is_some()) {
-        match cookie_key::kept(&snapshot.state_dir) {
-            Ok(key) => return Ok(key),
-            Err(error) => tracing::error!(
-                state_dir = %snapshot.state_dir.display(), %error,
-                "the key of affinity cookies cannot be kept: users get new cookies after a restart"
-            ),
-        }
-    }
-    cookie_key::passing().context("the key of affinity cookies")
-}
-
 /// What the control plane runs.
 struct Parts {
     writer: Writer,
@@ -208,16 +200,29 @@ struct Parts {
     watcher: Arc<FileWatcher>,
 }
 
+/// The planes' meeting place and the control plane; `None`: it was asked to stop meanwhile.
 fn assemble(
     loaded: Loaded,
     threads: usize,
-    key: CookieKey,
     resolver: Arc<Resolver>,
-) -> anyhow::Result<(Arc<Shared>, Parts)> {
-    let mut assembly = Assembly::new(threads, Arc::clone(&resolver));
+    asked: &Asked,
+) -> anyhow::Result<Option<(Arc<Shared>, Parts)>> {
+    let started = Arc::new(loaded.snapshot);
+    let key = Keeper::new(&started.state_dir).context("the key of affinity cookies")?;
+    let mut assembly = Assembly::new(threads, Arc::clone(&resolver), key);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let first = runtime.block_on(assembly.next(Arc::new(loaded.snapshot), None));
-    let shared = Arc::new(Shared::new(first, threads, key));
+    let first = runtime.block_on(async {
+        tokio::select! {
+            biased;
+            () = asked.stop(1) => None,
+            first = assembly.next(Arc::clone(&started), None) => Some(first),
+            never = resolver.run() => match never {},
+        }
+    });
+    // A lookup that hangs holds a thread: it is not waited for.
+    runtime.shutdown_background();
+    let Some(first) = first else { return Ok(None) };
+    let shared = Arc::new(Shared::new(first, threads));
     shared
         .reload
         .lock()
@@ -231,24 +236,25 @@ fn assemble(
         assembly,
         health: Arc::clone(&health),
         path: loaded.path,
+        started,
         watcher: Arc::clone(&watcher),
         events,
+        flapping: Flapping::default(),
     };
-    Ok((
-        shared,
-        Parts {
-            writer,
-            resolver,
-            health,
-            watcher,
-        },
-    ))
+    let parts = Parts {
+        writer,
+        resolver,
+        health,
+        watcher,
+    };
+    Ok(Some((shared, parts)))
 }
 
 /// The control plane as one background service.
 struct Control {
     /// Taken by the one start.
     parts: Mutex<Option<Parts>>,
+    asked: Asked,
     shared: Arc<Shared>,
     stage: watch::Sender<Stage>,
 }
@@ -265,12 +271,17 @@ impl BackgroundService for Control {
             health,
             watcher,
         } = parts;
-        let probes = Arc::clone(&health);
         let looked_up = Arc::clone(&resolver);
-        tokio::spawn(async move { probes.run().await });
-        tokio::spawn(async move { looked_up.run().await });
-        tokio::spawn(writer.run(resolver));
-        tokio::spawn(reload_on_hangup(watcher));
+        tokio::spawn(supervise("health checks", move || {
+            let health = Arc::clone(&health);
+            async move { health.run().await }
+        }));
+        tokio::spawn(supervise("name lookups", move || {
+            let resolver = Arc::clone(&looked_up);
+            async move { resolver.run().await }
+        }));
+        tokio::spawn(write(writer.run(resolver), Arc::clone(&self.shared)));
+        tokio::spawn(reload_on_hangup(watcher, self.asked.clone()));
         if !first_pass(&self.shared, FIRST_PASS).await {
             tracing::warn!("some endpoints have not answered a probe yet");
         }
@@ -287,14 +298,39 @@ impl BackgroundService for Control {
     }
 }
 
-async fn reload_on_hangup(watcher: Arc<FileWatcher>) {
-    match signal(SignalKind::hangup()) {
-        Ok(mut hangups) => {
-            while hangups.recv().await.is_some() {
-                watcher.reload();
-            }
+/// Runs a task of the control plane, and runs it again when it panics: at most once in [`BEGIN_AGAIN`].
+async fn supervise<F>(what: &'static str, begin: impl Fn() -> F)
+where
+    F: Future<Output = Infallible> + Send + 'static,
+{
+    loop {
+        let Err(error) = tokio::spawn(begin()).await;
+        if error.is_cancelled() {
+            // The process ends.
+            return;
         }
-        Err(error) => tracing::error!(%error, "SIGHUP cannot be listened to: reload by editing the file"),
+        tracing::error!(what, %error, "broke off, beginning again");
+        tokio::time::sleep(BEGIN_AGAIN).await;
+    }
+}
+
+/// Runs the writer. It is not begun again: what it left half done is not known. What is in force goes on being served.
+async fn write(writer: impl Future<Output = Infallible> + Send + 'static, shared: Arc<Shared>) {
+    let Err(error) = tokio::spawn(writer).await;
+    if error.is_cancelled() {
+        return;
+    }
+    let error = format!("reloading broke off, no change will be taken until a restart: {error}");
+    tracing::error!("{error}");
+    let mut status = shared.reload.lock().unwrap_or_else(PoisonError::into_inner);
+    status.failed += 1;
+    status.error = Some(error);
+}
+
+async fn reload_on_hangup(watcher: Arc<FileWatcher>, mut asked: Asked) {
+    loop {
+        asked.reload().await;
+        watcher.reload();
     }
 }
 
@@ -303,25 +339,19 @@ struct Signals {
     shared: Arc<Shared>,
     stage: watch::Sender<Stage>,
     threads: Arc<Threads>,
+    asked: Asked,
 }
 
 #[async_trait]
 impl ShutdownSignalWatch for Signals {
     async fn recv(&self) -> ShutdownSignal {
-        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
-            tracing::error!("no signals can be listened to: stop this process with SIGKILL");
-            return std::future::pending().await;
-        };
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            () = self.asked.stop(1) => {}
             () = self.threads.failed.notified() => tracing::error!("stopping: a thread of the data plane is missing"),
         }
         tokio::select! {
             () = self.drain() => {}
-            _ = terminate.recv() => tracing::warn!("asked twice: stopping at once"),
-            _ = interrupt.recv() => tracing::warn!("asked twice: stopping at once"),
+            () = self.asked.stop(2) => tracing::warn!("asked twice: stopping at once"),
         }
         ShutdownSignal::FastShutdown
     }
@@ -373,5 +403,37 @@ impl Signals {
 
     fn connections(&self) -> i64 {
         self.shared.threads.iter().map(|thread| thread.connections()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+    use crate::telemetry::fixture;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_panics_is_begun_again() {
+        let begun = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&begun);
+        let supervised = supervise("a test", move || {
+            let number = count.fetch_add(1, Ordering::SeqCst);
+            async move {
+                assert!(number >= 2, "the first two break");
+                std::future::pending().await
+            }
+        });
+        let over = tokio::time::timeout(Duration::from_secs(60), supervised).await;
+        assert!(over.is_err());
+        assert_eq!(begun.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_panics_is_a_failed_reload() {
+        let shared = fixture::shared(fixture::in_force(1, 1, &[]), 1);
+        write(async { panic!("broken") }, Arc::clone(&shared)).await;
+        let status = shared.reload.lock().unwrap().clone();
+        assert_eq!(status.failed, 1);
+        assert!(status.error.unwrap().contains("until a restart"));
     }
 }

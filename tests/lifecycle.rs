@@ -272,3 +272,43 @@ fn a_tunnel_does_not_hold_up_a_stop_for_longer_than_the_drain_timeout() {
     assert_eq!(gate.wait(PATIENCE).code, Some(0));
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
 }
+
+/// Whether the process catches SIGHUP.
+fn catches_hangup(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    caught.is_some_and(|mask| u64::from_str_radix(mask.trim(), 16).unwrap() & 1 == 1)
+}
+
+#[test]
+fn signals_count_from_before_the_file_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("rollgate.yaml");
+    // Large enough to be still at work on it when the signals come.
+    let service = |n: u32| {
+        let service = Service::new(&format!("s{n}")).route(&format!("host: h{n}.example"));
+        service.stable("v1", 1, &[1])
+    };
+    let config = (0..2000).fold(Config::default(), |config, n| config.and(service(n)));
+    fs::write(&path, config.text()).unwrap();
+    let child = std::process::Command::new(env!("CARGO_BIN_EXE_rollgate"))
+        .args(["run", "--config"])
+        .arg(&path)
+        .env_remove("RUST_LOG")
+        .env("NO_COLOR", "1")
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid = child.id();
+    eventually(PATIENCE, "SIGHUP is caught", || catches_hangup(pid));
+    let sent = std::process::Command::new("sh")
+        .args(["-c", &format!("kill -HUP {pid}; kill -TERM {pid}")])
+        .status()
+        .unwrap();
+    assert!(sent.success());
+    let output = child.wait_with_output().unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{:?}: {log}", output.status);
+    assert!(!log.contains("listening"), "{log}");
+}

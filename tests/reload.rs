@@ -427,3 +427,98 @@ fn what_needs_a_restart_is_named_and_the_rest_is_applied_or_refused_as_a_whole()
     });
     assert_eq!(client.get("/", &[]).status, 200, "the listener stays");
 }
+
+#[test]
+fn the_first_cookie_of_a_reload_is_signed_with_a_key_that_outlives_the_process() {
+    let state = tempfile::tempdir().unwrap();
+    let (v1, v2) = (Upstream::named("v1"), Upstream::named("v2"));
+    let with = |affinity: &str| {
+        Config::with(Service::split(v1.port(), 50, v2.port(), 50).key(affinity))
+            .top(&format!("state_dir: {}", state.path().display()))
+            .text()
+    };
+    let cookies =
+        with("affinity: { key: [ { header: x-user-id } ], cookie: { name: rollgate, ttl: 30d }, keep: true }");
+    let mut gate = Gate::start(&with("fallback: stable"));
+    assert!(!state.path().join("cookie.key").exists());
+    gate.write_config(&cookies, Write::Rename);
+    let mut set = None;
+    eventually(SEEN_WITHIN, "a cookie is issued", || {
+        set = gate.get("/", &[]).header("set-cookie").map(str::to_owned);
+        set.is_some()
+    });
+    gate.signal("KILL");
+    gate.wait(PATIENCE);
+    let set = set.unwrap();
+    let cookie = set.split(';').next().unwrap();
+    // Known again: no new cookie, and it begins with the key, without a service that asks for one.
+    for text in [&cookies, &with("fallback: stable")] {
+        let gate = Gate::start(text);
+        gate.write_config(&cookies, Write::Rename);
+        eventually(SEEN_WITHIN, "cookies are in use", || {
+            gate.get("/", &[]).header("set-cookie").is_some()
+        });
+        let again = gate.get("/", &[("cookie", cookie)]);
+        let renewed = again
+            .header("set-cookie")
+            .map(|set| set.split(';').next().unwrap().to_owned());
+        assert!(
+            renewed.is_none_or(|renewed| renewed == cookie),
+            "the user is taken for a new one"
+        );
+    }
+}
+
+#[test]
+fn what_needs_a_restart_is_named_until_the_file_is_as_at_the_start() {
+    let shop = Shop::new();
+    let needing = |threads: &str, weight: u32| {
+        let text = shop.text(100, weight);
+        shop.gate.write_config(&format!("{threads}{text}"), Write::Rename);
+        eventually(SEEN_WITHIN, "the new split", || {
+            let share = shop.gate.metric("rollgate_version_share_target", &[("version", "v2")]);
+            let wanted = f64::from(weight) / f64::from(100 + weight);
+            (share - wanted).abs() < 1e-6 || (share - 100.0 * wanted).abs() < 1e-4
+        });
+        shop.gate.log().matches("takes effect after a restart").count()
+    };
+    assert_eq!(needing("threads: 7\n", 1), 1);
+    assert_eq!(needing("threads: 7\n", 2), 2, "it is still pending");
+    assert_eq!(needing("", 3), 2, "as at the start");
+}
+
+#[test]
+fn a_file_that_flaps_is_held_until_somebody_asks_for_it() {
+    let shop = Shop::new();
+    let mut client = shop.gate.client();
+    let bad = shop.all_to(1).replace("weight: 1\n", "weigth: 1\n");
+    let failures = || {
+        shop.gate
+            .metric("rollgate_config_reloads_total", &[("result", "failure")])
+    };
+    for round in 1..=2 {
+        shop.gate.write_config(&bad, Write::Rename);
+        shop.gate.expect_metric(
+            "rollgate_config_reloads_total",
+            &[("result", "failure")],
+            f64::from(round),
+        );
+        if round == 1 {
+            shop.gate.write_config(&shop.all_to(2), Write::Rename);
+            shop.expect(&mut client, 2, SEEN_WITHIN);
+        }
+    }
+    for weight in [1, 2] {
+        shop.gate.write_config(&shop.text(weight, 0), Write::Rename);
+        eventually(SEEN_WITHIN, "it is held", || shop.gate.log().contains("good to bad"));
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(client.get("/", &[]).served_by(), "v2");
+    assert_eq!(failures(), 3.0, "told once");
+    assert_eq!(shop.gate.metric("rollgate_config_last_reload_successful", &[]), 0.0);
+    shop.gate.signal("HUP");
+    shop.expect(&mut client, 1, SEEN_WITHIN);
+    assert_eq!(shop.gate.metric("rollgate_config_last_reload_successful", &[]), 1.0);
+    shop.gate.write_config(&shop.all_to(2), Write::Rename);
+    shop.expect(&mut client, 2, SEEN_WITHIN);
+}

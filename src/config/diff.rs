@@ -76,7 +76,8 @@ pub fn diff(old: &Snapshot, new: &Snapshot) -> Diff {
     diff
 }
 
-fn restart_required(old: &Snapshot, new: &Snapshot) -> Vec<String> {
+/// The keys whose value in `new` holds only after a restart of a process that started with `old`.
+pub fn restart_required(old: &Snapshot, new: &Snapshot) -> Vec<String> {
     let mut keys = Vec::new();
     if old.listeners.len() != new.listeners.len() {
         keys.push("listeners".to_owned());

@@ -1,14 +1,64 @@
 //! The secret that signs affinity cookies: made once, kept in the state directory, so that users stay known across
 //! restarts.
 
+use crate::config::Snapshot;
 use crate::routing::CookieKey;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The file's name in the state directory.
 const FILE: &str = "cookie.key";
+
+/// The key of this process, and where it is kept.
+pub struct Keeper {
+    state_dir: PathBuf,
+    key: CookieKey,
+    /// It stays for the life of the process: it is the kept one, or cookies may have been signed with it.
+    settled: bool,
+}
+
+impl Keeper {
+    /// The key kept in `state_dir` if it can be read; none is made yet.
+    ///
+    /// # Errors
+    /// The kernel gives no random bytes.
+    pub fn new(state_dir: &Path) -> io::Result<Self> {
+        let kept = read(&state_dir.join(FILE)).ok();
+        let settled = kept.is_some();
+        Ok(Self {
+            state_dir: state_dir.to_owned(),
+            key: kept.map_or_else(passing, |secret| Ok(CookieKey::new(&secret)))?,
+            settled,
+        })
+    }
+
+    /// The key for `snapshot`. The first one with a cookie makes it be read or made and kept; where that fails, the log
+    /// says so and the passing one stays: no reason not to serve.
+    pub fn key(&mut self, snapshot: &Snapshot) -> CookieKey {
+        if !self.settled && uses_cookies(snapshot) {
+            self.settled = true;
+            match kept(&self.state_dir) {
+                Ok(key) => self.key = key,
+                Err(error) => tracing::error!(
+                    state_dir = %self.state_dir.display(), %error,
+                    "the key of affinity cookies cannot be kept: users get new cookies after a restart"
+                ),
+            }
+        }
+        self.key.clone()
+    }
+}
+
+fn uses_cookies(snapshot: &Snapshot) -> bool {
+    let mut affinities = snapshot
+        .policy
+        .services
+        .iter()
+        .filter_map(|service| service.affinity.as_ref());
+    affinities.any(|affinity| affinity.cookie.is_some())
+}
 
 /// The key kept in `state_dir`, made there if it is not (directory 0700, file 0600).
 ///
@@ -96,6 +146,31 @@ mod tests {
             0o600
         );
         assert_eq!(std::fs::read_dir(&state).unwrap().count(), 1);
+    }
+
+    fn snapshot(affinity: &str) -> Snapshot {
+        let text = format!(
+            "listeners: [{{ address: \"127.0.0.1:0\" }}]\nservices:\n  - name: s\n    {affinity}\n    versions: [{{ name: v1, \
+             pool: {{ endpoints: [\"127.0.0.1:1\"] }} }}]\n"
+        );
+        crate::config::parse_bytes(text.as_bytes(), Path::new("")).unwrap()
+    }
+
+    #[test]
+    fn the_first_snapshot_with_a_cookie_makes_the_key_and_no_other_does() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut keeper = Keeper::new(directory.path()).unwrap();
+        keeper.key(&snapshot("affinity: { key: [{ header: a }] }"));
+        assert!(!directory.path().join(FILE).exists());
+        let with_cookie = snapshot("affinity: { key: [{ header: a }], cookie: { name: c, ttl: 1h } }");
+        keeper.key(&with_cookie);
+        assert!(directory.path().join(FILE).exists());
+        std::fs::remove_file(directory.path().join(FILE)).unwrap();
+        keeper.key(&with_cookie);
+        assert!(
+            !directory.path().join(FILE).exists(),
+            "it stays for the life of the process"
+        );
     }
 
     #[test]

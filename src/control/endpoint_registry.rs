@@ -44,7 +44,8 @@ impl EndpointRegistry {
     }
 
     /// The pool of one version, remembered until [`Self::pools`] does without it. The same `Arc` if nothing changed; else a
-    /// new one with the old endpoints, as far as label, address and weight are the same.
+    /// new one with the old endpoints, as far as label, address and weight are the same. A version that has endpoints keeps
+    /// them until a name of its new list resolves: a pool that served is never emptied.
     pub fn pool(
         &mut self,
         service: &str,
@@ -56,7 +57,18 @@ impl EndpointRegistry {
         let name = (Box::from(service), Box::from(version));
         let before = self.pools.get(&name);
         let owner = format!("{service}/{version}");
-        let endpoints = endpoints(before, &owner, role, spec, resolved, self.threads);
+        let mut endpoints = endpoints(before, &owner, role, spec, resolved, self.threads);
+        if let Some(before) = before
+            && endpoints.is_empty()
+        {
+            endpoints.extend(before.endpoints.iter().map(Arc::clone));
+            if *before.spec != *spec && !endpoints.is_empty() {
+                tracing::error!(
+                    version = owner,
+                    "no name of the new endpoints resolves: the ones before are kept"
+                );
+            }
+        }
         if let Some(before) = before {
             let same = before.role() == role
                 && *before.spec == *spec
@@ -185,6 +197,23 @@ mod tests {
             &spec(&[("127.0.0.1:1", 1), ("127.0.0.1:1", 1)]),
         );
         assert_eq!(pool.endpoints.len(), 1);
+    }
+
+    #[test]
+    fn a_pool_that_served_is_not_emptied_by_names_that_do_not_resolve() {
+        let mut registry = EndpointRegistry::new(1);
+        let first = pool(&mut registry, Role::Stable, &spec(&[("127.0.0.1:1", 1)]));
+        let names = spec(&[("app:80", 1)]);
+        for _ in 0..2 {
+            let kept = registry.pool("shop", "v1", Role::Stable, &names, &Resolved::default());
+            assert_eq!(kept.endpoints.len(), 1);
+            assert!(Arc::ptr_eq(&kept.endpoints[0], &first.endpoints[0]));
+        }
+        let resolved = pool(&mut registry, Role::Stable, &spec(&[("app:80", 1), ("127.0.0.1:2", 1)]));
+        let labels: Vec<&str> = resolved.endpoints.iter().map(|endpoint| &*endpoint.label).collect();
+        assert_eq!(labels, ["127.0.0.1:2"]);
+        let new = registry.pool("shop", "v2", Role::Canary, &names, &Resolved::default());
+        assert!(new.endpoints.is_empty(), "what never served has nothing to keep");
     }
 
     #[test]

@@ -226,6 +226,10 @@ enum Found {
 /// Opens and reads the file, following links.
 fn look(path: &Path) -> Found {
     let read = || -> io::Result<Found> {
+        // Before it is opened: opening a pipe waits for its writer.
+        if !fs::metadata(path)?.is_file() {
+            return Ok(Found::Error("not a regular file".into()));
+        }
         let file = File::open(path)?;
         let before = file.metadata()?;
         if !before.is_file() {
@@ -384,7 +388,7 @@ impl Watch {
     fn step_text(&mut self, text: Arc<str>, explicit: bool) -> (Option<FileEvent>, Duration) {
         let rest = if self.directories.blind { POLL_TROUBLED } else { POLL };
         if !explicit && text == self.told && self.trouble == Trouble::None {
-            self.pending_since = None;
+            (self.pending_since, self.how) = (None, How::InPlace);
             return (None, rest);
         }
         let in_force = Arc::clone(&lock(&self.in_force));

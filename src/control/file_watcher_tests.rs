@@ -331,3 +331,35 @@ fn the_thread_ends_with_its_handle() {
         std::thread::sleep(Duration::from_millis(1));
     }
 }
+
+#[test]
+fn a_pipe_at_the_path_does_not_hold_the_watcher_up() {
+    let mut bench = Bench::start();
+    fs::remove_file(&bench.path).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&bench.path).status().unwrap();
+    assert!(made.success());
+    let event = bench.next(SEEN_WITHIN + GONE_FOR);
+    assert!(
+        matches!(&event, Some(FileEvent::Unreadable { error }) if error.contains("regular")),
+        "{event:?}"
+    );
+    bench.rename_over(&config(1));
+    bench.expect(&config(1));
+}
+
+#[test]
+fn a_rename_of_the_same_text_does_not_vouch_for_the_write_after_it() {
+    let (sender, _events) = mpsc::channel(EVENTS_MAX);
+    let (text, path) = (Arc::<str>::from(config(1)), PathBuf::from("/nowhere/rollgate.yaml"));
+    let in_force = Arc::new(Mutex::new(Arc::clone(&text)));
+    let mut watch = Watch::new(path, Arc::default(), Arc::clone(&text), in_force, sender);
+    watch.hear(&Raised {
+        change: Some(How::Atomic),
+        ..Raised::default()
+    });
+    assert_eq!(watch.step_text(text, false).0, None);
+    std::thread::sleep(super::super::file_rule::ATOMIC_SETTLE * 2);
+    let half = config(1).split_at(20).0.into();
+    let event = watch.step_text(half, false).0;
+    assert!(!matches!(event, Some(FileEvent::Changed { .. })), "{event:?}");
+}

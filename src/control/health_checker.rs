@@ -15,9 +15,6 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::Instant;
 
-/// How long readiness waits for [`first_pass`].
-pub const FIRST_PASS_BOUND: Duration = Duration::from_secs(2);
-
 /// A publication is noticed after so long, if nobody says so.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Probes under way at once.

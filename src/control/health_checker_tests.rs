@@ -92,6 +92,7 @@ fn in_force(generation: u64, pool: &Arc<Pool>) -> InForce {
         generation,
         snapshot: Arc::new(snapshot_of(&[])),
         traffic: Traffic::default(),
+        cookie_key: CookieKey::new(&[7; 32]),
         services: [ServiceInForce {
             turn: Arc::default(),
             rule_turns: Box::default(),
@@ -103,8 +104,7 @@ fn in_force(generation: u64, pool: &Arc<Pool>) -> InForce {
 
 /// The planes' meeting place with this pool in force, and a checker at work on it.
 fn checked(pool: &Arc<Pool>) -> (Arc<Shared>, Arc<HealthChecker>, JoinSet<()>) {
-    let key = CookieKey::new(&[7; 32]);
-    let shared = Arc::new(Shared::new(in_force(1, pool), 1, key));
+    let shared = Arc::new(Shared::new(in_force(1, pool), 1));
     let checker = Arc::new(HealthChecker::new(Arc::clone(&shared)));
     let mut tasks = JoinSet::new();
     let running = Arc::clone(&checker);

@@ -1,6 +1,7 @@
 //! The control plane: whatever changes the configuration in force, off the request path.
 
 pub mod cookie_key;
+pub mod damping;
 pub mod endpoint_registry;
 pub mod file_rule;
 pub mod file_watcher;

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::{self, JoinSet};
 use tokio::time::Instant;
 
@@ -78,16 +78,18 @@ pub struct Resolver {
     lookup: Box<Lookup>,
     /// The names of the last snapshot asked for.
     names: Mutex<HashMap<Box<str>, Name>>,
-    /// Names were added.
+    /// Names were added: for [`Resolver::run`].
     asked: Notify,
+    /// The first answer for a name came: for [`Resolver::resolve_all`].
+    answered: Notify,
     changes: watch::Sender<u64>,
 }
 
 struct Name {
     /// Sorted, port 0.
     addresses: Arc<[SocketAddr]>,
-    /// A lookup has ended.
-    tried: bool,
+    /// New, without an answer yet, and a publication waits for it: it will see the answer without being told.
+    awaited: bool,
     failures: u32,
     due: Instant,
 }
@@ -111,32 +113,37 @@ impl Resolver {
             lookup: Box::new(lookup),
             names: Mutex::default(),
             asked: Notify::new(),
+            answered: Notify::new(),
             changes: watch::Sender::new(0),
         }
     }
 
-    /// The addresses for a snapshot that is about to be published. Waits for names that were never looked up, `bound` at the
-    /// longest; for the others what is known is taken. From now on [`Self::run`] follows the names of this snapshot and
-    /// no others.
+    /// The addresses for a snapshot that is about to be published, by the one writer. Waits for names that the snapshot
+    /// before did not have, `bound` at the longest; for the others what is known is taken, be it nothing, so that a name
+    /// that does not resolve delays the change that brings it and no other. From now on [`Self::run`], which must be
+    /// running, follows the names of this snapshot and no others.
     pub async fn resolve_all(&self, snapshot: &Snapshot, bound: Duration) -> Resolved {
-        let fresh = self.follow(snapshot);
-        if !fresh.is_empty() {
-            // Past the bound, what has not been answered is left to `run`.
-            let _ = tokio::time::timeout(bound, self.look_up(fresh)).await;
+        if self.follow(snapshot) {
             self.asked.notify_one();
+            let all_answered = async {
+                while self.names().values().any(|name| name.awaited) {
+                    self.answered.notified().await;
+                }
+            };
+            // Past the bound, what has not been answered is told by `run`.
+            let _ = tokio::time::timeout(bound, all_answered).await;
         }
-        self.resolved(snapshot)
-    }
-
-    /// The addresses known now, without waiting: for a publication after [`Self::changes`] said that they changed.
-    pub fn resolved(&self, snapshot: &Snapshot) -> Resolved {
-        let names = self.names();
+        let mut names = self.names();
+        for name in names.values_mut() {
+            name.awaited = false;
+        }
         Resolved::with(endpoints(snapshot), |name| {
             names.get(name).map(|name| Arc::clone(&name.addresses))
         })
     }
 
-    /// Marked changed each time that [`Self::run`] learned other addresses; changes that come together are told once.
+    /// Marked changed each time that [`Self::run`] learned other addresses than a publication has seen; changes that come
+    /// together are told once.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
@@ -169,8 +176,8 @@ impl Resolver {
         }
     }
 
-    /// Makes the names of `snapshot` the ones that are followed. Returns those that were never looked up.
-    fn follow(&self, snapshot: &Snapshot) -> Vec<Box<str>> {
+    /// Makes the names of `snapshot` the ones that are followed. Returns whether there are new ones, now awaited.
+    fn follow(&self, snapshot: &Snapshot) -> bool {
         let wanted: HashSet<&str> = endpoints(snapshot)
             .filter_map(|endpoint| match &endpoint.host {
                 Host::Name(name) => Some(&**name),
@@ -179,37 +186,20 @@ impl Resolver {
             .collect();
         let mut names = self.names();
         names.retain(|name, _| wanted.contains(&**name));
+        let mut added = false;
         for name in wanted {
             if !names.contains_key(name) {
                 let fresh = Name {
                     addresses: [].into(),
-                    tried: false,
+                    awaited: true,
                     failures: 0,
                     due: Instant::now(),
                 };
                 names.insert(name.into(), fresh);
+                added = true;
             }
         }
-        let untried = names.iter().filter(|(_, name)| !name.tried);
-        untried.map(|(name, _)| name.clone()).collect()
-    }
-
-    async fn look_up(&self, names: Vec<Box<str>>) {
-        let slots = Arc::new(Semaphore::new(LOOKUPS_MOST));
-        let mut lookups = JoinSet::new();
-        for name in names {
-            let slots = Arc::clone(&slots);
-            let lookup = (self.lookup)(name.clone());
-            lookups.spawn(async move {
-                let _slot = slots.acquire().await;
-                (name, lookup.await)
-            });
-        }
-        while let Some(ended) = lookups.join_next().await {
-            if let Ok((name, answer)) = ended {
-                self.learn(&name, answer);
-            }
-        }
+        added
     }
 
     /// The names to look up now, and when the next one will be due. Each name is looked up once at a time.
@@ -227,12 +217,15 @@ impl Resolver {
         (due, next)
     }
 
-    /// Takes note of an answer. Returns whether the addresses changed.
+    /// Takes note of an answer. Returns whether the addresses changed and nobody waits to see it.
     fn learn(&self, name: &str, answer: Answer) -> bool {
         let mut names = self.names();
         // It left while it was looked up.
         let Some(known) = names.get_mut(name) else { return false };
-        known.tried = true;
+        let awaited = std::mem::take(&mut known.awaited);
+        if awaited {
+            self.answered.notify_one();
+        }
         let failure = match answer {
             Ok(found) if !found.is_empty() => {
                 let addresses = sorted(found);
@@ -243,7 +236,7 @@ impl Resolver {
                 known.addresses = addresses;
                 known.failures = 0;
                 known.due = Instant::now() + REFRESH.mul_f64(0.9 + 0.2 * fastrand::f64());
-                return changed;
+                return changed && !awaited;
             }
             Ok(_) => io::Error::other("no address"),
             Err(error) => error,

@@ -112,9 +112,10 @@ impl Names {
         self.0.lock().unwrap().get(name).map_or(0, |entry| entry.1)
     }
 
+    /// Running.
     fn resolver(&self) -> Arc<Resolver> {
         let names = self.clone();
-        Arc::new(Resolver::with_lookup(move |name| {
+        let resolver = Arc::new(Resolver::with_lookup(move |name| {
             let answer = {
                 let mut names = names.0.lock().unwrap();
                 let entry = names.entry(name.to_string()).or_default();
@@ -128,8 +129,20 @@ impl Names {
                     Some(found) => Ok(found.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 0)).collect()),
                 }
             })
-        }))
+        }));
+        run(&resolver);
+        resolver
     }
+}
+
+/// Until the test ends.
+fn run(resolver: &Arc<Resolver>) {
+    let resolver = Arc::clone(resolver);
+    tokio::spawn(async move { resolver.run().await });
+}
+
+async fn known_now(resolver: &Resolver, snapshot: &Snapshot) -> Resolved {
+    resolver.resolve_all(snapshot, Duration::ZERO).await
 }
 
 fn addresses(resolved: &Resolved, label: &str) -> Vec<String> {
@@ -176,6 +189,46 @@ async fn a_name_server_that_is_silent_holds_nothing_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_silent_name_delays_the_change_that_brings_it_and_no_other() {
+    let names = Names::default();
+    names.set("slow", None);
+    names.set("app", Some(&["10.0.0.1"]));
+    let resolver = names.resolver();
+    resolver.resolve_all(&snapshot(&["slow:80"]), BOUND).await;
+    let began = Instant::now();
+    for _ in 0..3 {
+        resolver.resolve_all(&snapshot(&["slow:80"]), BOUND).await;
+    }
+    let resolved = resolver.resolve_all(&snapshot(&["slow:80", "app:80"]), BOUND).await;
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    assert_eq!(
+        addresses(&resolved, "app:80"),
+        ["10.0.0.1:80"],
+        "a new name is waited for"
+    );
+    assert_eq!(names.asked("slow"), 1, "never twice at once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_publication_waited_for_is_not_told_and_what_came_too_late_is() {
+    let names = Names::default();
+    names.set("app", Some(&["10.0.0.1"]));
+    let resolver = names.resolver();
+    let mut changes = resolver.changes();
+    resolver.resolve_all(&snapshot(&["app:80"]), BOUND).await;
+    assert!(!changes.has_changed().unwrap());
+    names.set("late", Some(&["10.0.0.2"]));
+    let both = snapshot(&["app:80", "late:80"]);
+    let resolved = resolver.resolve_all(&both, Duration::ZERO).await;
+    assert_eq!(addresses(&resolved, "late:80"), [""; 0]);
+    changes.changed().await.unwrap();
+    assert_eq!(
+        addresses(&known_now(&resolver, &both).await, "late:80"),
+        ["10.0.0.2:80"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn known_names_are_not_waited_for_again() {
     let names = Names::default();
     names.set("app", Some(&["10.0.0.1"]));
@@ -194,10 +247,6 @@ async fn a_changed_answer_is_noticed_and_told() {
     let snapshot = snapshot(&["app:80"]);
     resolver.resolve_all(&snapshot, BOUND).await;
     let mut changes = resolver.changes();
-    let running = tokio::spawn({
-        let resolver = Arc::clone(&resolver);
-        async move { resolver.run().await }
-    });
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!((5..=8).contains(&names.asked("app")), "{} lookups", names.asked("app"));
     assert!(!changes.has_changed().unwrap(), "the same answer is no change");
@@ -208,10 +257,9 @@ async fn a_changed_answer_is_noticed_and_told() {
         .unwrap()
         .unwrap();
     assert_eq!(
-        addresses(&resolver.resolved(&snapshot), "app:80"),
+        addresses(&known_now(&resolver, &snapshot).await, "app:80"),
         ["10.0.0.2:80", "10.0.0.3:80"]
     );
-    running.abort();
 }
 
 #[tokio::test(start_paused = true)]
@@ -221,14 +269,13 @@ async fn a_failing_name_keeps_its_addresses_and_is_asked_less_often() {
     let resolver = names.resolver();
     let snapshot = snapshot(&["app:80"]);
     resolver.resolve_all(&snapshot, BOUND).await;
-    let running = tokio::spawn({
-        let resolver = Arc::clone(&resolver);
-        async move { resolver.run().await }
-    });
     names.set("app", Some(&[]));
     // About 10 s to the first failure, then after 1, 2, 4, 8, 16, 30, 30 … s.
     tokio::time::sleep(Duration::from_secs(10 * 60)).await;
-    assert_eq!(addresses(&resolver.resolved(&snapshot), "app:80"), ["10.0.0.1:80"]);
+    assert_eq!(
+        addresses(&known_now(&resolver, &snapshot).await, "app:80"),
+        ["10.0.0.1:80"]
+    );
     assert!(
         (20..=26).contains(&names.asked("app")),
         "{} lookups",
@@ -239,7 +286,6 @@ async fn a_failing_name_keeps_its_addresses_and_is_asked_less_often() {
     names.set("app", Some(&["10.0.0.1"]));
     tokio::time::sleep(Duration::from_secs(31)).await;
     assert!(!changes.has_changed().unwrap(), "back, and unchanged");
-    running.abort();
 }
 
 #[tokio::test(start_paused = true)]
@@ -251,10 +297,6 @@ async fn a_name_that_never_resolved_is_tried_every_second() {
     let resolved = resolver.resolve_all(&snapshot, BOUND).await;
     assert_eq!(addresses(&resolved, "app:80"), [""; 0]);
     let mut changes = resolver.changes();
-    let running = tokio::spawn({
-        let resolver = Arc::clone(&resolver);
-        async move { resolver.run().await }
-    });
     tokio::time::sleep(Duration::from_millis(30_500)).await;
     assert_eq!(names.asked("app"), 31);
     names.set("app", Some(&["10.0.0.9"]));
@@ -262,8 +304,10 @@ async fn a_name_that_never_resolved_is_tried_every_second() {
         .await
         .unwrap()
         .unwrap();
-    assert_eq!(addresses(&resolver.resolved(&snapshot), "app:80"), ["10.0.0.9:80"]);
-    running.abort();
+    assert_eq!(
+        addresses(&known_now(&resolver, &snapshot).await, "app:80"),
+        ["10.0.0.9:80"]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -273,10 +317,6 @@ async fn names_that_left_are_forgotten_and_new_ones_followed() {
     names.set("new", None);
     let resolver = names.resolver();
     resolver.resolve_all(&snapshot(&["old:80"]), BOUND).await;
-    let running = tokio::spawn({
-        let resolver = Arc::clone(&resolver);
-        async move { resolver.run().await }
-    });
     let changes = resolver.changes();
     let next = snapshot(&["new:80"]);
     resolver.resolve_all(&next, BOUND).await;
@@ -289,7 +329,6 @@ async fn names_that_left_are_forgotten_and_new_ones_followed() {
         "a lookup that hangs is not repeated beside itself"
     );
     assert!(!changes.has_changed().unwrap());
-    running.abort();
 }
 
 #[tokio::test(start_paused = true)]
@@ -304,18 +343,17 @@ async fn one_lookup_that_panics_does_not_stop_the_others() {
         })
     }));
     let snapshot = snapshot(&["app:80"]);
-    let running = tokio::spawn({
-        let resolver = Arc::clone(&resolver);
-        async move { resolver.run().await }
-    });
+    run(&resolver);
     resolver.resolve_all(&snapshot, BOUND).await;
     let mut changes = resolver.changes();
     tokio::time::timeout(Duration::from_secs(5), changes.changed())
         .await
         .unwrap()
         .unwrap();
-    assert_eq!(addresses(&resolver.resolved(&snapshot), "app:80"), ["10.0.0.1:80"]);
-    running.abort();
+    assert_eq!(
+        addresses(&known_now(&resolver, &snapshot).await, "app:80"),
+        ["10.0.0.1:80"]
+    );
 }
 
 #[test]
@@ -331,7 +369,8 @@ fn a_name_gives_a_bounded_number_of_addresses() {
 
 #[tokio::test]
 async fn the_system_resolves_localhost() {
-    let resolver = Resolver::new();
+    let resolver = Arc::new(Resolver::new());
+    run(&resolver);
     let resolved = resolver
         .resolve_all(&snapshot(&["localhost:9001"]), Duration::from_secs(10))
         .await;

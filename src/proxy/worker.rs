@@ -238,7 +238,7 @@ impl Facts for Moment<'_> {
     }
 
     fn cookie_key(&self) -> &CookieKey {
-        &self.worker.shared.cookie_key
+        &self.local.in_force.cookie_key
     }
 
     /// From the kernel's generator, through the thread's own buffer-free path: an id is also who the user is.

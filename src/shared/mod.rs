@@ -21,6 +21,8 @@ pub struct InForce {
     pub generation: u64,
     pub snapshot: Arc<Snapshot>,
     pub traffic: Traffic,
+    /// Signs affinity cookies.
+    pub cookie_key: CookieKey,
     /// Parallel to the services of the snapshot.
     pub services: Box<[ServiceInForce]>,
 }
@@ -60,7 +62,6 @@ pub struct Shared {
     in_force: Arc<ArcSwap<InForce>>,
     /// One a worker thread of the data plane.
     pub threads: Box<[Arc<ThreadStats>]>,
-    pub cookie_key: CookieKey,
     pub reload: std::sync::Mutex<ReloadStatus>,
     /// First health pass done, listeners open.
     pub ready: AtomicBool,
@@ -72,11 +73,10 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub fn new(first: InForce, threads: usize, cookie_key: CookieKey) -> Self {
+    pub fn new(first: InForce, threads: usize) -> Self {
         Self {
             in_force: Arc::new(ArcSwap::from_pointee(first)),
             threads: (0..threads.max(1)).map(|_| Arc::default()).collect(),
-            cookie_key,
             reload: std::sync::Mutex::default(),
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),

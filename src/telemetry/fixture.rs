@@ -18,6 +18,7 @@ pub fn in_force(generation: u64, threads: usize, services: &[(&str, &[V<'_>])]) 
             killed: false,
             services: services.iter().map(|(_, versions)| traffic(versions)).collect(),
         },
+        cookie_key: CookieKey::new(&[7; 32]),
         services: services
             .iter()
             .map(|(_, versions)| ServiceInForce {
@@ -36,7 +37,7 @@ pub fn in_force(generation: u64, threads: usize, services: &[(&str, &[V<'_>])]) 
 }
 
 pub fn shared(first: InForce, threads: usize) -> Arc<Shared> {
-    Arc::new(Shared::new(first, threads, CookieKey::new(&[7; 32])))
+    Arc::new(Shared::new(first, threads))
 }
 
 fn traffic(versions: &[V<'_>]) -> ServiceTraffic {
