@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 /// Runs the demo until Ctrl-C.
 pub fn run(config: Option<PathBuf>) -> ExitCode {
-    start_log();
+    let _log = start_log();
     match start(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => super::run::report(&error),
