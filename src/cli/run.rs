@@ -35,7 +35,6 @@ const QUEUE: usize = 4096;
 /// The log goes to stderr: stdout is the access log's, if it wants it. A thread of its own writes it, so that nobody who
 /// logs, worker threads among them, waits for a pipe that stalls. What is dropped last: it writes what is queued, waiting
 /// a second or so at most.
-#[must_use]
 pub fn start_log() -> WorkerGuard {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let (writer, guard) = queued(std::io::stderr(), QUEUE);
