@@ -12,12 +12,13 @@ help: ## List the targets
 
 .PHONY: demo
 demo: ## Build, then two upstreams and the proxy on this machine; prints what to try
+	.ci/setup build
 	$(CARGO) build --release --locked
 	$(CARGO) run --release --locked --quiet -- demo --config config/demo.yaml
 
 .PHONY: test
 test: ## Install what tests need, then everything CI runs
-	.ci/setup
+	.ci/setup test
 	.ci/test
 
 .PHONY: deny
@@ -26,10 +27,12 @@ deny: ## Check licences, sources and known vulnerabilities of dependencies
 
 .PHONY: bench
 bench: ## Criterion benches of the hot paths
+	.ci/setup build
 	$(CARGO) bench --locked
 
 .PHONY: load
 load: ## Compare with other proxies (about half an hour; options in LOAD="...")
+	.ci/setup build
 	$(CARGO) build --release --locked
 	loadtests/run $(LOAD)
 

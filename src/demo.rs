@@ -2,6 +2,7 @@
 
 use crate::config::Snapshot;
 use crate::config::snapshot::Host;
+use crate::routing::{Condition, KeySource, Operator, Rule, Source};
 use anyhow::Context;
 use axum::Router;
 use axum::http::{Method, Uri, header};
@@ -77,25 +78,109 @@ fn upstream(name: String) -> Router {
     })
 }
 
-/// What to try, for the person who started the demo.
+/// Whether the proxy can listen where `snapshot` says, before anybody is told that it does.
+///
+/// # Errors
+/// An address of a listener or of the admin side is taken, or not of this machine.
+pub fn try_listen(snapshot: &Snapshot) -> anyhow::Result<()> {
+    let listeners = snapshot.listeners.iter().map(|listener| listener.address);
+    // Held together, so that one that stands in the file twice is found, too.
+    let _held: Vec<TcpListener> = listeners
+        .chain(snapshot.admin.address)
+        .map(|address| {
+            TcpListener::bind(address)
+                .with_context(|| format!("cannot listen on {address} (is it taken? `ss -ltnp` shows by whom)"))
+        })
+        .collect::<anyhow::Result<_>>()?;
+    Ok(())
+}
+
+/// What to try, for the person who started the demo: only what works with this file.
 pub fn instructions(snapshot: &Snapshot, config: &Path) -> String {
     let proxy = snapshot
         .listeners
         .first()
         .map_or_else(String::new, |listener| listener.address.to_string());
-    let admin = snapshot
-        .admin
-        .address
-        .map_or_else(String::new, |address| address.to_string());
     let config = config.display();
-    format!(
-        "\nRollgate is running with two embedded upstreams.\n\n\
+    let mut text = format!(
+        "\nRollgate is running, and the upstreams are embedded.\n\n\
          Who answers?        curl http://{proxy}/\n\
-         Count a hundred:    for i in $(seq 100); do curl -s http://{proxy}/; done | sort | uniq -c\n\
-         The canary, please: curl -H 'x-version: v2' http://{proxy}/\n\
-         A user who stays:   curl -H 'x-user-id: ada' http://{proxy}/\n\
-         Move the split:     edit `weight:` in {config} and count again\n\
-         Golden signals:     curl -s http://{admin}/metrics | grep ^rollgate_requests_total\n\
-         Stop:               Ctrl-C\n\n"
-    )
+         Count a hundred:    for i in $(seq 100); do curl -s http://{proxy}/; done | sort | uniq -c\n"
+    );
+    let services = &snapshot.policy.services;
+    if services.iter().any(|service| service.rules.iter().any(asks_for_v2)) {
+        text += &format!("The canary, please: curl -H 'x-version: v2' http://{proxy}/\n");
+    }
+    let mut keys = services
+        .iter()
+        .filter_map(|service| service.affinity.as_ref())
+        .flat_map(|affinity| &affinity.key);
+    if keys.any(|key| matches!(key, KeySource::Header(name) if &**name == "x-user-id")) {
+        text += &format!("A user who stays:   curl -H 'x-user-id: ada' http://{proxy}/\n");
+    }
+    text += &format!("Move the split:     edit `weight:` in {config} and count again\n");
+    if let Some(admin) = snapshot.admin.address {
+        text += &format!("Golden signals:     curl -s http://{admin}/metrics | grep ^rollgate_requests_total\n");
+    }
+    text + "Stop:               Ctrl-C\n\n"
+}
+
+/// Whether anyone who sends `x-version: v2` falls under the rule.
+fn asks_for_v2(rule: &Rule) -> bool {
+    let (
+        Condition::Test {
+            source: Source::Header(name),
+            operator: Operator::Equals(value),
+        },
+        None,
+    ) = (&rule.when, rule.from)
+    else {
+        return false;
+    };
+    &**name == "x-version" && &**value == "v2"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    fn snapshot(text: &str) -> Snapshot {
+        config::parse(text, Path::new("")).unwrap()
+    }
+
+    #[test]
+    fn everything_of_the_demos_own_file_is_shown() {
+        let text = instructions(&snapshot(CONFIG), Path::new("demo.yaml"));
+        for part in [
+            "x-version: v2",
+            "x-user-id: ada",
+            "127.0.0.1:9900/metrics",
+            "http://127.0.0.1:8080/",
+            "demo.yaml",
+        ] {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
+    }
+
+    #[test]
+    fn what_a_file_does_not_have_is_not_shown() {
+        let bare = snapshot(
+            "listeners: [{ address: \"127.0.0.1:8080\" }]\nservices:\n  - name: s\n    versions: [{ name: v1, pool: { \
+             endpoints: [\"127.0.0.1:1\"] } }]\n",
+        );
+        let text = instructions(&bare, Path::new("bare.yaml"));
+        for part in ["x-version", "x-user-id", "/metrics"] {
+            assert!(!text.contains(part), "{part} is in {text}");
+        }
+    }
+
+    #[test]
+    fn a_taken_address_is_named() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let snapshot = snapshot(&CONFIG.replace("127.0.0.1:8080", &address.to_string()));
+        let error = try_listen(&snapshot).unwrap_err();
+        assert!(error.to_string().contains(&address.to_string()), "{error}");
+    }
 }

@@ -62,9 +62,17 @@ fn render_ok(text: &mut String, file: &Path, snapshot: &Snapshot) -> std::fmt::R
             file.display()
         )?;
     }
+    let refusing = snapshot.unsupported.iter().filter(|key| key.refuses_to_run).count();
+    let but = match refusing {
+        0 => String::new(),
+        count => format!(
+            "; the file is right, but `run` of this version refuses it for {}",
+            counted(count, "key")
+        ),
+    };
     writeln!(
         text,
-        "ok: {}, {}",
+        "ok: {}, {}{but}",
         counted(snapshot.services.len(), "service"),
         counted(snapshot.listeners.len(), "listener")
     )

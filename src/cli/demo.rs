@@ -1,14 +1,14 @@
 //! `rollgate demo`.
 
 use super::run::start_log;
-use crate::control::load;
+use crate::control::{load, writer};
 use crate::{demo, server};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Runs the demo until Ctrl-C.
 pub fn run(config: Option<PathBuf>) -> ExitCode {
-    start_log();
+    let _log = start_log();
     match start(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => super::run::report(&error),
@@ -18,7 +18,11 @@ pub fn run(config: Option<PathBuf>) -> ExitCode {
 fn start(config: Option<PathBuf>) -> anyhow::Result<()> {
     let config = demo::config_file(config)?;
     let snapshot = load::load(&config)?;
+    if let Some(refused) = writer::refused(&config, &snapshot) {
+        anyhow::bail!(refused);
+    }
     demo::start_upstreams(&snapshot)?;
+    demo::try_listen(&snapshot)?;
     super::print(&demo::instructions(&snapshot, &config));
     server::run(&config)
 }

@@ -2,8 +2,11 @@
 
 use crate::server;
 use std::io::IsTerminal;
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
 /// What is logged unless `RUST_LOG` says otherwise: ours, and of the framework what is wrong.
@@ -11,7 +14,7 @@ const DEFAULT_FILTER: &str = "info,pingora_core=warn,pingora_runtime=warn";
 
 /// Runs the proxy until it is told to stop.
 pub fn run(config: &Path) -> ExitCode {
-    start_log();
+    let _log = start_log();
     match server::run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => report(&error),
@@ -26,14 +29,108 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// The log goes to stderr: stdout is the access log's, if it wants it.
-pub fn start_log() {
+/// Lines that may wait for stderr; more are dropped, and counted in a line of their own.
+const QUEUE: usize = 4096;
+
+/// The log goes to stderr: stdout is the access log's, if it wants it. A thread of its own writes it, so that nobody who
+/// logs, worker threads among them, waits for a pipe that stalls. What is dropped last: it writes what is queued, waiting
+/// a second or so at most.
+pub fn start_log() -> WorkerGuard {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+    let (writer, guard) = queued(std::io::stderr(), QUEUE);
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(writer)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
     std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "a panic: please report it")));
+    guard
+}
+
+fn queued(output: impl Write + Send + 'static, lines: usize) -> (NonBlocking, WorkerGuard) {
+    let lost = Arc::new(OnceLock::new());
+    let output = Output {
+        inner: output,
+        lost: Arc::clone(&lost),
+        told: 0,
+    };
+    let (writer, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(lines)
+        .thread_name("log")
+        .finish(output);
+    // Set once, here.
+    let _ = lost.set(writer.error_counter());
+    (writer, guard)
+}
+
+/// Where lines go, and the word of those that were lost on the way.
+struct Output<W> {
+    inner: W,
+    lost: Arc<OnceLock<ErrorCounter>>,
+    /// Of the lost ones, how many were told.
+    told: usize,
+}
+
+impl<W: Write> Write for Output<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let lost = self.lost.get().map_or(0, ErrorCounter::dropped_lines);
+        let untold = lost.saturating_sub(self.told);
+        if untold > 0 {
+            self.told = lost;
+            writeln!(
+                self.inner,
+                "{untold} lines of this log were lost: its reader was too slow"
+            )?;
+        }
+        self.inner.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead, BufReader};
+
+    /// The reader of the pipe does not read: who logs goes on, and what was not written is what was counted.
+    #[test]
+    fn a_stalled_reader_costs_lines_and_never_time() {
+        const LINES: usize = 20_000;
+        let (reader, output) = std::io::pipe().unwrap();
+        let (mut writer, guard) = queued(output, 16);
+        for _ in 0..LINES {
+            writer.write_all(b"a line of about as many bytes as one has\n").unwrap();
+        }
+        let lost = writer.error_counter().dropped_lines();
+        assert!(lost > 0);
+        let lines =
+            std::thread::spawn(move || BufReader::new(reader).lines().map_while(Result::ok).collect::<Vec<_>>());
+        drop((writer, guard));
+        let (told, kept): (Vec<_>, Vec<_>) = lines
+            .join()
+            .unwrap()
+            .into_iter()
+            .partition(|line| line.contains("were lost"));
+        let told: usize = told
+            .iter()
+            .filter_map(|line| line.split(' ').next()?.parse::<usize>().ok())
+            .sum();
+        assert_eq!((kept.len() + lost, told), (LINES, lost));
+    }
+
+    #[test]
+    fn what_is_queued_is_written_before_the_end() {
+        let (reader, output) = std::io::pipe().unwrap();
+        let (mut writer, guard) = queued(output, QUEUE);
+        writer.write_all(b"first\n").unwrap();
+        writer.write_all(b"last\n").unwrap();
+        drop((writer, guard));
+        let lines: Vec<_> = BufReader::new(reader).lines().map_while(Result::ok).collect();
+        assert_eq!(lines, ["first", "last"]);
+    }
 }

@@ -167,16 +167,17 @@ impl Endpoint {
                 .store(standing.ejections.until_ms(), Ordering::Relaxed);
         }
 
-        if health.healthy() != was.healthy() || !was.probed() && !success {
-            match failure {
-                None => self.log(&mut standing, now_ms, &"healthy"),
-                Some(failure) => self.log(&mut standing, now_ms, &format_args!("unhealthy: {failure}")),
-            }
-        } else if reached {
-            self.log(&mut standing, now_ms, &"reachable again");
-        } else if standing.unlogged > 0 && standing.may_log(now_ms) {
-            // The last word must not be one that is no longer true.
-            self.log(&mut standing, now_ms, &"changed meanwhile");
+        let turned = health.healthy() != was.healthy() || !was.probed() && !success;
+        // The last word must not be one that is no longer true.
+        let overdue = standing.unlogged > 0 && standing.may_log(now_ms);
+        let news = (turned || reached || overdue).then(|| standing.news(now_ms)).flatten();
+        drop(standing);
+        match (news, failure) {
+            (Some(news), None) if turned => self.log(&news, &"healthy"),
+            (Some(news), Some(failure)) if turned => self.log(&news, &format_args!("unhealthy: {failure}")),
+            (Some(news), _) if reached => self.log(&news, &"reachable again"),
+            (Some(news), _) => self.log(&news, &"changed meanwhile"),
+            (None, _) => {}
         }
         health.recovering()
     }
@@ -199,7 +200,11 @@ impl Endpoint {
         self.ejected_until_ms
             .store(standing.ejections.until_ms(), Ordering::Relaxed);
         self.failures.store(0, Ordering::Relaxed);
-        self.log(&mut standing, now_ms, &"ejected: it failed again and again");
+        let news = standing.news(now_ms);
+        drop(standing);
+        if let Some(news) = news {
+            self.log(&news, &"ejected: it failed again and again");
+        }
     }
 
     fn has(&self, bit: u8) -> bool {
@@ -210,16 +215,13 @@ impl Endpoint {
         self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// At most one line a second: an endpoint that flaps must not fill the log.
-    fn log(&self, standing: &mut Standing, now_ms: u64, what: &dyn Display) {
-        if !standing.may_log(now_ms) {
-            standing.unlogged = standing.unlogged.saturating_add(1);
-            return;
-        }
-        standing.logged_ms = Some(now_ms);
-        let unlogged_changes = std::mem::take(&mut standing.unlogged);
-        let ejected_for_ms = standing.ejections.until_ms().saturating_sub(now_ms);
-        let healthy = standing.health.healthy();
+    /// Without the lock of `standing`: whoever waits for that must not wait for the log.
+    fn log(&self, news: &News, what: &dyn Display) {
+        let News {
+            healthy,
+            ejected_for_ms,
+            unlogged_changes,
+        } = *news;
         let (version, endpoint, address) = (&self.owner, &self.label, &self.address);
         if healthy && ejected_for_ms == 0 {
             tracing::info!(%version, %endpoint, %address, healthy, ejected_for_ms, unlogged_changes, "endpoint {what}");
@@ -229,10 +231,31 @@ impl Endpoint {
     }
 }
 
+/// What a line of the log says of an endpoint.
+struct News {
+    healthy: bool,
+    ejected_for_ms: u64,
+    unlogged_changes: u32,
+}
+
 impl Standing {
     fn may_log(&self, now_ms: u64) -> bool {
         self.logged_ms
             .is_none_or(|at| now_ms >= at.saturating_add(LOG_EVERY_MS))
+    }
+
+    /// What to log of a change. At most once a second, `None` in between: an endpoint that flaps must not fill the log.
+    fn news(&mut self, now_ms: u64) -> Option<News> {
+        if !self.may_log(now_ms) {
+            self.unlogged = self.unlogged.saturating_add(1);
+            return None;
+        }
+        self.logged_ms = Some(now_ms);
+        Some(News {
+            healthy: self.health.healthy(),
+            ejected_for_ms: self.ejections.until_ms().saturating_sub(now_ms),
+            unlogged_changes: std::mem::take(&mut self.unlogged),
+        })
     }
 }
 

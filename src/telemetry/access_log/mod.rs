@@ -115,6 +115,14 @@ pub struct LogShard {
 }
 
 impl LogShard {
+    /// Takes over the sample fraction of the configuration a request runs on: an edit holds at once. `None`, a file
+    /// without a log, changes nothing: an open log is closed by a restart only.
+    pub fn follow(&mut self, spec: Option<&snapshot::AccessLog>) {
+        if let Some(spec) = spec {
+            self.sample = spec.sample;
+        }
+    }
+
     /// Logs the request if it is in the sample, failed or was refused. Never blocks.
     pub fn record(&mut self, line: &Line<'_>) {
         if !self.is_logged(line) {

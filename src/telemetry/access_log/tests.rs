@@ -236,3 +236,21 @@ fn a_sample_is_the_fraction_it_says() {
     // Four standard deviations of a binomial of 40,000 at 0.25 are 346.
     assert!(logged.abs_diff(10_000) < 346, "{logged}");
 }
+
+#[test]
+fn a_changed_sample_holds_for_the_next_request() {
+    let spec = |sample| snapshot::AccessLog {
+        path: snapshot::LogPath::Stdout,
+        sample,
+    };
+    let (_reader, output) = std::io::pipe().unwrap();
+    let (log, _) = log_to(output, 1.0, 1);
+    let mut shard = log.shard();
+    shard.follow(Some(&spec(0.0)));
+    assert!(!shard.is_logged(&line()));
+    assert!(shard.is_logged(&Line { status: 502, ..line() }));
+    shard.follow(None);
+    assert!(!shard.is_logged(&line()), "a log that left the file keeps its sample");
+    shard.follow(Some(&spec(1.0)));
+    assert!(shard.is_logged(&line()));
+}
