@@ -409,8 +409,8 @@ impl Signals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicUsize;
     use crate::telemetry::fixture;
+    use std::sync::atomic::AtomicUsize;
 
     #[tokio::test(start_paused = true)]
     async fn a_task_that_panics_is_begun_again() {

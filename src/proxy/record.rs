@@ -148,6 +148,7 @@ impl Drop for Exchange<'_> {
         if let Some(log) = worker.log.borrow_mut().as_mut() {
             let endpoint = record.endpoint.borrow();
             let line = self.line(decided.as_ref().map(|(decision, _)| decision), termination, duration);
+            log.follow(self.local.in_force.snapshot.access_log.as_ref());
             log.record(&Line {
                 endpoint: endpoint.as_ref().map(|endpoint| &*endpoint.label),
                 ..line
