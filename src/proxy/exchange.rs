@@ -7,7 +7,7 @@ pub use endings::refuse_unread;
 
 use super::buffer::Buffer;
 use super::downstream::{Client, Next};
-use super::headers::{client_address, hex_id, is_trusted};
+use super::headers::{client_address, hex_id, is_trusted, traceparent};
 use super::panics;
 use super::record::Record;
 use super::worker::{Local, Moment};
@@ -16,6 +16,7 @@ use crate::http1::{MethodKind, RequestBody, RequestHead};
 use crate::outcome::{FailureKind, Refusal, Termination};
 use crate::routing::{self, Decision, HeaderFields, Reason, RequestView};
 use std::net::IpAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,7 +25,8 @@ use std::time::Instant;
 pub async fn run(client: &Client, head: &RequestHead, bytes: &[u8], input: &mut Buffer) -> Next {
     client.answering.set(false);
     let exchange = Exchange::new(client, head, bytes);
-    match panics::catch(exchange.serve(input)).await {
+    let served = panics::catch(pin!(exchange.serve(input))).await;
+    match served {
         Ok(next) => next,
         Err(()) => {
             client.worker.stats.panicked();
@@ -50,6 +52,7 @@ pub(super) struct Exchange<'c> {
     pub client_ip: IpAddr,
     peer_trusted: bool,
     fresh_id: [u8; 32],
+    fresh_trace: [u8; 55],
     /// What is known of its end so far; told when the exchange is dropped, however it ended.
     pub record: Record,
 }
@@ -64,6 +67,7 @@ impl<'c> Exchange<'c> {
             (client.peer, false)
         };
         let fresh_id = hex_id(client.worker.draw_id());
+        let fresh_trace = traceparent(client.worker.draw_id(), client.worker.draw());
         let (started, record) = (Instant::now(), Record::default());
         Self {
             client,
@@ -73,6 +77,7 @@ impl<'c> Exchange<'c> {
             client_ip,
             peer_trusted,
             fresh_id,
+            fresh_trace,
             record,
             local,
         }
@@ -83,6 +88,12 @@ impl<'c> Exchange<'c> {
         self.head
             .request_id(self.bytes, self.peer_trusted)
             .unwrap_or_else(|| text(&self.fresh_id))
+    }
+
+    /// The trace the request belongs to: its own `traceparent`, or a fresh one, the same for every attempt.
+    pub fn trace_id(&self) -> Option<&str> {
+        let traceparent = self.head.traceparent(self.bytes);
+        traceparent.unwrap_or_else(|| text(&self.fresh_trace)).get(3..35)
     }
 
     fn snapshot(&self) -> &Snapshot {

@@ -196,7 +196,7 @@ impl Exchange<'_> {
             upstream_time: record.upstream_time.get(),
             termination,
             request_id: self.request_id(),
-            trace_id: None,
+            trace_id: self.trace_id(),
             user_agent: self
                 .head
                 .fields(self.bytes)

@@ -174,14 +174,6 @@ impl Attempt<'_> {
         }
     }
 
-    /// A write to the client; its failure is the client's leaving.
-    async fn to_client(&self, write: impl Future<Output = std::io::Result<()>>) -> Result<(), Failed> {
-        self.progress.writing_client.set(true);
-        let written = write.await;
-        self.progress.writing_client.set(false);
-        written.map_err(|_| Failed::Client(self.client_left()))
-    }
-
     fn client_left(&self) -> Termination {
         if self.progress.answer_begun() {
             Termination::ClientAbortAnswer

@@ -166,7 +166,7 @@ mod tests {
             };
             std::mem::size_of_val(&exchange::run(&client, &head, b"", &mut Buffer::default()))
         };
-        assert!(exchange <= 7 * 1024, "{exchange} bytes while a request is served");
+        assert!(exchange <= 3 * 1024, "{exchange} bytes while a request is served");
         let future = serve(Client {
             worker,
             stream: Stream::new(tcp),

@@ -6,7 +6,6 @@ use crate::http1::{RequestAdditions, write_request};
 use crate::outcome::{FailureKind, Termination};
 use crate::proxy::buffer::{Buffer, HeadBytes};
 use crate::proxy::downstream::Next;
-use crate::proxy::headers::traceparent;
 use crate::proxy::relay::{Attempt, Failed, Progress, Upload};
 use crate::proxy::upstream;
 use crate::routing::{Decision, HashName, VersionId};
@@ -202,15 +201,13 @@ impl Exchange<'_> {
     }
 
     fn write_head(&self, out: &mut Vec<u8>, endpoint: &Endpoint) {
-        let worker = &self.client.worker;
-        let fresh_trace = traceparent(worker.draw_id(), worker.draw());
         let additions = RequestAdditions {
             client_ip: self.client.peer,
             peer_trusted: self.peer_trusted,
             https: false,
             forwarded: self.snapshot().forwarded,
             request_id: text(&self.fresh_id),
-            traceparent: text(&fresh_trace),
+            traceparent: text(&self.fresh_trace),
             version: self.record.version_name(&self.local),
             // For a client of HTTP/1.0 that names no host. Servers refuse an empty one (nginx answers 400).
             default_host: &endpoint.label,

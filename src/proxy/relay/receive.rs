@@ -8,7 +8,6 @@ use crate::http1::{
 use crate::outcome::{FailureKind, Termination};
 use crate::proxy::body::{BodyError, BodyReader, BodyWriter, Coding, Framing};
 use crate::proxy::buffer::{Buffer, HeadBytes};
-use std::future::Future;
 use std::time::Instant;
 
 /// Interim answers (1xx) relayed for one request; more of them is a broken endpoint.
@@ -22,18 +21,8 @@ impl Attempt<'_> {
             let (head, bytes) = self.next_head(answer).await?;
             match head.status {
                 101 => {
-                    let mut out = HeadBytes::new();
-                    self.write_head(&mut out, &head, &bytes, AnswerFraming::None, false);
-                    self.to_client(
-                        BodyWriter::new(
-                            &self.client.stream,
-                            out,
-                            Coding::Plain,
-                            self.accepted(&self.progress.interim),
-                        )
-                        .flush(),
-                    )
-                    .await?;
+                    // The request asked for it, so its client knows of it.
+                    self.relay_interim(&head, &bytes).await?;
                     self.client.answering.set(true);
                     self.progress.status.set(Some(101));
                     return Ok(Received::Upgraded(101));
@@ -48,7 +37,11 @@ impl Attempt<'_> {
                     }
                     self.relay_interim(&head, &bytes).await?;
                 }
-                _ => return self.relay(&head, &bytes, answer).await.map(Received::Whole),
+                _ => {
+                    let relayed = self.relay(&head, &bytes, answer).await;
+                    self.client.worker.recycle(head);
+                    return relayed.map(Received::Whole);
+                }
             }
         }
     }
@@ -99,7 +92,9 @@ impl Attempt<'_> {
             self.write_head(&mut out, head, bytes, AnswerFraming::None, false);
             let accepted = self.accepted(&self.progress.interim);
             let mut writer = BodyWriter::new(&self.client.stream, out, Coding::Plain, accepted);
-            self.to_client(writer.flush()).await?;
+            self.progress.writing_client.set(true);
+            let written = writer.flush().await;
+            self.wrote(written)?;
         }
         if self.progress.uploaded.get() {
             self.client.slot.set_phase(self.timeouts.first_byte);
@@ -120,8 +115,7 @@ impl Attempt<'_> {
         self.progress
             .cut_by_reset
             .set(answer_framing == AnswerFraming::UntilClose);
-        let relayed = self.relay_body(head.status, &mut reader, &mut writer).await;
-        relayed?;
+        self.relay_body(head.status, &mut reader, &mut writer).await?;
         if self.progress.cut_by_reset.get() {
             self.client.stream.close_in_order();
         }
@@ -145,30 +139,42 @@ impl Attempt<'_> {
     ) -> Result<(), Failed> {
         loop {
             if !reader.has_buffered() && !reader.is_done() {
-                self.begin(status, writer.flush()).await?;
+                self.answers(status);
+                let written = writer.flush().await;
+                self.wrote(written)?;
             }
             if reader.next().await.map_err(cut)?.is_none() {
                 break;
             }
             self.client.slot.set_phase(self.timeouts.idle);
-            self.begin(status, writer.pass(reader)).await?;
+            self.answers(status);
+            let written = writer.pass(reader).await;
+            self.wrote(written)?;
             if reader.is_done() {
                 // Its end went with the last piece.
                 return Ok(());
             }
         }
-        self.begin(status, writer.finish(reader.trailers())).await
+        self.answers(status);
+        let written = writer.finish(reader.trailers()).await;
+        self.wrote(written)
     }
 
-    /// A write of the final answer: from the first one on, nothing else can be answered.
-    async fn begin(&self, status: u16, write: impl Future<Output = std::io::Result<()>>) -> Result<(), Failed> {
+    /// The final answer is about to be written: from the first time on, nothing else can be answered.
+    fn answers(&self, status: u16) {
         if !self.progress.answer_begun() && self.progress.cut_by_reset.get() {
             // Until the answer is whole: however it is broken off, nothing else would show the client that it was.
             self.client.stream.reset_on_close();
         }
         self.progress.status.set(Some(status));
         self.client.answering.set(true);
-        self.to_client(write).await
+        self.progress.writing_client.set(true);
+    }
+
+    /// A write to the client has ended; its failure is the client's leaving.
+    fn wrote(&self, written: std::io::Result<()>) -> Result<(), Failed> {
+        self.progress.writing_client.set(false);
+        written.map_err(|_| Failed::Client(self.client_left()))
     }
 
     /// How the answer's body is read, how its length is told to the client, and how it is written.
