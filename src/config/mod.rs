@@ -1,6 +1,6 @@
 //! Text -> [`Snapshot`], or every problem at once.
 //!
-//! [`yaml`] makes a tree of nodes with their places, [`schema`] what the file may say, `compile` checks what it means.
+//! [`yaml`] makes a tree of nodes with their places, `schema` what the file may say, `compile` checks what it means.
 //! Nothing here touches the disk: `control::load` reads the file and checks those it names.
 
 mod compile;

@@ -41,14 +41,8 @@ impl fmt::Display for LoadError {
     }
 }
 
-impl std::error::Error for LoadError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Read { source, .. } => Some(source),
-            Self::Invalid { .. } => None,
-        }
-    }
-}
+/// Its display has the cause in it already.
+impl std::error::Error for LoadError {}
 
 /// The configuration in `file`. Blocks on the disk: not for the request path.
 ///
