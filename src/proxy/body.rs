@@ -4,7 +4,7 @@
 use super::buffer::{BUFFER_BYTES, Buffer, HeadBytes, SLOW_READ_BYTES};
 use super::deadlines::Slot;
 use super::stream::Stream;
-use crate::http1::{ChunkDecoder, ChunkError, write_chunk_head};
+use crate::http1::{CHUNK_END, ChunkDecoder, ChunkError, write_chunk_head, write_last_chunk};
 use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::time::Duration;
@@ -281,9 +281,9 @@ impl<'c> BodyWriter<'c> {
         let mut after = HeadBytes::default();
         if self.coding == Coding::Chunked {
             write_chunk_head(&mut before, piece.len());
-            after.extend_from_slice(b"\r\n");
+            after.extend_from_slice(CHUNK_END);
             if let Some(trailers) = end {
-                write_end(&mut after, trailers);
+                write_last_chunk(&mut after, trailers);
             }
         }
         if piece.len() > COPIED_BYTES {
@@ -310,15 +310,8 @@ impl<'c> BodyWriter<'c> {
     /// ended. Trailer fields come in wire form, and go where the coding has a place for them.
     pub async fn finish(&mut self, trailers: &[u8]) -> io::Result<()> {
         if self.coding == Coding::Chunked {
-            write_end(&mut self.head, trailers);
+            write_last_chunk(&mut self.head, trailers);
         }
         self.flush().await
     }
-}
-
-/// The last chunk (RFC 9112 section 7.1).
-fn write_end(out: &mut Vec<u8>, trailers: &[u8]) {
-    out.extend_from_slice(b"0\r\n");
-    out.extend_from_slice(trailers);
-    out.extend_from_slice(b"\r\n");
 }
