@@ -104,13 +104,17 @@ impl Attempt<'_> {
 
     /// Relays the final answer, head and body.
     async fn relay(&self, head: &ResponseHead, bytes: &[u8], answer: &mut Buffer) -> Result<Answered, Failed> {
-        let (framing, answer_framing, coding) = self.framings(head);
+        let answer_framing = head.forward_framing(self.request.minor);
+        let coding = match answer_framing {
+            AnswerFraming::Chunked => Coding::Chunked,
+            _ => Coding::Plain,
+        };
         let close = answer_framing == AnswerFraming::UntilClose || !self.may_keep_alive();
         let mut out = HeadBytes::new();
         self.write_head(&mut out, head, bytes, answer_framing, close);
         self.client.slot.set_phase(self.timeouts.idle);
 
-        let mut reader = BodyReader::new(self.upstream, answer, framing);
+        let mut reader = BodyReader::new(self.upstream, answer, framing_of(&head.body));
         let mut writer = BodyWriter::new(&self.client.stream, out, coding, self.accepted(&self.progress.answered));
         self.progress
             .cut_by_reset
@@ -175,16 +179,6 @@ impl Attempt<'_> {
     fn wrote(&self, written: std::io::Result<()>) -> Result<(), Failed> {
         self.progress.writing_client.set(false);
         written.map_err(|_| Failed::Client(self.client_left()))
-    }
-
-    /// How the answer's body is read, how its length is told to the client, and how it is written.
-    fn framings(&self, head: &ResponseHead) -> (Framing, AnswerFraming, Coding) {
-        match head.body {
-            ResponseBody::None => (Framing::Done, AnswerFraming::None, Coding::Plain),
-            ResponseBody::Length(bytes) => (Framing::length(bytes), AnswerFraming::Length(bytes), Coding::Plain),
-            _ if self.request.minor == 0 => (framing_of(&head.body), AnswerFraming::UntilClose, Coding::Plain),
-            _ => (framing_of(&head.body), AnswerFraming::Chunked, Coding::Chunked),
-        }
     }
 
     /// Whether the client's connection may live on, as far as is known when the answer's head is written. A request
