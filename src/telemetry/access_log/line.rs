@@ -139,6 +139,14 @@ impl Clock {
     }
 }
 
+/// `time` as RFC 3339 in UTC with milliseconds.
+pub fn rfc3339(time: SystemTime) -> String {
+    let mut out = Vec::new();
+    Clock::default().write(&mut out, time);
+    // ASCII alone.
+    String::from_utf8(out).unwrap_or_default()
+}
+
 /// Days to civil date as in Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms" (2021), `civil_from_days`.
 fn date_time(out: &mut Vec<u8>, second: u64) {
     let days = second / 86_400 + 719_468;
