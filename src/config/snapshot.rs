@@ -97,6 +97,8 @@ pub struct Service {
     pub split: Split,
     /// `kill: true` in the file.
     pub killed: bool,
+    /// How long what runs on a canary may go on under a kill switch; `None`: to its end.
+    pub kill_drain: Option<Duration>,
     /// Whether the client is told the version (`x-rollgate-version` on the answer).
     pub expose_version: bool,
     /// Parallel to the versions of the policy's service.

@@ -131,6 +131,7 @@ impl Attempt<'_> {
             reusable: whole && head.keep_alive && !until_close,
             keep_alive: !close && self.progress.uploaded.get(),
             upgraded: false,
+            termination: Termination::Ok,
             failure: (500..=599).contains(&head.status).then_some(FailureKind::Status5xx),
         })
     }
