@@ -95,6 +95,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
             "config",
             "routing",
             "outcome",
+            "runtime",
         ],
     ),
     (

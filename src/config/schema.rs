@@ -100,6 +100,8 @@ settings! {
         drain_timeout: Delay = "30s",
         /// How long a stopping process still accepts while `/readyz` already answers 503, so that balancers notice.
         drain_delay: Delay = "0s",
+        /// How long a new process may take to get ready in an upgrade; then this one goes on.
+        upgrade_timeout: Period = "30s",
     }
 
     /// The admin interfaces. Absent: none.

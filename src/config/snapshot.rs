@@ -79,6 +79,8 @@ pub struct Limits {
     pub drain_timeout: Duration,
     /// How long a stopping process still accepts while `/readyz` already says 503, so that balancers notice.
     pub drain_delay: Duration,
+    /// How long a process that is to take over may take to get ready.
+    pub upgrade_timeout: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -81,6 +81,7 @@ fn limits() -> Limits {
         max_head: 32 << 10,
         drain_timeout: Duration::from_secs(30),
         drain_delay: Duration::ZERO,
+        upgrade_timeout: Duration::from_secs(30),
     }
 }
 

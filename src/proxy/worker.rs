@@ -118,9 +118,9 @@ impl Worker {
         Rc::clone(&local)
     }
 
-    /// Stopping: answers close their connections.
-    pub fn is_draining(&self) -> bool {
-        self.shared.is_draining()
+    /// Stopping, or another process has taken over: answers close their connections.
+    pub fn answers_close(&self) -> bool {
+        self.shared.answers_close()
     }
 
     /// No new connections any more: idle ones close, too.

@@ -86,6 +86,10 @@ pub struct Shared {
     pub ready: AtomicBool,
     /// Stopping: `/readyz` says 503, answers close their connections.
     pub draining: AtomicBool,
+    /// Another process has taken over: answers close their connections.
+    pub handed_over: AtomicBool,
+    /// Upgrades that came to nothing.
+    pub upgrades_failed: AtomicU64,
     /// Lines of the access log dropped because the writer fell behind.
     pub log_dropped: Arc<AtomicU64>,
     started: Instant,
@@ -101,6 +105,8 @@ impl Shared {
             reload: std::sync::Mutex::default(),
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            handed_over: AtomicBool::new(false),
+            upgrades_failed: AtomicU64::new(0),
             log_dropped: Arc::default(),
             started,
         }
@@ -135,5 +141,10 @@ impl Shared {
 
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Whether a connection ends with the answer it is on.
+    pub fn answers_close(&self) -> bool {
+        self.is_draining() || self.handed_over.load(Ordering::Relaxed)
     }
 }

@@ -112,6 +112,7 @@ fn snapshot(services: &[(&str, &[V<'_>])]) -> Snapshot {
             max_head: 1,
             drain_timeout: Duration::ZERO,
             drain_delay: Duration::ZERO,
+            upgrade_timeout: Duration::from_secs(30),
         },
         admin: snapshot::Admin::default(),
         state_dir: "state".into(),

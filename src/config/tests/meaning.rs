@@ -27,6 +27,7 @@ fn the_smallest_file_has_a_default_for_everything_else() {
     assert_eq!(limits.keepalive_timeout, Duration::from_secs(75));
     assert_eq!(limits.drain_timeout, Duration::from_secs(30));
     assert_eq!(limits.drain_delay, Duration::ZERO);
+    assert_eq!(limits.upgrade_timeout, Duration::from_secs(30));
     let service = &snapshot.policy.services[0];
     assert_eq!(service.stable, VersionId(0));
     assert_eq!(

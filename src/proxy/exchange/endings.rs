@@ -144,7 +144,7 @@ impl Exchange<'_> {
     }
 
     pub(super) async fn own_answer(&self, status: u16, why: &str, unread: bool) -> Next {
-        let close = unread || !self.head.keep_alive || self.client.worker.is_draining();
+        let close = unread || !self.head.keep_alive || self.client.worker.answers_close();
         let head_only = self.head.method_kind == MethodKind::Head;
         let sent = send_own(self.client, status, why, self.request_id(), close, head_only).await;
         match (sent, close) {

@@ -188,7 +188,7 @@ impl Attempt<'_> {
         self.request.keep_alive
             && self.progress.uploaded.get()
             && (!self.progress.half_closed.get() || self.progress.pipelined.get())
-            && !self.client.worker.is_draining()
+            && !self.client.worker.answers_close()
     }
 
     fn write_head(&self, out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], framing: AnswerFraming, close: bool) {
