@@ -95,6 +95,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
             "config",
             "routing",
             "outcome",
+            "runtime",
         ],
     ),
     (
@@ -122,6 +123,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
             "config",
             "routing",
             "outcome",
+            "runtime",
             "http1",
         ],
     ),
