@@ -17,8 +17,8 @@ use self::sockets::{Inherited, Sockets};
 use self::successor::Predecessor;
 use self::upgrade::{Means, Program, Upgrader};
 use crate::admin;
+use crate::control::load;
 use crate::control::writer::Loaded;
-use crate::control::{load, writer};
 use crate::proxy::accept::{DataPlane, Stage, Threads};
 use crate::shared::Shared;
 use crate::telemetry::access_log::AccessLog;
@@ -180,7 +180,7 @@ impl AdminSide {
 fn load_file(config: &Path) -> anyhow::Result<Loaded> {
     let bytes = load::read(config)?;
     let snapshot = load::compile(config, &bytes)?;
-    if let Some(refused) = writer::refused(config, &snapshot) {
+    if let Some(refused) = load::refused(config, &snapshot) {
         anyhow::bail!(refused);
     }
     for key in &snapshot.unsupported {

@@ -26,7 +26,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("http1", &["outcome", "routing"]),
     ("analysis", &["outcome"]),
     ("rollout", &["analysis"]),
-    ("config", &["routing", "analysis", "rollout"]),
+    ("config", &["outcome", "routing", "analysis", "rollout"]),
     ("runtime", &["config", "routing", "analysis", "rollout"]),
     ("shared", &PURE),
     (
@@ -123,6 +123,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
             "config",
             "routing",
             "outcome",
+            "runtime",
             "http1",
         ],
     ),

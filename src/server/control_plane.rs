@@ -5,13 +5,17 @@ use super::signals::Asked;
 use super::successor::Predecessor;
 use super::upgrade::{Upgrader, Upgrades};
 use super::{AdminSide, Life};
+use crate::control::assembly::{Assembly, LOOKUP_BOUND};
+use crate::control::commands::{Commander, Order};
 use crate::control::cookie_key::Keeper;
+use crate::control::event_log::{Event, EventLog};
 use crate::control::file_watcher::FileWatcher;
 use crate::control::health_checker::{HealthChecker, first_pass};
+use crate::control::records::{Keep, Records, Saving};
 use crate::control::resolver::Resolver;
-use crate::control::writer::{self, Assembly, Flapping, Loaded, Writer};
+use crate::control::writer::{self, Loaded, Reading, Writer};
 use crate::proxy::accept::Stage;
-use crate::runtime::Origin;
+use crate::runtime::{self, Command, Origin, State};
 use crate::shared::Shared;
 use anyhow::Context;
 use async_trait::async_trait;
@@ -20,7 +24,7 @@ use pingora_core::services::background::BackgroundService;
 use std::convert::Infallible;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// How long the start waits for the first probe of every endpoint.
 const FIRST_PASS: Duration = Duration::from_secs(1);
@@ -42,7 +46,7 @@ pub struct Parts {
     writer: Writer,
     resolver: Arc<Resolver>,
     health: Arc<HealthChecker>,
-    watcher: Arc<FileWatcher>,
+    commander: Commander,
 }
 
 /// The planes' meeting place and the control plane; `None`: it was asked to stop meanwhile.
@@ -54,42 +58,54 @@ pub fn assemble(loaded: Loaded, threads: usize, asked: &Asked) -> anyhow::Result
     let started = Arc::new(loaded.snapshot);
     let key = Keeper::new(&started.state_dir).context("the key of affinity cookies")?;
     let mut assembly = Assembly::new(threads, Arc::clone(&resolver), key);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let first = runtime.block_on(async {
+    let executor = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let by = Origin {
+        who: "file".to_owned(),
+        from: loaded.path.display().to_string(),
+        at_ms: writer::now_ms(),
+        reason: None,
+    };
+    let change = runtime::apply(&State::default(), &started, &Command::Load, &by)?;
+    let traffic = runtime::traffic(&change.state, &started);
+    let first = executor.block_on(async {
         tokio::select! {
             biased;
             () = asked.stop(1) => None,
-            first = assembly.next(Arc::clone(&started), None) => Some(first),
+            first = assembly.next(Arc::clone(&started), traffic, None, LOOKUP_BOUND) => Some(first),
             never = resolver.run() => match never {},
         }
     });
     // A lookup that hangs holds a thread: it is not waited for.
-    runtime.shutdown_background();
+    executor.shutdown_background();
     let Some(first) = first else { return Ok(None) };
     let shared = Arc::new(Shared::new(first, threads));
-    shared
-        .reload
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .last_success_s = writer::now_s();
+    {
+        let mut status = shared.reload.lock().unwrap_or_else(PoisonError::into_inner);
+        status.last_success_s = writer::now_s();
+        status.text = Arc::clone(&loaded.text);
+    }
+    let log = Arc::new(EventLog::new(Vec::new(), 0));
+    let records = Records::new(change.state, Arc::new(Unkept), Arc::clone(&log));
+    let (commander, orders) = Commander::new();
     let health = Arc::new(HealthChecker::new(Arc::clone(&shared)));
     let (watcher, events) = FileWatcher::spawn(&loaded.path, loaded.text).context("watching the file")?;
-    let watcher = Arc::new(watcher);
     let writer = Writer {
         shared: Arc::clone(&shared),
         assembly,
         health: Arc::clone(&health),
         path: loaded.path,
         started,
-        watcher: Arc::clone(&watcher),
+        watcher,
         events,
-        flapping: Flapping::default(),
+        orders,
+        records,
+        reading: Reading::default(),
     };
     let parts = Parts {
         writer,
         resolver,
         health,
-        watcher,
+        commander,
     };
     Ok(Some((shared, parts)))
 }
@@ -140,7 +156,7 @@ impl Control {
             writer,
             resolver,
             health,
-            watcher,
+            commander,
         } = parts;
         let looked_up = Arc::clone(&resolver);
         tokio::spawn(supervise("health checks", move || {
@@ -151,8 +167,8 @@ impl Control {
             let resolver = Arc::clone(&looked_up);
             async move { resolver.run().await }
         }));
-        tokio::spawn(write(writer.run(resolver), Arc::clone(&self.life.shared)));
-        tokio::spawn(reload_on_hangup(watcher, self.life.asked.clone()));
+        tokio::spawn(write(writer.run(), Arc::clone(&self.life.shared)));
+        tokio::spawn(reload_on_hangup(commander, self.life.asked.clone()));
     }
 
     /// From probing the endpoints to serving requests. A process that takes over serves when the one before says so, and
@@ -237,25 +253,41 @@ async fn write(writer: impl Future<Output = Infallible> + Send + 'static, shared
     status.error = Some(error);
 }
 
-async fn reload_on_hangup(watcher: Arc<FileWatcher>, mut asked: Asked) {
+async fn reload_on_hangup(commander: Commander, mut asked: Asked) {
     loop {
         asked.reload().await;
-        watcher.reload();
+        // What is wrong with the file the writer has told.
+        drop(commander.submit(Order::Reload, by_signal("SIGHUP"), None).await);
     }
 }
 
 async fn upgrade_on_signal(upgrader: Upgrader, mut asked: Asked) {
     loop {
         asked.upgrade().await;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let by = Origin {
-            who: "signal".to_owned(),
-            from: "SIGUSR2".to_owned(),
-            at_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
-            reason: None,
-        };
         // How it went is in the log.
-        let _ = upgrader.upgrade(by).await;
+        drop(upgrader.upgrade(by_signal("SIGUSR2")).await);
+    }
+}
+
+fn by_signal(name: &str) -> Origin {
+    Origin {
+        who: name.to_owned(),
+        from: "signal".to_owned(),
+        at_ms: writer::now_ms(),
+        reason: None,
+    }
+}
+
+/// For a process that keeps nothing: it says so, and gives a canary nothing more.
+struct Unkept;
+
+impl Keep for Unkept {
+    fn save(&self, _state: Arc<State>, _events: Vec<Arc<Event>>) -> Saving {
+        Box::pin(std::future::ready(Err("the state is kept in memory alone".to_owned())))
+    }
+
+    fn not_durable(&self) -> Option<String> {
+        Some("the state is kept in memory alone".to_owned())
     }
 }
 

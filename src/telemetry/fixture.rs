@@ -126,6 +126,7 @@ fn snapshot(services: &[(&str, &[V<'_>])]) -> Snapshot {
                 split: split(versions),
                 killed: false,
                 kill_drain: Some(Duration::from_secs(30)),
+                rescue: None,
                 expose_version: false,
                 pools: versions.iter().map(|V(_, _, _, labels)| pool(labels)).collect(),
             })
