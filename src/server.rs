@@ -9,8 +9,9 @@ mod sockets;
 mod successor;
 pub mod upgrade;
 
-use self::control_plane::{Control, Start, assemble};
+use self::control_plane::{Control, Parts, Start, assemble};
 use self::drain::Drain;
+use self::handover::Role;
 use self::notify::Manager;
 use self::signals::Asked;
 use self::sockets::{Inherited, Sockets};
@@ -21,13 +22,14 @@ use crate::control::load;
 use crate::control::writer::Loaded;
 use crate::proxy::accept::{DataPlane, Stage, Threads};
 use crate::shared::Shared;
-use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::access_log::{AccessLog, LogShard};
 use anyhow::Context;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server};
 use pingora_core::services::background::background_service;
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +45,7 @@ const RESERVED_DESCRIPTORS: u64 = 384;
 /// The file is not valid, an address is taken, or a thread or file cannot be had: nothing was served then.
 pub fn run(config: &Path) -> anyhow::Result<()> {
     let asked = Asked::listen()?;
-    let program = Program::this().context("where this program is")?;
+    let program = Program::this();
     let (mut predecessor, inherited) = Predecessor::from_environment()?.unzip();
     let ended = start(config, program, asked, &mut predecessor, inherited.unwrap_or_default());
     if let (Err(error), Some(predecessor)) = (&ended, predecessor) {
@@ -55,34 +57,20 @@ pub fn run(config: &Path) -> anyhow::Result<()> {
 /// As [`run`]. Takes the predecessor once nothing can go wrong that it does not hear of otherwise.
 fn start(
     config: &Path,
-    program: Program,
+    program: Result<Program, String>,
     asked: Asked,
     predecessor: &mut Option<Predecessor>,
-    mut inherited: Inherited,
+    inherited: Inherited,
 ) -> anyhow::Result<()> {
-    let loaded = load_file(config)?;
-    let snapshot = &loaded.snapshot;
-    let threads = snapshot
-        .threads
-        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let descriptors = raise_descriptor_limit();
-    let sockets = Sockets::open(snapshot, &mut inherited)?;
-    // What the file does not have any more: the process before closes its copies when it ends.
-    drop(inherited);
-    let copies = sockets.copies().context("copies of the listening sockets")?;
-    let access_log = snapshot.access_log.clone();
-    let Some((shared, parts)) = assemble(loaded, threads, &asked)? else {
+    let Some(prepared) = prepare(config, &asked, inherited)? else {
         tracing::info!("asked to stop before anything was served");
         return Ok(());
     };
-    let access_log = access_log
-        .map(|spec| AccessLog::open(&spec, Arc::clone(&shared.log_dropped)).context("access_log.path"))
-        .transpose()?;
-
     let (stage, watched) = watch::channel(Stage::Starting);
     let (admin_stop, stopped) = watch::channel(false);
+    let shared = prepared.shared;
     let mut admin = AdminSide {
-        listener: sockets.admin.map(|(_, listener)| listener),
+        listener: prepared.sockets.admin.map(|(_, listener)| listener),
         shared: Arc::clone(&shared),
         stopped,
     };
@@ -93,7 +81,7 @@ fn start(
     let manager = Arc::new(Manager::from_environment());
     let (upgrader, upgrades) = Upgrader::new(Means {
         program,
-        sockets: copies,
+        sockets: prepared.copies,
         custody: None,
         shared: Arc::clone(&shared),
         asked: asked.clone(),
@@ -110,27 +98,70 @@ fn start(
     };
     let data_plane = DataPlane {
         shared: Arc::clone(&life.shared),
-        listeners: sockets.listeners,
+        listeners: prepared.sockets.listeners,
         stage: watched,
-        logs: access_log
-            .iter()
-            .flat_map(|log| (0..threads).map(|_| log.shard()))
-            .collect(),
-        connections_cap: connections_cap(descriptors),
+        logs: shards(prepared.access_log.as_ref(), life.shared.threads.len()),
+        connections_cap: connections_cap(prepared.descriptors),
         threads: Arc::clone(&life.threads),
     };
     let start = Start {
-        parts,
+        parts: prepared.parts,
         upgrades,
         predecessor: predecessor.take(),
         admin,
     };
     serve(data_plane, start, &life);
-    if let Some(log) = access_log {
+    if let Some(log) = prepared.access_log {
         log.close(Duration::from_secs(1));
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// All that can fail.
+struct Prepared {
+    shared: Arc<Shared>,
+    parts: Parts,
+    sockets: Sockets,
+    /// Of the sockets, for a process that takes over.
+    copies: Vec<(Role, OwnedFd)>,
+    access_log: Option<AccessLog>,
+    /// How many there may be.
+    descriptors: u64,
+}
+
+/// `None`: it was asked to stop meanwhile.
+fn prepare(config: &Path, asked: &Asked, mut inherited: Inherited) -> anyhow::Result<Option<Prepared>> {
+    let loaded = load_file(config)?;
+    let snapshot = &loaded.snapshot;
+    let threads = snapshot
+        .threads
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let descriptors = raise_descriptor_limit();
+    let sockets = Sockets::open(snapshot, &mut inherited)?;
+    // What the file does not have any more: the process before closes its copies when it ends.
+    drop(inherited);
+    let copies = sockets.copies().context("copies of the listening sockets")?;
+    let access_log = snapshot.access_log.clone();
+    let Some((shared, parts)) = assemble(loaded, threads, asked)? else {
+        return Ok(None);
+    };
+    let access_log = access_log
+        .map(|spec| AccessLog::open(&spec, Arc::clone(&shared.log_dropped)).context("access_log.path"))
+        .transpose()?;
+    Ok(Some(Prepared {
+        shared,
+        parts,
+        sockets,
+        copies,
+        access_log,
+        descriptors,
+    }))
+}
+
+fn shards(log: Option<&AccessLog>, threads: usize) -> Vec<LogShard> {
+    let shards = |log: &AccessLog| (0..threads).map(|_| log.shard()).collect();
+    log.map(shards).unwrap_or_default()
 }
 
 /// What those who start and stop the process share.

@@ -220,7 +220,7 @@ impl Control {
 }
 
 async fn told_to_go(mut predecessor: Predecessor) -> anyhow::Result<Predecessor> {
-    let waiting = tokio::task::spawn_blocking(move || predecessor.wait_for_go().map(|()| predecessor));
+    let waiting = tokio::task::spawn_blocking(move || predecessor.wait_for_go().map(|_lock| predecessor));
     waiting.await?
 }
 
@@ -264,8 +264,9 @@ async fn reload_on_hangup(commander: Commander, mut asked: Asked) {
 async fn upgrade_on_signal(upgrader: Upgrader, mut asked: Asked) {
     loop {
         asked.upgrade().await;
-        // How it went is in the log.
-        drop(upgrader.upgrade(by_signal("SIGUSR2")).await);
+        let upgrader = upgrader.clone();
+        // How it went is in the log. A second one meanwhile is refused at once.
+        tokio::spawn(async move { drop(upgrader.upgrade(by_signal("SIGUSR2")).await) });
     }
 }
 

@@ -5,7 +5,7 @@
 //! old                                   new
 //!   hello, socket…, offered  ───────►     reads the file, takes what it needs of the sockets, binds the rest
 //!                            ◄───────   ready
-//!   freezes its state, go    ───────►     opens the state, accepts
+//!   freezes its state, go    ───────►     opens the state (go brings its lock), accepts
 //!                            ◄───────   serving
 //!   stops accepting, drains
 //! ```
@@ -20,7 +20,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut, Write};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -63,8 +63,8 @@ pub enum Message {
     Offered,
     /// The new process could serve.
     Ready,
-    /// It is to.
-    Go,
+    /// It is to. With the descriptor of the lock of the state, if there is one.
+    Go { lock: bool },
     /// It does.
     Serving,
     /// It cannot, and ends.
@@ -134,20 +134,9 @@ impl Link {
     pub fn send(&self, message: &Message, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
         let mut line = serde_json::to_vec(message)?;
         line.push(b'\n');
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let descriptors = descriptor.as_slice();
-        if !descriptors.is_empty() {
-            ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
-        }
-        let mut rest: &[u8] = &line;
-        while !rest.is_empty() {
-            let sent = sendmsg(&self.stream, &[IoSlice::new(rest)], &mut ancillary, SendFlags::NOSIGNAL)?;
-            // The descriptor has gone with the first byte.
-            ancillary.clear();
-            rest = rest.get(sent..).unwrap_or_default();
-        }
-        Ok(())
+        let sent = send(&self.stream, &line, descriptor)?;
+        // The descriptor has gone with the first byte.
+        (&self.stream).write_all(line.get(sent..).unwrap_or_default())
     }
 
     /// The next message, within `within`.
@@ -181,7 +170,7 @@ impl Link {
         }
     }
 
-    /// The descriptor that came with the socket messages received so far, in their order.
+    /// The descriptors that came with the messages received so far, in their order.
     pub fn next_descriptor(&mut self) -> Option<OwnedFd> {
         self.descriptors.pop_front()
     }
@@ -212,6 +201,24 @@ impl AsFd for Link {
     }
 }
 
+/// Sends what the socket takes of `bytes`, with the descriptor; returns how many that were.
+///
+/// # Errors
+/// As `sendmsg(2)`.
+pub fn send(socket: impl AsFd, bytes: &[u8], descriptor: Option<BorrowedFd<'_>>) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if descriptor.is_some() {
+        ancillary.push(SendAncillaryMessage::ScmRights(descriptor.as_slice()));
+    }
+    Ok(sendmsg(
+        socket,
+        &[IoSlice::new(bytes)],
+        &mut ancillary,
+        SendFlags::NOSIGNAL,
+    )?)
+}
+
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
@@ -219,7 +226,6 @@ fn is_timeout(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
     use std::net::{Ipv4Addr, TcpListener};
 
     const SOON: Duration = Duration::from_millis(50);

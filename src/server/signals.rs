@@ -60,6 +60,19 @@ impl Asked {
         })
     }
 
+    /// No signals, but stops that a test asks for.
+    #[cfg(test)]
+    pub fn by_test() -> (Self, watch::Sender<u32>) {
+        let (stop, stops) = watch::channel(0);
+        let (reloads, upgrades) = (stops.clone(), stops.clone());
+        let asked = Self {
+            stops,
+            reloads,
+            upgrades,
+        };
+        (asked, stop)
+    }
+
     /// Waits until it was asked to stop `times` times.
     pub async fn stop(&self, times: u32) {
         if self.stops.clone().wait_for(|&count| count >= times).await.is_err() {

@@ -5,7 +5,7 @@ use super::sockets::Inherited;
 use anyhow::{Context, bail};
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -66,21 +66,26 @@ impl Predecessor {
         }
     }
 
-    /// Says that this process could serve; returns when it is to. Blocks.
+    /// Says that this process could serve; returns when it is to, with the lock of the state. Blocks.
     ///
     /// # Errors
     /// It is not to.
-    pub fn wait_for_go(&mut self) -> anyhow::Result<()> {
+    pub fn wait_for_go(&mut self) -> anyhow::Result<Option<OwnedFd>> {
         let went = match self.0.send(&Message::Ready, None) {
             Ok(()) => self.0.receive(GO_WITHIN),
             Err(_) => Err(Broken::Closed),
         };
         match went {
-            Ok(Message::Go) => Ok(()),
+            Ok(Message::Go { lock: false }) => Ok(None),
+            Ok(Message::Go { lock: true }) => {
+                let lock = self.0.next_descriptor();
+                lock.context("the process before said go without the lock of the state")
+                    .map(Some)
+            }
             // It cannot serve any more, and nobody else has its sockets.
             Err(Broken::Closed) => {
                 tracing::warn!("the process before has ended without a word: taking over at once");
-                Ok(())
+                Ok(None)
             }
             Ok(other) => bail!("the process before said {other:?} instead of go"),
             Err(error) => Err(error).context("waiting for the process before"),

@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 /// How long the new process may take from `go` to `serving`: it opens the state, no more.
 const SERVING_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long a new process that has given up may take to end by itself: then its exit code says more.
+/// How long a new process that has closed the link may take to end: its exit code says more.
 const EXIT_WITHIN: Duration = Duration::from_millis(500);
 
 /// How long a stop waits for an upgrade that it interrupts.
@@ -43,12 +43,12 @@ impl Program {
     /// stays a link, so that turning it to another release is an upgrade, too.
     ///
     /// # Errors
-    /// The system does not say.
-    pub fn this() -> io::Result<Self> {
+    /// The system does not say where it is. That is no reason not to serve.
+    pub fn this() -> Result<Self, String> {
         let mut arguments = std::env::args_os();
         let named = arguments.next().unwrap_or_default();
         let search = std::env::var_os("PATH").unwrap_or_default();
-        let running = std::env::current_exe()?;
+        let running = std::env::current_exe().map_err(|error| format!("where this program is: {error}"))?;
         Ok(Self {
             path: as_started(&named, &search, &running).unwrap_or(running),
             arguments: arguments.collect(),
@@ -74,13 +74,17 @@ fn as_started(named: &OsStr, search: &OsStr, running: &Path) -> Option<PathBuf> 
 /// What only one process may change: it rests while another one takes over.
 #[async_trait]
 pub trait Custody: Send + Sync {
-    /// Nothing is changed any more, and all of it is on the disk.
+    /// From now on nothing is changed, and all of it is on the disk. Returns the lock on it, for the new process.
     ///
     /// # Errors
-    /// That is not possible now, and nothing is different.
-    async fn freeze(&self) -> Result<(), String>;
+    /// That is not possible now.
+    async fn freeze(&self) -> Result<Option<OwnedFd>, String>;
 
-    /// As before [`Custody::freeze`].
+    /// Comes true when something is asked for that waits for nobody (a kill switch): the upgrade is given up, unless the new
+    /// process serves already.
+    async fn overruled(&self);
+
+    /// As before [`Custody::freeze`], also when that has failed or was broken off. The new process has ended.
     async fn thaw(&self);
 }
 
@@ -186,7 +190,8 @@ impl Upgrader {
 
 /// What an upgrade is made with.
 pub struct Means {
-    pub program: Program,
+    /// Why it is not known, otherwise.
+    pub program: Result<Program, String>,
     pub sockets: Vec<(Role, OwnedFd)>,
     pub custody: Option<Arc<dyn Custody>>,
     pub shared: Arc<Shared>,
@@ -226,11 +231,13 @@ impl Upgrades {
     }
 
     async fn make(means: &Arc<Means>, by: &Origin) -> Result<Upgraded, String> {
-        tracing::info!(program = %means.program.path.display(), by = by.who, from = by.from, "upgrade: starting the program anew");
+        tracing::info!(by = by.who, from = by.from, "upgrade: starting the program anew");
         let made = means.attempt().await;
         match &made {
             Ok(Upgraded { pid }) => {
-                means.manager.handed_over(*pid);
+                let (manager, pid) = (Arc::clone(&means.manager), *pid);
+                // Blocks; a task that panics has told nobody, which is logged as such.
+                drop(tokio::task::spawn_blocking(move || manager.handed_over(pid)).await);
                 tracing::info!(pid, "upgrade: another process serves now, this one drains");
             }
             Err(reason) => {
@@ -252,7 +259,7 @@ impl Means {
                     .into(),
             );
         }
-        let program = self.program.clone();
+        let program = self.program.clone()?;
         let (child, link) = blocking(move || start(&program)).await?;
         let mut successor = Successor {
             child,
@@ -269,7 +276,11 @@ impl Means {
             return Ok(Upgraded { pid });
         };
         // Before it thaws: no two processes may think that the state is theirs.
-        let end = successor.end().await;
+        let patience = match failure {
+            Failure::Ended(_) => EXIT_WITHIN,
+            Failure::Other(_) => Duration::ZERO,
+        };
+        let end = successor.end(patience).await;
         if let (true, Some(custody)) = (frozen, &self.custody) {
             custody.thaw().await;
         }
@@ -292,17 +303,24 @@ impl Means {
                 expect(link, &Message::Ready, within, "ready")
             })
             .await?;
-        if let Some(custody) = &self.custody {
-            *frozen = true;
-            custody.freeze().await.map_err(Failure::Other)?;
+        let lock = match &self.custody {
+            Some(custody) => {
+                *frozen = true;
+                custody.freeze().await.map_err(Failure::Other)?
+            }
+            None => None,
+        };
+        let serving = successor.talk(move |link| {
+            let go = Message::Go { lock: lock.is_some() };
+            link.send(&go, lock.as_ref().map(AsFd::as_fd))
+                .map_err(|error| Failure::of(Broken::Io(error), "serving"))?;
+            expect(link, &Message::Serving, SERVING_WITHIN, "serving")
+        });
+        tokio::select! {
+            biased;
+            serving = serving => serving,
+            () = overruled(self.custody.as_deref()) => Err(Failure::Other("a kill switch came on meanwhile: ask again".into())),
         }
-        successor
-            .talk(|link| {
-                link.send(&Message::Go, None)
-                    .map_err(|error| Failure::of(Broken::Io(error), "serving"))?;
-                expect(link, &Message::Serving, SERVING_WITHIN, "serving")
-            })
-            .await
     }
 
     fn offer(&self, link: &Link) -> io::Result<()> {
@@ -311,6 +329,13 @@ impl Means {
             link.send(&Message::Socket(role.clone()), Some(socket.as_fd()))?;
         }
         link.send(&Message::Offered, None)
+    }
+}
+
+async fn overruled(custody: Option<&dyn Custody>) {
+    match custody {
+        Some(custody) => custody.overruled().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -369,10 +394,10 @@ impl Successor {
         result
     }
 
-    /// Its end, if need be by SIGKILL; how it came about.
-    async fn end(mut self) -> String {
+    /// Its end, after `patience` by SIGKILL; how it came about.
+    async fn end(mut self, patience: Duration) -> String {
         let end = move || {
-            let until = Instant::now() + EXIT_WITHIN;
+            let until = Instant::now() + patience;
             loop {
                 match self.child.try_wait() {
                     Ok(Some(status)) => return Ok(status.to_string()),
@@ -405,3 +430,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + 
     let worked = tokio::task::spawn_blocking(work).await;
     worked.unwrap_or_else(|error| Err(error.to_string()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -103,7 +103,7 @@ fn command() -> Command {
 }
 
 fn plain_environment(mut command: Command) -> Command {
-    command.env_remove("RUST_LOG").env("NO_COLOR", "1");
+    command.env_remove("RUST_LOG").env("NO_COLOR", "1").stdin(Stdio::null());
     command
 }
 
@@ -169,12 +169,24 @@ impl Gate {
         Self::start_with(command, directory, &path, config).unwrap_or_else(|exit| panic!("rollgate ended: {exit:#?}"))
     }
 
+    /// Starts it as the successor of whoever has the other end of `link`.
+    ///
+    /// # Errors
+    /// How it ended, when it did before it was ready.
+    pub fn start_successor(config: &str, link: impl Into<Stdio>) -> Result<Self, Exit> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("rollgate.yaml");
+        fs::write(&path, config).unwrap();
+        let mut command = command();
+        command.env("ROLLGATE_SUCCESSOR", "1").stdin(link);
+        Self::start_with(command, directory, &path, config)
+    }
+
     fn start_with(mut command: Command, directory: TempDir, path: &Path, config: &str) -> Result<Self, Exit> {
         let mut child = command
             .current_dir(directory.path())
             .args(["run", "--config"])
             .arg(path)
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
