@@ -2,6 +2,8 @@
 //!
 //! The control plane publishes; the data plane reads, and writes only counters and what it saw of an endpoint.
 
+mod cell;
+mod durations;
 mod pool;
 mod revoked;
 mod stats;
