@@ -28,7 +28,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("http1", &["outcome", "routing"]),
     ("analysis", &["outcome"]),
     ("rollout", &["analysis"]),
-    ("config", &["routing", "analysis", "rollout"]),
+    ("config", &["outcome", "routing", "analysis", "rollout"]),
     ("runtime", &["config", "routing", "analysis", "rollout"]),
     ("shared", &PURE),
     (
@@ -98,6 +98,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
             "config",
             "routing",
             "outcome",
+            "runtime",
         ],
     ),
     (
@@ -126,6 +127,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
             "routing",
             "explain",
             "outcome",
+            "runtime",
             "http1",
         ],
     ),

@@ -144,17 +144,16 @@ impl Log<'_> {
     /// Shows what comes after number `after`: all of it, or the first `limit`.
     fn forward(&self, after: u64, limit: Option<u64>, out: &mut Out) -> Result<(), Failure> {
         let (mut after, mut room) = (after, limit.unwrap_or(u64::MAX));
-        loop {
+        while room > 0 {
             let page = self.page(after, room.min(PAGE), self.service)?;
-            if !out.show(&page.events) || page.events.is_empty() {
-                return Ok(());
-            }
+            let Some(last) = page.events.last() else { break };
+            after = seq(last)?;
             room = room.saturating_sub(page.events.len() as u64);
-            after = page.events.last().map_or(Ok(after), |event| seq(event))?;
-            if room == 0 {
-                return Ok(());
+            if !out.show(&page.events) {
+                break;
             }
         }
+        Ok(())
     }
 
     /// The latest `count` events, oldest first, and the number of the last one there is. Goes back through the log piece by

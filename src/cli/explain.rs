@@ -7,6 +7,7 @@ use super::print;
 use super::table::safe;
 use crate::control::{cookie_key, load, writer};
 use crate::explain::{Assume, Described, Explanation, Moment, Subject, explain};
+use crate::runtime;
 use hyper::{Method, Uri};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -87,8 +88,13 @@ impl Arguments {
             facts: &assume,
             knows_health: false,
         };
-        let explanation = explain(&snapshot.policy, &writer::traffic(&snapshot), &described, moment)
-            .map_err(|error| failed(&error))?;
+        let explanation = explain(
+            &snapshot.policy,
+            &runtime::traffic(&runtime::State::default(), &snapshot),
+            &described,
+            moment,
+        )
+        .map_err(|error| failed(&error))?;
         if json {
             let text = serde_json::to_string(&explanation).map_err(|error| failed(&error))?;
             return Ok(text + "\n");
