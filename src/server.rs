@@ -8,15 +8,16 @@ use crate::config::Snapshot;
 use crate::control::assembly::{Assembly, LOOKUP_BOUND};
 use crate::control::commands::{Commander, Order};
 use crate::control::cookie_key::Keeper;
-use crate::control::event_log::{Event, EventLog};
+use crate::control::event_log::EventLog;
 use crate::control::file_watcher::FileWatcher;
 use crate::control::health_checker::{HealthChecker, first_pass};
-use crate::control::records::{Keep, Records, Saving};
+use crate::control::records::Records;
 use crate::control::resolver::Resolver;
+use crate::control::store::{Options, Restored, Store};
 use crate::control::writer::{Loaded, Reading, Writer};
 use crate::control::{load, writer};
 use crate::proxy::accept::{Bound, DataPlane, Stage, Threads};
-use crate::runtime::{self, Command, Origin, State};
+use crate::runtime::{self, Command, Origin};
 use crate::shared::Shared;
 use crate::telemetry::access_log::AccessLog;
 use anyhow::Context;
@@ -49,11 +50,15 @@ const LOOK: Duration = Duration::from_millis(5);
 /// Connections that may wait to be accepted (the kernel lowers it to `net.core.somaxconn`).
 const BACKLOG: i32 = 65_535;
 
-/// Runs the proxy on `config` until it is told to stop.
+/// How long the end waits for the disk to take what it has not taken yet.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Runs the proxy on `config` until it is told to stop. `recover_state`: see [`Options::recover`].
 ///
 /// # Errors
-/// The file is not valid, an address is taken, or a thread or file cannot be had: nothing was served then.
-pub fn run(config: &Path) -> anyhow::Result<()> {
+/// The file is not valid, an address is taken, the state cannot be used, or a thread or file cannot be had: nothing was
+/// served then.
+pub fn run(config: &Path, recover_state: bool) -> anyhow::Result<()> {
     let asked = Asked::listen()?;
     let loaded = load_file(config)?;
     let snapshot = &loaded.snapshot;
@@ -67,9 +72,14 @@ pub fn run(config: &Path) -> anyhow::Result<()> {
         .address
         .map(|address| bind(address, "admin.address"))
         .transpose()?;
+    let options = Options {
+        recover: recover_state,
+        ..Options::default()
+    };
+    let (store, restored) = Store::open(&snapshot.state_dir, options)?;
     let access_log = snapshot.access_log.clone();
     let resolver = Arc::new(Resolver::new());
-    let Some((shared, control)) = assemble(loaded, threads, resolver, &asked)? else {
+    let Some((shared, control)) = assemble(loaded, threads, resolver, (&store, restored), &asked)? else {
         tracing::info!("asked to stop before anything was served");
         return Ok(());
     };
@@ -119,6 +129,9 @@ pub fn run(config: &Path) -> anyhow::Result<()> {
     let _ = admin_stop.send(true);
     if let Some(log) = access_log {
         log.close(Duration::from_secs(1));
+    }
+    if let Err(error) = store.close(LAST_WORDS) {
+        tracing::error!(error, "the last changes are lost: they could not be written");
     }
     tracing::info!("stopped");
     Ok(())
@@ -210,10 +223,11 @@ fn assemble(
     loaded: Loaded,
     threads: usize,
     resolver: Arc<Resolver>,
+    (store, restored): (&Store, Restored),
     asked: &Asked,
 ) -> anyhow::Result<Option<(Arc<Shared>, Parts)>> {
     let started = Arc::new(loaded.snapshot);
-    let key = Keeper::new(&started.state_dir).context("the key of affinity cookies")?;
+    let key = Keeper::new(store.clone()).context("the key of affinity cookies")?;
     let mut assembly = Assembly::new(threads, Arc::clone(&resolver), key);
     let executor = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let by = Origin {
@@ -222,7 +236,7 @@ fn assemble(
         at_ms: writer::now_ms(),
         reason: None,
     };
-    let change = runtime::apply(&State::default(), &started, &Command::Load, &by)?;
+    let change = runtime::apply(&restored.state, &started, &Command::Load, &by)?;
     let traffic = runtime::traffic(&change.state, &started);
     let first = executor.block_on(async {
         tokio::select! {
@@ -235,14 +249,16 @@ fn assemble(
     // A lookup that hangs holds a thread: it is not waited for.
     executor.shutdown_background();
     let Some(first) = first else { return Ok(None) };
+    let log = Arc::new(EventLog::new(restored.events, restored.last_seq));
+    let mut records = Records::new(restored.state, Arc::new(store.clone()), Arc::clone(&log));
+    let events = records.number(change.happened, &by, &first, first.generation);
+    drop(records.settle(change.state, events));
     let shared = Arc::new(Shared::new(first, threads));
     {
         let mut status = shared.reload.lock().unwrap_or_else(PoisonError::into_inner);
         status.last_success_s = writer::now_s();
         status.text = Arc::clone(&loaded.text);
     }
-    let log = Arc::new(EventLog::new(Vec::new(), 0));
-    let records = Records::new(change.state, Arc::new(Unkept), Arc::clone(&log));
     let (commander, orders) = Commander::new();
     let health = Arc::new(HealthChecker::new(Arc::clone(&shared)));
     let (watcher, events) = FileWatcher::spawn(&loaded.path, loaded.text).context("watching the file")?;
@@ -355,19 +371,6 @@ async fn reload_on_hangup(commander: Commander, mut asked: Asked) {
         };
         // What is wrong with the file the writer has told.
         drop(commander.submit(Order::Reload, by, None).await);
-    }
-}
-
-/// For a process that keeps nothing: it says so, and gives a canary nothing more.
-struct Unkept;
-
-impl Keep for Unkept {
-    fn save(&self, _state: Arc<State>, _events: Vec<Arc<Event>>) -> Saving {
-        Box::pin(std::future::ready(Err("the state is kept in memory alone".to_owned())))
-    }
-
-    fn not_durable(&self) -> Option<String> {
-        Some("the state is kept in memory alone".to_owned())
     }
 }
 

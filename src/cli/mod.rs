@@ -29,6 +29,10 @@ enum Command {
         /// The configuration file.
         #[arg(long, short, value_name = "FILE", env = "ROLLGATE_CONFIG")]
         config: PathBuf,
+        /// Sets aside a state that cannot be read, and begins with everything sent to stable until `rollgate unkill --all`.
+        /// Does nothing to a state that can be read.
+        #[arg(long)]
+        recover_state: bool,
     },
     /// Runs the proxy in front of upstreams of its own, and says what to try.
     #[command(after_help = "Examples:\n  rollgate demo\n  rollgate demo --config config/demo.yaml")]
@@ -58,7 +62,7 @@ impl Cli {
     /// Carries the command out. 0: done; 1: failed, with the reason on stderr (2 is clap's, for a wrong command line).
     pub fn run(self) -> ExitCode {
         match self.command {
-            Command::Run { config } => run::run(&config),
+            Command::Run { config, recover_state } => run::run(&config, recover_state),
             Command::Demo { config } => demo::run(config),
             Command::Explain(arguments) => explain::run(&arguments),
             Command::Check { file, json } => {

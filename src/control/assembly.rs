@@ -54,7 +54,7 @@ impl Assembly {
             generation: previous.map_or(1, |previous| previous.generation + 1),
             services: services.collect(),
             traffic,
-            cookie_key: self.key.key(&snapshot),
+            cookie_key: self.key.key(&snapshot).await,
             snapshot,
         }
     }

@@ -6,6 +6,7 @@ use crate::control::event_log::{Event, EventLog};
 use crate::control::load;
 use crate::control::records::Keep;
 use crate::control::resolver::Resolver;
+use crate::control::store::{Options, Store};
 use crate::runtime::{Refusal, Scope, Weights};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -108,7 +109,8 @@ impl Bench {
         let path = directory.path().join("rollgate.yaml");
         std::fs::write(&path, &*file).unwrap();
         let started = Arc::new(load::load(&path).unwrap());
-        let mut assembly = Assembly::new(1, Arc::new(Resolver::new()), Keeper::new(directory.path()).unwrap());
+        let (store, _) = Store::open(&directory.path().join("state"), Options::default()).unwrap();
+        let mut assembly = Assembly::new(1, Arc::new(Resolver::new()), Keeper::new(store).unwrap());
         let last_seq = disk.0.lock().unwrap().events.keys().last().copied().unwrap_or(0);
         let change = runtime::apply(&disk.state(), &started, &Command::Load, &by("file")).unwrap();
         let traffic = runtime::traffic(&change.state, &started);

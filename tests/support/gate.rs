@@ -145,10 +145,35 @@ impl Gate {
     /// # Errors
     /// How it ended, when it did before it was ready.
     pub fn start_at(directory: TempDir, path: &Path, config: &str) -> Result<Self, Exit> {
-        let mut child = command()
-            .current_dir(directory.path())
+        let mut command = command();
+        command.args(["run", "--config"]).arg(path);
+        Self::start_by(command, directory, config)
+    }
+
+    /// Starts it with further arguments, by a shell that does `first` before.
+    ///
+    /// # Errors
+    /// How it ended, when it did before it was ready.
+    pub fn try_start_with(config: &str, first: &str, arguments: &[&str]) -> Result<Self, Exit> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("rollgate.yaml");
+        fs::write(&path, config).unwrap();
+        let rollgate = command();
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", &format!("{first} exec \"$0\" \"$@\"")])
+            .arg(rollgate.get_program())
             .args(["run", "--config"])
             .arg(path)
+            .args(arguments)
+            .env_remove("RUST_LOG")
+            .env("NO_COLOR", "1");
+        Self::start_by(shell, directory, config)
+    }
+
+    fn start_by(mut command: Command, directory: TempDir, config: &str) -> Result<Self, Exit> {
+        let mut child = command
+            .current_dir(directory.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
