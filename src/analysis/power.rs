@@ -29,7 +29,7 @@ pub struct Traffic {
     pub bad: f64,
     /// By how much the candidate may be worse, relatively.
     pub tolerance: f64,
-    /// How many to one the evidence must be (one over what the confidence leaves).
+    /// How many to one the evidence must be ([`super::Rules::needed`]).
     pub needed: f64,
 }
 
