@@ -1,5 +1,6 @@
 //! When the weights move: [`advance`] turns a [`Plan`], a [`State`], an [`Event`] and the time into the next state and the
-//! [`Effect`]s that carry it out. [`advance_train`] does it for services that are delivered together.
+//! [`Effect`]s that carry it out. [`advance_train`] does it for services that are delivered together, [`simulate`] for
+//! whole rollouts in virtual time.
 //!
 //! # Whose the split is
 //!
@@ -39,6 +40,7 @@ mod machine;
 mod moves;
 mod plan;
 mod share;
+mod simulate;
 mod state;
 mod train;
 mod words;
@@ -53,6 +55,7 @@ pub use plan::{
     Receiver, Start, Step, Url,
 };
 pub use share::{Share, at_share, share_of};
+pub use simulate::{Arm, Behaviour, Draws, Fault, Judge, Line, Of, Scenario, Slice, Steady, Transcript, simulate};
 pub use state::{Cause, Live, Phase, Reason, State, Wait, Weights};
 pub use train::advance_train;
 pub use words::standing;
