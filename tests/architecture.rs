@@ -6,9 +6,10 @@ use std::fs;
 use std::path::Path;
 
 /// Without I/O, clock, randomness, logging and async.
-const PURE: [&str; 8] = [
+const PURE: [&str; 9] = [
     "config",
     "routing",
+    "explain",
     "balancing",
     "http1",
     "outcome",
@@ -18,9 +19,10 @@ const PURE: [&str; 8] = [
 ];
 
 /// What each room may name beside itself; a room that is not here does not exist.
-const ARROWS: [(&str, &[&str]); 18] = [
+const ARROWS: [(&str, &[&str]); 19] = [
     ("outcome", &[]),
     ("routing", &[]),
+    ("explain", &["routing"]),
     ("balancing", &[]),
     // Refusals are its errors, and its fields are what routing looks at.
     ("http1", &["outcome", "routing"]),
@@ -78,6 +80,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
             "shared",
             "config",
             "routing",
+            "explain",
             "outcome",
             "analysis",
             "rollout",
@@ -122,6 +125,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
             "shared",
             "config",
             "routing",
+            "explain",
             "outcome",
             "runtime",
             "http1",
