@@ -261,3 +261,11 @@ fn everything_at_once_five_deep() {
 fn everything_with_one_file_to_the_end() {
     holds_everywhere("one file", &files()[..1], &happenings(1), 100_000);
 }
+
+/// 1.4 million worlds, 50 million transitions.
+#[test]
+#[ignore = "takes a quarter of an hour"]
+fn everything_with_all_files_to_the_end() {
+    let files = files();
+    holds_everywhere("all files", &files, &happenings(files.len()), 1_000_000);
+}
