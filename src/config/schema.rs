@@ -348,7 +348,7 @@ settings! {
     Analysis as "analysis" {
         /// The time after a step begins in which latency does not count. Failures always do.
         warmup: Delay = "30s",
-        /// Requests of the candidate without which there is no verdict.
+        /// Requests of the candidate in a step without which no check passes. One fails as soon as the evidence is there.
         min_requests: Whole<1, 1_000_000_000> = "200",
         /// Of 100 rollouts of a version identical to stable, how many are not rolled back: `50%` to `99.999%`.
         confidence: Share = "99%",

@@ -3,6 +3,7 @@
 use super::cookie_key::Keeper;
 use super::endpoint_registry::EndpointRegistry;
 use super::resolver::Resolver;
+use super::store::Store;
 use crate::config::Snapshot;
 use crate::routing::{Rule, Service, Traffic, Version};
 use crate::shared::{InForce, Pool, ServiceInForce, VersionInForce, VersionStats};
@@ -32,6 +33,11 @@ impl Assembly {
         }
     }
 
+    /// Where the key of affinity cookies is kept from now on.
+    pub fn keep_key_in(&mut self, store: Store) {
+        self.key.keep_in(store);
+    }
+
     pub fn resolver(&self) -> Arc<Resolver> {
         Arc::clone(&self.resolver)
     }
@@ -54,7 +60,7 @@ impl Assembly {
             generation: previous.map_or(1, |previous| previous.generation + 1),
             services: services.collect(),
             traffic,
-            cookie_key: self.key.key(&snapshot),
+            cookie_key: self.key.key(&snapshot).await,
             snapshot,
         }
     }

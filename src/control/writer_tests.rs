@@ -108,7 +108,7 @@ impl Bench {
         let path = directory.path().join("rollgate.yaml");
         std::fs::write(&path, &*file).unwrap();
         let started = Arc::new(load::load(&path).unwrap());
-        let mut assembly = Assembly::new(1, Arc::new(Resolver::new()), Keeper::new(directory.path()).unwrap());
+        let mut assembly = Assembly::new(1, Arc::new(Resolver::new()), Keeper::new().unwrap());
         let last_seq = disk.0.lock().unwrap().events.keys().last().copied().unwrap_or(0);
         let change = runtime::apply(&disk.state(), &started, &Command::Load, &by("file")).unwrap();
         let traffic = runtime::traffic(&change.state, &started);
