@@ -10,6 +10,8 @@ mod service;
 mod text;
 mod top;
 
+pub use text::{host_and_port, name_problem};
+
 use super::decode::List;
 use super::problem::{Path, Problem, Problems, nearest, printable, shown};
 use super::schema::{self, Root};
