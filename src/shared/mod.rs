@@ -6,7 +6,7 @@ mod pool;
 mod stats;
 
 pub use pool::{Endpoint, InFlight, Pool, RetryBudget, Tried};
-pub use stats::{DURATION_BOUNDS_US, Ended, ThreadStats, Totals, VersionStats};
+pub use stats::{DURATION_BOUNDS_US, Durations, Ended, ThreadStats, Totals, VersionStats};
 
 use crate::config::Snapshot;
 use crate::routing::{CookieKey, Traffic};

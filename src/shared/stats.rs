@@ -27,6 +27,9 @@ pub const DURATION_BOUNDS_US: [u64; 15] = [
 ];
 
 const BUCKETS: usize = DURATION_BOUNDS_US.len() + 1;
+
+/// Requests by duration: not cumulative, parallel to [`DURATION_BOUNDS_US`], then those longer.
+pub type Durations = [u64; BUCKETS];
 const KINDS: usize = FailureKind::ALL.len();
 
 /// The status codes that have a cell of their own in every shard: the IANA registry, and 499.
@@ -221,6 +224,26 @@ impl VersionStats {
         self.written().fold(0, |sum, shard| sum.wrapping_add(shard.begun.get()))
     }
 
+    /// Failures charged, of every kind.
+    pub fn failed(&self) -> u64 {
+        let shard = |shard: &Shard| {
+            shard
+                .failures
+                .iter()
+                .fold(0, |sum: u64, cell| sum.wrapping_add(cell.get()))
+        };
+        self.written().fold(0, |sum, one| sum.wrapping_add(shard(one)))
+    }
+
+    /// Requests by duration, as [`Totals::durations`].
+    pub fn durations(&self) -> Durations {
+        let mut durations = [0; BUCKETS];
+        for shard in self.written() {
+            add_cells(durations.iter_mut(), &shard.buckets);
+        }
+        durations
+    }
+
     /// All counts, summed over the threads. Threads go on counting meanwhile: sums of a moment, each exact to within
     /// the requests that ended during the call.
     pub fn totals(&self) -> Totals {
@@ -244,7 +267,7 @@ pub struct Totals {
     /// Parallel to [`FailureKind::ALL`].
     pub failures: [u64; KINDS],
     /// Requests by duration: not cumulative, parallel to [`DURATION_BOUNDS_US`], then those longer.
-    pub durations: [u64; BUCKETS],
+    pub durations: Durations,
     /// Microseconds.
     pub duration_sum_us: u64,
 }

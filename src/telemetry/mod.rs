@@ -9,4 +9,4 @@ mod shares;
 
 pub use access_log::rfc3339;
 pub use process::Process;
-pub use shares::ShareWindow;
+pub use shares::{ShareWindow, Signals};
