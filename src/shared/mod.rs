@@ -3,9 +3,11 @@
 //! The control plane publishes; the data plane reads, and writes only counters and what it saw of an endpoint.
 
 mod pool;
+mod rejected;
 mod stats;
 
 pub use pool::{Endpoint, InFlight, Pool, RetryBudget, Tried};
+pub use rejected::{Rejected, RejectedLog};
 pub use stats::{DURATION_BOUNDS_US, Durations, Ended, ThreadStats, Totals, VersionStats};
 
 use crate::config::Snapshot;
@@ -69,6 +71,8 @@ pub struct Shared {
     pub draining: AtomicBool,
     /// Lines of the access log dropped because the writer fell behind.
     pub log_dropped: Arc<AtomicU64>,
+    /// The last messages that were refused as such.
+    pub rejected: RejectedLog,
     started: Instant,
 }
 
@@ -81,6 +85,7 @@ impl Shared {
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             log_dropped: Arc::default(),
+            rejected: RejectedLog::default(),
             started: Instant::now(),
         }
     }
