@@ -98,6 +98,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
             "config",
             "routing",
             "outcome",
+            "runtime",
         ],
     ),
     (
@@ -126,6 +127,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
             "routing",
             "explain",
             "outcome",
+            "runtime",
             "http1",
         ],
     ),

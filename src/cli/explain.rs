@@ -2,6 +2,7 @@
 
 use crate::control::{cookie_key, load, writer};
 use crate::explain::{Assume, Described, Moment, Subject, explain};
+use crate::runtime;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -62,7 +63,12 @@ fn explained(arguments: &Arguments) -> anyhow::Result<String> {
         facts: &assume,
         knows_health: false,
     };
-    let explanation = explain(&snapshot.policy, &writer::traffic(&snapshot), &described, moment)?;
+    let explanation = explain(
+        &snapshot.policy,
+        &runtime::traffic(&runtime::State::default(), &snapshot),
+        &described,
+        moment,
+    )?;
     if arguments.json {
         return Ok(serde_json::to_string_pretty(&explanation)? + "\n");
     }

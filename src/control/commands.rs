@@ -52,6 +52,13 @@ pub enum NotDone {
     /// The file is right, but has keys that this build refuses to run with.
     #[error("{0}")]
     RefusesToRun(String),
+    #[error("{0}")]
+    Unreadable(String),
+    #[error("a kill switch came on meanwhile: look at `rollgate status` and ask again")]
+    Overtaken,
+    /// More is asked than can be done.
+    #[error("{0}: try again")]
+    Busy(&'static str),
     /// The process stops, or another one takes over.
     #[error("no change is taken any more: {0}")]
     Stopping(&'static str),

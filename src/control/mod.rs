@@ -1,5 +1,6 @@
 //! The control plane: whatever changes the configuration in force, off the request path.
 
+pub mod assembly;
 pub mod commands;
 pub mod cookie_key;
 pub mod damping;
@@ -9,5 +10,7 @@ pub mod file_rule;
 pub mod file_watcher;
 pub mod health_checker;
 pub mod load;
+pub mod loading;
+pub mod records;
 pub mod resolver;
 pub mod writer;

@@ -139,6 +139,7 @@ fn load(state: &State, snapshot: &Snapshot) -> Change {
         }
         if let Some(known) = known
             && known.file != split
+            && known.file != FileSplit::default()
         {
             happened.push(weights_by_file(&service.name, known, &split));
         }
@@ -215,6 +216,8 @@ fn forget_departed(state: &mut State, snapshot: &Snapshot) {
         let stays = service.kill.is_some() && room > 0;
         if stays {
             room -= 1;
+            let service = Arc::make_mut(service);
+            (service.file, service.file_kill, service.set) = (FileSplit::default(), false, None);
         } else {
             floor = floor.max(service.epoch);
         }

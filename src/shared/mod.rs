@@ -26,7 +26,7 @@ pub struct InForce {
     /// Signs affinity cookies.
     pub cookie_key: CookieKey,
     /// Parallel to the services of the snapshot.
-    pub services: Box<[ServiceInForce]>,
+    pub services: Arc<[ServiceInForce]>,
 }
 
 /// A service's live part; kept across publications while its name stays.
@@ -54,6 +54,10 @@ pub struct ReloadStatus {
     pub failed: u64,
     /// Seconds since the Unix epoch of the last success.
     pub last_success_s: u64,
+    /// The text in force.
+    pub text: Arc<str>,
+    /// Keys of it that hold only after a restart.
+    pub restart_required: Vec<String>,
 }
 
 /// A thread's view of what is in force: see [`Shared::cached`].

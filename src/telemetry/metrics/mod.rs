@@ -98,7 +98,7 @@ impl Versions {
 fn versions(page: &mut Vec<MetricFamily>, in_force: &InForce, window: &ShareWindow, now_ms: u64) {
     let mut families = Versions::new();
     let policies = &in_force.snapshot.policy.services;
-    for ((policy, live), traffic) in policies.iter().zip(&in_force.services).zip(&in_force.traffic.services) {
+    for ((policy, live), traffic) in policies.iter().zip(&*in_force.services).zip(&in_force.traffic.services) {
         let killed = in_force.traffic.killed || traffic.killed;
         families
             .killed
