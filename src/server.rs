@@ -223,12 +223,12 @@ fn assemble(
         reason: None,
     };
     let change = runtime::apply(&State::default(), &started, &Command::Load, &by)?;
-    let traffic = runtime::traffic(&change.state, &started);
+    let state = Arc::new(change.state);
     let first = executor.block_on(async {
         tokio::select! {
             biased;
             () = asked.stop(1) => None,
-            first = assembly.next(Arc::clone(&started), traffic, None, LOOKUP_BOUND) => Some(first),
+            first = assembly.next(Arc::clone(&started), Arc::clone(&state), None, LOOKUP_BOUND) => Some(first),
             never = resolver.run() => match never {},
         }
     });
@@ -242,7 +242,7 @@ fn assemble(
         status.text = Arc::clone(&loaded.text);
     }
     let log = Arc::new(EventLog::new(Vec::new(), 0));
-    let records = Records::new(change.state, Arc::new(Unkept), Arc::clone(&log));
+    let records = Records::new(state, Arc::new(Unkept), Arc::clone(&log));
     let (commander, orders) = Commander::new();
     let health = Arc::new(HealthChecker::new(Arc::clone(&shared)));
     let (watcher, events) = FileWatcher::spawn(&loaded.path, loaded.text).context("watching the file")?;

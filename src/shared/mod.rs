@@ -12,6 +12,7 @@ pub use stats::{DURATION_BOUNDS_US, Durations, Ended, ThreadStats, Totals, Versi
 
 use crate::config::Snapshot;
 use crate::routing::{CookieKey, Traffic};
+use crate::runtime::State;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,6 +23,8 @@ pub struct InForce {
     /// Rises by one with each publication, from 1.
     pub generation: u64,
     pub snapshot: Arc<Snapshot>,
+    /// What moves at run time, with who moved it; `traffic` is made of it.
+    pub state: Arc<State>,
     pub traffic: Traffic,
     /// Signs affinity cookies.
     pub cookie_key: CookieKey,
