@@ -48,6 +48,30 @@ pub struct VersionInForce {
     pub pool: Arc<Pool>,
 }
 
+impl InForce {
+    /// Whether everything of the service goes to stable.
+    pub fn is_killed(&self, service: usize) -> bool {
+        self.traffic.killed || self.traffic.services.get(service).is_some_and(|live| live.killed)
+    }
+
+    /// What the version is to get of the service's requests that no rule decides, in percent, 0 to 100. Positions as in
+    /// the file.
+    pub fn share_target(&self, service: usize, version: usize) -> f64 {
+        if self.is_killed(service) {
+            let stable = self.snapshot.policy.services.get(service).map(|policy| policy.stable.0);
+            return if stable == u32::try_from(version).ok() {
+                100.0
+            } else {
+                0.0
+            };
+        }
+        self.traffic
+            .services
+            .get(service)
+            .map_or(0.0, |live| live.split.share_percent(version))
+    }
+}
+
 /// How the last load of the file went.
 #[derive(Debug, Clone, Default)]
 pub struct ReloadStatus {
