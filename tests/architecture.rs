@@ -28,7 +28,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("http1", &["outcome", "routing"]),
     ("analysis", &["outcome"]),
     ("rollout", &["analysis"]),
-    ("config", &["routing", "analysis", "rollout"]),
+    ("config", &["outcome", "routing", "analysis", "rollout"]),
     ("runtime", &["config", "routing", "analysis", "rollout"]),
     ("shared", &PURE),
     (

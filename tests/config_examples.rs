@@ -58,7 +58,6 @@ fn the_full_example_loads_beside_the_files_it_names() {
             "listeners[1].tls",
             "tracing",
             "services[0].mirror",
-            "services[0].rescue",
             "services[0].rollout"
         ]
     );

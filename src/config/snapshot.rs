@@ -1,6 +1,7 @@
 //! The compiled, immutable configuration: what the rest of the program reads. Nothing here is as typed in the file
 //! (that is `schema`); every name is resolved, every default filled in.
 
+use crate::outcome::FailureKind;
 use crate::routing::{Policy, Split};
 use ipnet::IpNet;
 use std::net::SocketAddr;
@@ -111,6 +112,14 @@ pub struct Service {
     pub expose_version: bool,
     /// Parallel to the versions of the policy's service.
     pub pools: Box<[Pool]>,
+    pub rescue: Option<Rescue>,
+}
+
+/// Which failed attempts on a canary stable answers instead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rescue {
+    pub methods: Box<[Box<str>]>,
+    pub on: Box<[FailureKind]>,
 }
 
 /// The addresses behind a version and how they are used.

@@ -124,6 +124,7 @@ fn snapshot(services: &[(&str, &[V<'_>])]) -> Snapshot {
             .map(|(_, versions)| snapshot::Service {
                 split: split(versions),
                 killed: false,
+                rescue: None,
                 expose_version: false,
                 pools: versions.iter().map(|V(_, _, _, labels)| pool(labels)).collect(),
             })
