@@ -3,8 +3,8 @@
 mod signals;
 
 use self::signals::Asked;
-use crate::admin;
-use crate::config::Snapshot;
+use crate::admin::{self, SocketFile, listen_on_socket};
+use crate::config::{Snapshot, snapshot};
 use crate::control::assembly::{Assembly, LOOKUP_BOUND};
 use crate::control::commands::{Commander, Order};
 use crate::control::cookie_key::Keeper;
@@ -62,12 +62,9 @@ pub fn run(config: &Path) -> anyhow::Result<()> {
         .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let descriptors = raise_descriptor_limit();
     let listeners = bind_listeners(snapshot)?;
-    let admin = snapshot
-        .admin
-        .address
-        .map(|address| bind(address, "admin.address"))
-        .transpose()?;
+    let (admin_listeners, socket_file) = bind_admin(&snapshot.admin)?;
     let access_log = snapshot.access_log.clone();
+    let state_dir = snapshot.state_dir.clone();
     let resolver = Arc::new(Resolver::new());
     let Some((shared, control)) = assemble(loaded, threads, resolver, &asked)? else {
         tracing::info!("asked to stop before anything was served");
@@ -79,9 +76,18 @@ pub fn run(config: &Path) -> anyhow::Result<()> {
 
     let (stage, watched) = watch::channel(Stage::Starting);
     let (admin_stop, admin_stopped) = watch::channel(false);
-    if let Some(listener) = admin {
-        tracing::info!(address = %listener.local_addr()?, "admin listening");
-        admin::serve(listener, Arc::clone(&shared), admin_stopped).context("the admin thread")?;
+    if !admin_listeners.is_empty() {
+        let parts = admin::Parts {
+            shared: Arc::clone(&shared),
+            commander: control.commander.clone(),
+            keep: Arc::clone(&control.keep),
+            events: Arc::clone(&control.events),
+            history: Arc::new(|_, _| Ok(Vec::new())),
+            file: config.to_owned(),
+            state_dir,
+            listeners: admin_listeners,
+        };
+        admin::serve(parts, admin_stopped).context("the admin thread")?;
     }
     let threads_state = Arc::new(Threads::default());
     let data_plane = DataPlane {
@@ -117,6 +123,7 @@ pub fn run(config: &Path) -> anyhow::Result<()> {
     });
     // The admin side has gone with the process's last answer.
     let _ = admin_stop.send(true);
+    drop(socket_file);
     if let Some(log) = access_log {
         log.close(Duration::from_secs(1));
     }
@@ -183,6 +190,27 @@ fn bind_listeners(snapshot: &Snapshot) -> anyhow::Result<Vec<Bound>> {
         .collect()
 }
 
+/// What the admin side listens on, and the file of its socket.
+fn bind_admin(admin: &snapshot::Admin) -> anyhow::Result<(Vec<admin::Listener>, Option<SocketFile>)> {
+    let mut listeners = Vec::new();
+    let mut file = None;
+    if let Some(path) = &admin.socket {
+        let (socket, made) = listen_on_socket(path, admin.socket_mode)?;
+        tracing::info!(path = %path.display(), "admin listening");
+        file = Some(made);
+        listeners.push(admin::Listener::Unix {
+            socket,
+            mode: admin.socket_mode,
+        });
+    }
+    if let Some(address) = admin.address {
+        let listener = bind(address, "admin.address")?;
+        tracing::info!(address = %listener.local_addr()?, "admin listening");
+        listeners.push(admin::Listener::Tcp(listener));
+    }
+    Ok((listeners, file))
+}
+
 /// A listening socket, not blocking. Accepted connections inherit TCP_NODELAY from it.
 fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
     let open = || {
@@ -203,6 +231,8 @@ struct Parts {
     resolver: Arc<Resolver>,
     health: Arc<HealthChecker>,
     commander: Commander,
+    keep: Arc<dyn Keep>,
+    events: Arc<EventLog>,
 }
 
 /// The planes' meeting place and the control plane; `None`: it was asked to stop meanwhile.
@@ -242,7 +272,8 @@ fn assemble(
         status.text = Arc::clone(&loaded.text);
     }
     let log = Arc::new(EventLog::new(Vec::new(), 0));
-    let records = Records::new(state, Arc::new(Unkept), Arc::clone(&log));
+    let keep: Arc<dyn Keep> = Arc::new(Unkept);
+    let records = Records::new(state, Arc::clone(&keep), Arc::clone(&log));
     let (commander, orders) = Commander::new();
     let health = Arc::new(HealthChecker::new(Arc::clone(&shared)));
     let (watcher, events) = FileWatcher::spawn(&loaded.path, loaded.text).context("watching the file")?;
@@ -263,6 +294,8 @@ fn assemble(
         resolver,
         health,
         commander,
+        keep,
+        events: log,
     };
     Ok(Some((shared, parts)))
 }
@@ -287,6 +320,7 @@ impl BackgroundService for Control {
             resolver,
             health,
             commander,
+            ..
         } = parts;
         let looked_up = Arc::clone(&resolver);
         tokio::spawn(supervise("health checks", move || {
