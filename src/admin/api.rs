@@ -127,12 +127,14 @@ pub struct EndpointStatus {
 /// Body of `PUT /v1/services/{service}/weights`. Every version is named.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({ "weights": { "v1": 90, "v2": 10 }, "reason": "looks good" }))]
 pub struct WeightsRequest {
     /// By version: 0 to 1,000,000, not all of them 0.
     #[serde(deserialize_with = "weights")]
     #[schema(schema_with = weights_schema)]
     pub weights: Weights,
-    /// At most 1,000 characters.
+    /// One line.
+    #[schema(max_length = 1000, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -141,7 +143,8 @@ pub struct WeightsRequest {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReasonRequest {
-    /// At most 1,000 characters.
+    /// One line.
+    #[schema(max_length = 1000, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -207,6 +210,8 @@ pub struct Config {
 /// Body of `POST /v1/config/validate`, unless it is the text itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({ "text": "listeners: [{ address: \"127.0.0.1:8080\" }]\nservices:\n  - name: shop\n    versions: \
+    [{ name: v1, pool: { endpoints: [\"127.0.0.1:9001\"] } }]\n" }))]
 pub struct ValidateRequest {
     /// A configuration, at most 1 MiB.
     pub text: String,

@@ -15,6 +15,8 @@ use tokio::time::timeout;
 /// Bytes of a body, but for a configuration's.
 const MAX_BODY: usize = 64 * 1024;
 
+const JSON: &str = "application/json";
+
 /// A JSON body that must be there.
 pub struct Json<T>(pub T);
 
@@ -36,7 +38,7 @@ impl<T: DeserializeOwned + Default> FromRequest<Arc<Admin>> for JsonOrNothing<T>
 
     async fn from_request(request: Request, admin: &Arc<Admin>) -> Result<Self, Problem> {
         let (headers, bytes) = read(request, admin, MAX_BODY).await?;
-        if bytes.is_empty() {
+        if bytes.is_empty() || (bytes == "null" && media_type(&headers) == JSON) {
             return Ok(Self(T::default()));
         }
         expect_json(&headers)?;
@@ -87,7 +89,7 @@ pub fn media_type(headers: &HeaderMap) -> String {
 
 /// A page of another site may send other types without asking first.
 fn expect_json(headers: &HeaderMap) -> Result<(), Problem> {
-    if media_type(headers) == "application/json" {
+    if media_type(headers) == JSON {
         return Ok(());
     }
     Err(Problem::new(

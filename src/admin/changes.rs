@@ -20,8 +20,6 @@ use utoipa::ToSchema;
 /// Characters of a reason.
 const MAX_REASON: usize = 1000;
 
-const IF_MATCH_IS: &str = "An `ETag`: the change is made only if nothing is otherwise since.";
-
 /// What can be asked of a rollout.
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -54,7 +52,7 @@ macro_rules! documented {
 documented! {
     /// Set the weights of a service. Toward a canary they are on the disk before they are in force.
     (put, "/v1/services/{service}/weights",
-        params(("service", description = "Its name."), ("If-Match" = Option<String>, Header, description = IF_MATCH_IS)), request_body = WeightsRequest)
+        params(super::document::ServicePath, super::document::IfMatch), request_body = WeightsRequest)
     pub async fn weights(
         State(admin): State<Arc<Admin>>,
         Extension(caller): Extension<Caller>,
@@ -73,7 +71,7 @@ documented! {
 documented! {
     /// Send everything of a service to stable, until its kill switch is released.
     (put, "/v1/services/{service}/kill",
-        params(("service", description = "Its name."), ("If-Match" = Option<String>, Header, description = IF_MATCH_IS)), request_body = Option<ReasonRequest>)
+        params(super::document::ServicePath, super::document::IfMatch), request_body = Option<ReasonRequest>)
     pub async fn kill(
         State(admin): State<Arc<Admin>>,
         Extension(caller): Extension<Caller>,
@@ -89,7 +87,7 @@ documented! {
 documented! {
     /// Release the kill switch of a service.
     (delete, "/v1/services/{service}/kill",
-        params(("service", description = "Its name."), ("If-Match" = Option<String>, Header, description = IF_MATCH_IS)), request_body = Option<ReasonRequest>)
+        params(super::document::ServicePath, super::document::IfMatch), request_body = Option<ReasonRequest>)
     pub async fn unkill(
         State(admin): State<Arc<Admin>>,
         Extension(caller): Extension<Caller>,
@@ -104,7 +102,7 @@ documented! {
 
 documented! {
     /// Send everything of every service to stable, until this kill switch is released.
-    (put, "/v1/kill", params(("If-Match" = Option<String>, Header, description = IF_MATCH_IS)), request_body = Option<ReasonRequest>)
+    (put, "/v1/kill", params(super::document::IfMatch), request_body = Option<ReasonRequest>)
     pub async fn kill_all(
         State(admin): State<Arc<Admin>>,
         Extension(caller): Extension<Caller>,
@@ -117,7 +115,7 @@ documented! {
 
 documented! {
     /// Release the kill switch for all services.
-    (delete, "/v1/kill", params(("If-Match" = Option<String>, Header, description = IF_MATCH_IS)), request_body = Option<ReasonRequest>)
+    (delete, "/v1/kill", params(super::document::IfMatch), request_body = Option<ReasonRequest>)
     pub async fn unkill_all(
         State(admin): State<Arc<Admin>>,
         Extension(caller): Extension<Caller>,
@@ -130,7 +128,7 @@ documented! {
 
 documented! {
     /// Read the file now, and put it in force if it is right.
-    (post, "/v1/config/reload", params(("If-Match" = Option<String>, Header, description = IF_MATCH_IS)), request_body = Option<ReasonRequest>)
+    (post, "/v1/config/reload", params(super::document::IfMatch), request_body = Option<ReasonRequest>)
     pub async fn reload(
         State(admin): State<Arc<Admin>>,
         Extension(caller): Extension<Caller>,
@@ -144,13 +142,15 @@ documented! {
 documented! {
     /// Steer the rollout of a service.
     (post, "/v1/services/{service}/rollout/{verb}",
-        params(("service", description = "Its name."), ("verb" = Verb, Path, description = "What is to become of it."), ("If-Match" = Option<String>, Header, description = IF_MATCH_IS)),
+        params(super::document::ServicePath, super::document::VerbPath, super::document::IfMatch),
         request_body = Option<ReasonRequest>)
     pub async fn rollout(
         State(admin): State<Arc<Admin>>,
         path: Result<Path<(String, Verb)>, PathRejection>,
-        JsonOrNothing(_): JsonOrNothing<ReasonRequest>,
+        headers: HeaderMap,
+        JsonOrNothing(request): JsonOrNothing<ReasonRequest>,
     ) -> Result<Response, Problem> {
+        checked(request.reason)?;
         let Path((service, _)) = path.map_err(|_| {
             Problem::new(
                 Kind::NotFound,
@@ -158,7 +158,9 @@ documented! {
                 "Its verbs are start, pause, resume, approve, promote, rollback and retry.",
             )
         })?;
-        position(&admin.shared.load(), &service)?;
+        let in_force = admin.shared.load();
+        expected(&headers, in_force.generation)?;
+        position(&in_force, &service)?;
         Err(Problem::new(
             Kind::NoRollout,
             format!("Service {service} has no rollout in progress."),
@@ -213,7 +215,8 @@ fn checked(reason: Option<String>) -> Result<Option<String>, Problem> {
     Ok(Some(reason))
 }
 
-/// The generation that `If-Match` asks for (RFC 9110 section 13.1.1); `None`: any will do.
+/// The generation that `If-Match` asks for (RFC 9110 section 13.1.1); `None`: any will do. A number will do without the
+/// quotes, which shells make hard to write.
 fn expected(headers: &HeaderMap, current: u64) -> Result<Option<u64>, Problem> {
     let bad = || {
         Problem::new(
@@ -229,10 +232,9 @@ fn expected(headers: &HeaderMap, current: u64) -> Result<Option<u64>, Problem> {
                 return Ok(None);
             }
             let strong = tag.strip_prefix("W/").unwrap_or(tag);
-            let opaque = strong
-                .strip_prefix('"')
-                .and_then(|tag| tag.strip_suffix('"'))
-                .ok_or_else(bad)?;
+            let quoted = strong.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+            let bare = || Some(tag).filter(|tag| tag.parse::<u64>().is_ok());
+            let opaque = quoted.or_else(bare).ok_or_else(bad)?;
             // A weak tag never matches, and one that is no number is not ours.
             tags.push(opaque.parse::<u64>().ok().filter(|_| strong == tag));
         }
@@ -265,6 +267,7 @@ mod tests {
             (&["*"], None),
             (&["\"7\""], Some(7)),
             (&["\"6\""], Some(6)),
+            (&["7"], Some(7)),
             (&["\"6\", \"7\""], Some(7)),
             (&["\"6\"", "\"7\""], Some(7)),
             (&["W/\"7\""], Some(0)),
@@ -272,7 +275,7 @@ mod tests {
         ] {
             assert_eq!(expected(&headers(values), 7).ok(), Some(wanted), "{values:?}");
         }
-        for bad in ["7", "", "\"7", "\"7\",,"] {
+        for bad in ["seven", "", "\"7", "\"7\",,"] {
             let problem = expected(&headers(&[bad]), 7).unwrap_err();
             assert_eq!(problem.status, 400, "{bad}");
         }

@@ -3,12 +3,13 @@
 
 use super::problem::Kind;
 use std::collections::BTreeMap;
-use utoipa::ToSchema;
-use utoipa::openapi::path::Operation;
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{
-    Components, ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, PathItem, Ref, RefOr, ResponseBuilder,
+    Components, ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, PathItem, Ref, RefOr, Required, ResponseBuilder,
 };
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 const ABOUT: &str = "What runs is asked, and changed, over the unix socket `admin.socket` or over `admin.address`. Over TCP \
 anyone may read; changes, and what may hold secrets, need `Authorization: Bearer` with a token of `admin.token_file`. \
@@ -78,6 +79,36 @@ const OF_ONE: &[(&str, &str, &[Kind])] = &[
     ("/v1/events", "get", &[Kind::History, Kind::Busy]),
 ];
 
+/// Declares a parameter that handlers read in their own way.
+macro_rules! parameters {
+    ($($name:ident: $called:literal in $place:ident, $required:ident, $about:literal, $schema:expr;)*) => {$(
+        pub enum $name {}
+
+        impl IntoParams for $name {
+            fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+                let parameter = ParameterBuilder::new()
+                    .name($called)
+                    .parameter_in(ParameterIn::$place)
+                    .required(Required::$required)
+                    .description(Some($about))
+                    .schema(Some($schema));
+                vec![parameter.build()]
+            }
+        }
+    )*};
+}
+
+parameters! {
+    ServicePath: "service" in Path, True, "Its name.",
+        ObjectBuilder::new().schema_type(Type::String).examples(["checkout"]);
+    VerbPath: "verb" in Path, True, "What is to become of the rollout.",
+        <super::changes::Verb as PartialSchema>::schema();
+    IfMatch: "If-Match" in Header, False, "An `ETag`, with or without its quotes, or `*`: the change is made only if nothing is otherwise since.",
+        ObjectBuilder::new().schema_type(Type::String).pattern(Some(r#"^(\*|"[0-9]{1,18}"|[0-9]{1,18})$"#));
+    LastEventId: "Last-Event-ID" in Header, False, "Of who follows: the last number it has.",
+        ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).maximum(Some(i64::MAX));
+}
+
 /// `document` with all that, as JSON.
 pub fn completed(mut document: OpenApi) -> String {
     document.info = InfoBuilder::new()
@@ -102,10 +133,9 @@ pub fn completed(mut document: OpenApi) -> String {
     let mut schemas = Vec::new();
     super::api::Problem::schemas(&mut schemas);
     components.schemas.extend(schemas);
-    components.schemas.insert(
-        "Problem".to_owned(),
-        <super::api::Problem as utoipa::PartialSchema>::schema(),
-    );
+    components
+        .schemas
+        .insert("Problem".to_owned(), super::api::Problem::schema());
     for (path, item) in &mut document.paths.paths {
         for (method, operation) in operations(item) {
             add_problems(path, method, operation);

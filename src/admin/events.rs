@@ -35,6 +35,9 @@ pub type History = Arc<dyn Fn(u64, usize) -> Result<Vec<Event>, String> + Send +
 const PAGE: usize = 100;
 const MAX_PAGE: usize = 1000;
 
+/// The highest number an event may have: what every client can hold.
+const MAX_NUMBER: u64 = i64::MAX as u64;
+
 /// How long the history is waited for.
 const HISTORY_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -50,7 +53,7 @@ const QUEUE: usize = 16;
 pub struct Asked {
     /// Events after this number.
     #[serde(default)]
-    #[param(default = 0)]
+    #[param(default = 0, maximum = 9223372036854775807_u64)]
     after: u64,
     /// How many at most.
     #[param(default = 100, minimum = 1, maximum = 1000)]
@@ -62,7 +65,7 @@ pub struct Asked {
 /// What happened, and who did it. With `Accept: text/event-stream` the answer goes on as more happens: `id` is the
 /// number, `event` the type, `data` the event as JSON; `Last-Event-ID` goes before `after`.
 #[utoipa::path(get, path = "/v1/events", tag = "events",
-    params(Asked, ("Last-Event-ID" = Option<u64>, Header, description = "Of who follows: the last number it has.")),
+    params(Asked, super::document::LastEventId),
     responses(
         (status = 200, description = "Oldest first.", content(
             (Events = "application/json"), (String = "text/event-stream"),
@@ -80,8 +83,12 @@ pub async fn events(
     if !(1..=MAX_PAGE).contains(&limit) {
         return Err(bad(format!("`limit` is 1 to {MAX_PAGE}, found {limit}")));
     }
+    if asked.after > MAX_NUMBER {
+        return Err(bad(format!("`after` is at most {MAX_NUMBER}")));
+    }
+    let last_id = last_event_id(&headers)?;
     if wants_stream(&headers) {
-        return follow(admin, &link, asked, &headers);
+        return follow(admin, &link, last_id.unwrap_or(asked.after), asked.service);
     }
     let page = page(&admin, asked.after, limit, asked.service.as_deref()).await?;
     Ok(json(&Events {
@@ -149,16 +156,21 @@ async fn some_after(admin: &Admin, after: u64) -> Result<Vec<Arc<Event>>, Proble
     }
 }
 
-fn follow(admin: Arc<Admin>, link: &Arc<Link>, asked: Asked, headers: &HeaderMap) -> Result<Response, Problem> {
-    let last_id = headers
-        .get("last-event-id")
-        .map(|id| id.to_str().unwrap_or_default().trim());
-    let after = match last_id.filter(|id| !id.is_empty()) {
-        None => asked.after,
-        Some(id) => id
-            .parse()
-            .map_err(|_| bad("`Last-Event-ID` is no number of an event".to_owned()))?,
+/// What a follower has that begins again.
+fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+    let Some(id) = headers.get("last-event-id") else {
+        return Ok(None);
     };
+    let number = id
+        .to_str()
+        .ok()
+        .and_then(|id| id.parse().ok())
+        .filter(|id| *id <= MAX_NUMBER);
+    let bad = || bad("`Last-Event-ID` is no number of an event".to_owned());
+    number.map(Some).ok_or_else(bad)
+}
+
+fn follow(admin: Arc<Admin>, link: &Arc<Link>, after: u64, service: Option<String>) -> Result<Response, Problem> {
     let following = link.follow().ok_or_else(|| {
         Problem::new(
             Kind::Busy,
@@ -169,7 +181,7 @@ fn follow(admin: Arc<Admin>, link: &Arc<Link>, asked: Asked, headers: &HeaderMap
     let (sender, frames) = mpsc::channel(QUEUE);
     // A log that was begun anew has lower numbers: what comes is told all the same.
     let after = after.min(admin.events.last_seq());
-    tokio::spawn(tell(admin, sender, after, asked.service));
+    tokio::spawn(tell(admin, sender, after, service));
     let body = Body::new(Frames {
         frames,
         _following: following,

@@ -76,7 +76,7 @@ pub async fn services(State(admin): State<Arc<Admin>>) -> Response {
 }
 
 /// One service.
-#[utoipa::path(get, path = "/v1/services/{service}", tag = "status", params(("service", description = "Its name.")), responses(
+#[utoipa::path(get, path = "/v1/services/{service}", tag = "status", params(super::document::ServicePath), responses(
     (status = 200, description = "What is in force.", body = ServiceStatus, headers(("ETag", description = "The generation."))),
 ))]
 pub async fn service(State(admin): State<Arc<Admin>>, ServiceName(name): ServiceName) -> Result<Response, Problem> {
