@@ -1,8 +1,7 @@
 //! Bodies of requests: bounded in size and in time, of the kind that is expected.
 
 use super::Admin;
-use super::api::Problem;
-use super::problem::Kind;
+use super::problem::{ApiError, Kind};
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::HeaderMap;
@@ -24,9 +23,9 @@ pub struct Json<T>(pub T);
 pub struct JsonOrNothing<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequest<Arc<Admin>> for Json<T> {
-    type Rejection = Problem;
+    type Rejection = ApiError;
 
-    async fn from_request(request: Request, admin: &Arc<Admin>) -> Result<Self, Problem> {
+    async fn from_request(request: Request, admin: &Arc<Admin>) -> Result<Self, ApiError> {
         let (headers, bytes) = read(request, admin, MAX_BODY).await?;
         expect_json(&headers)?;
         parse(&bytes).map(Self)
@@ -34,9 +33,9 @@ impl<T: DeserializeOwned> FromRequest<Arc<Admin>> for Json<T> {
 }
 
 impl<T: DeserializeOwned + Default> FromRequest<Arc<Admin>> for JsonOrNothing<T> {
-    type Rejection = Problem;
+    type Rejection = ApiError;
 
-    async fn from_request(request: Request, admin: &Arc<Admin>) -> Result<Self, Problem> {
+    async fn from_request(request: Request, admin: &Arc<Admin>) -> Result<Self, ApiError> {
         let (headers, bytes) = read(request, admin, MAX_BODY).await?;
         if bytes.is_empty() || (bytes == "null" && media_type(&headers) == JSON) {
             return Ok(Self(T::default()));
@@ -50,10 +49,10 @@ impl<T: DeserializeOwned + Default> FromRequest<Arc<Admin>> for JsonOrNothing<T>
 ///
 /// # Errors
 /// It is larger, comes too slowly, or breaks off.
-pub async fn read(request: Request, admin: &Admin, most: usize) -> Result<(HeaderMap, Bytes), Problem> {
+pub async fn read(request: Request, admin: &Admin, most: usize) -> Result<(HeaderMap, Bytes), ApiError> {
     let (head, body) = request.into_parts();
     let too_large = || {
-        Problem::new(
+        ApiError::new(
             Kind::BodyTooLarge,
             format!("The body has more than {most} bytes."),
             "Send less.",
@@ -67,8 +66,12 @@ pub async fn read(request: Request, admin: &Admin, most: usize) -> Result<(Heade
     match timeout(admin.limits.body, collected(body, most)).await {
         Ok(Ok(bytes)) => Ok((head.headers, bytes)),
         Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => Err(too_large()),
-        Ok(Err(_)) => Err(Problem::new(Kind::BadRequest, "The body broke off.", "Send all of it.")),
-        Err(_) => Err(Problem::new(
+        Ok(Err(_)) => Err(ApiError::new(
+            Kind::BadRequest,
+            "The body broke off.",
+            "Send all of it.",
+        )),
+        Err(_) => Err(ApiError::new(
             Kind::BodyTimeout,
             format!("The body did not arrive within {} s.", admin.limits.body.as_secs()),
             "Send it faster.",
@@ -88,11 +91,11 @@ pub fn media_type(headers: &HeaderMap) -> String {
 }
 
 /// A page of another site may send other types without asking first.
-fn expect_json(headers: &HeaderMap) -> Result<(), Problem> {
+fn expect_json(headers: &HeaderMap) -> Result<(), ApiError> {
     if media_type(headers) == JSON {
         return Ok(());
     }
-    Err(Problem::new(
+    Err(ApiError::new(
         Kind::MediaType,
         "The body must be JSON and say so.",
         "Send `Content-Type: application/json`.",
@@ -103,8 +106,8 @@ fn expect_json(headers: &HeaderMap) -> Result<(), Problem> {
 ///
 /// # Errors
 /// They are no JSON (400), or not the object that is expected (422).
-pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    let problem = |kind, detail: String| Problem::new(kind, detail, "`/openapi.json` says what is expected here.");
+pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let problem = |kind, detail: String| ApiError::new(kind, detail, "`/openapi.json` says what is expected here.");
     serde_json::from_slice::<IgnoredAny>(bytes).map_err(|error| problem(Kind::MalformedJson, error.to_string()))?;
     // A list of the values, in order, would do for serde.
     if bytes.trim_ascii_start().first() != Some(&b'{') {

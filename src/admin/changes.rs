@@ -1,21 +1,28 @@
 //! What is to be otherwise: weights, kill switches, the file, rollouts. The writer does it; here it is only asked.
 
 use super::Admin;
-use super::api::{Changed, Problem, ReasonRequest, WeightsRequest};
+use super::api::{Changed, ReasonRequest, WeightsRequest};
 use super::body::{Json, JsonOrNothing};
 use super::guard::Caller;
-use super::problem::Kind;
+use super::problem::{ApiError, Kind};
 use super::reading::{ServiceName, position, tagged};
-use crate::control::commands::{Done, Order};
-use crate::runtime::{Command, Scope};
+use crate::control::commands::{Done, NotDone, Order};
+use crate::runtime::{Command, Origin, Scope};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Extension, Path, State};
 use axum::http::HeaderMap;
 use axum::http::header::IF_MATCH;
 use axum::response::Response;
 use serde::Deserialize;
+use std::pin::Pin;
 use std::sync::Arc;
 use utoipa::ToSchema;
+
+/// Has another process take over; its id.
+///
+/// # Errors
+/// Why it does not: nothing has changed.
+pub type Upgrade = Arc<dyn Fn(Origin) -> Pin<Box<dyn Future<Output = Result<u32, String>> + Send>> + Send + Sync>;
 
 /// Characters of a reason.
 const MAX_REASON: usize = 1000;
@@ -59,7 +66,7 @@ documented! {
         ServiceName(service): ServiceName,
         headers: HeaderMap,
         Json(request): Json<WeightsRequest>,
-    ) -> Result<Response, Problem> {
+    ) -> Result<Response, ApiError> {
         let command = Command::Weights {
             service,
             weights: request.weights,
@@ -78,7 +85,7 @@ documented! {
         ServiceName(service): ServiceName,
         headers: HeaderMap,
         JsonOrNothing(request): JsonOrNothing<ReasonRequest>,
-    ) -> Result<Response, Problem> {
+    ) -> Result<Response, ApiError> {
         let command = Command::Kill(Scope::Service(service));
         submit(&admin, caller, &headers, Order::Change(command), request.reason).await
     }
@@ -94,7 +101,7 @@ documented! {
         ServiceName(service): ServiceName,
         headers: HeaderMap,
         JsonOrNothing(request): JsonOrNothing<ReasonRequest>,
-    ) -> Result<Response, Problem> {
+    ) -> Result<Response, ApiError> {
         let command = Command::Unkill(Scope::Service(service));
         submit(&admin, caller, &headers, Order::Change(command), request.reason).await
     }
@@ -108,7 +115,7 @@ documented! {
         Extension(caller): Extension<Caller>,
         headers: HeaderMap,
         JsonOrNothing(request): JsonOrNothing<ReasonRequest>,
-    ) -> Result<Response, Problem> {
+    ) -> Result<Response, ApiError> {
         submit(&admin, caller, &headers, Order::Change(Command::Kill(Scope::All)), request.reason).await
     }
 }
@@ -121,7 +128,7 @@ documented! {
         Extension(caller): Extension<Caller>,
         headers: HeaderMap,
         JsonOrNothing(request): JsonOrNothing<ReasonRequest>,
-    ) -> Result<Response, Problem> {
+    ) -> Result<Response, ApiError> {
         submit(&admin, caller, &headers, Order::Change(Command::Unkill(Scope::All)), request.reason).await
     }
 }
@@ -134,8 +141,43 @@ documented! {
         Extension(caller): Extension<Caller>,
         headers: HeaderMap,
         JsonOrNothing(request): JsonOrNothing<ReasonRequest>,
-    ) -> Result<Response, Problem> {
+    ) -> Result<Response, ApiError> {
         submit(&admin, caller, &headers, Order::Reload, request.reason).await
+    }
+}
+
+documented! {
+    /// Start the program anew, as it is on the disk now, and let it take over. Answered when it serves, or when it is certain
+    /// that it will not: then nothing has changed.
+    (post, "/v1/upgrade", params(super::document::IfMatch), request_body = Option<ReasonRequest>)
+    pub async fn upgrade(
+        State(admin): State<Arc<Admin>>,
+        Extension(caller): Extension<Caller>,
+        headers: HeaderMap,
+        JsonOrNothing(request): JsonOrNothing<ReasonRequest>,
+    ) -> Result<Response, ApiError> {
+        let reason = checked(request.reason)?;
+        let generation = admin.shared.load().generation;
+        if let Some(expected) = expected(&headers, generation)?.filter(|expected| *expected != generation) {
+            let current = generation;
+            return Err(NotDone::Stale { expected, current }.into());
+        }
+        let pid = (admin.upgrade)(caller.origin(reason)).await.map_err(|why| {
+            ApiError::new(
+                Kind::NotUpgraded,
+                why,
+                "Nothing has changed: this process goes on serving. Its log, and that of the new one, may say more.",
+            )
+        })?;
+        let changed = Changed {
+            generation,
+            changed: true,
+            message: format!("process {pid} serves now, and this one drains"),
+            durable: true,
+            not_durable: None,
+            restart_required: Vec::new(),
+        };
+        Ok(tagged(generation, &changed))
     }
 }
 
@@ -149,10 +191,10 @@ documented! {
         path: Result<Path<(String, Verb)>, PathRejection>,
         headers: HeaderMap,
         JsonOrNothing(request): JsonOrNothing<ReasonRequest>,
-    ) -> Result<Response, Problem> {
+    ) -> Result<Response, ApiError> {
         checked(request.reason)?;
         let Path((service, _)) = path.map_err(|_| {
-            Problem::new(
+            ApiError::new(
                 Kind::NotFound,
                 "A rollout has no such verb.",
                 "Its verbs are start, pause, resume, approve, promote, rollback and retry.",
@@ -161,7 +203,7 @@ documented! {
         let in_force = admin.shared.load();
         expected(&headers, in_force.generation)?;
         position(&in_force, &service)?;
-        Err(Problem::new(
+        Err(ApiError::new(
             Kind::NoRollout,
             format!("Service {service} has no rollout in progress."),
             "Weights are moved by hand: `PUT /v1/services/{service}/weights`.",
@@ -175,7 +217,7 @@ async fn submit(
     headers: &HeaderMap,
     order: Order,
     reason: Option<String>,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiError> {
     let reason = checked(reason)?;
     let expected = expected(headers, admin.shared.load().generation)?;
     let done = admin.commander.submit(order, caller.origin(reason), expected).await?;
@@ -198,7 +240,7 @@ async fn submit(
 }
 
 /// It is shown on terminals and in logs.
-fn checked(reason: Option<String>) -> Result<Option<String>, Problem> {
+fn checked(reason: Option<String>) -> Result<Option<String>, ApiError> {
     let Some(reason) = reason
         .map(|reason| reason.trim().to_owned())
         .filter(|reason| !reason.is_empty())
@@ -206,7 +248,7 @@ fn checked(reason: Option<String>) -> Result<Option<String>, Problem> {
         return Ok(None);
     };
     if reason.chars().count() > MAX_REASON || reason.chars().any(char::is_control) {
-        return Err(Problem::new(
+        return Err(ApiError::new(
             Kind::Unacceptable,
             format!("The reason has more than {MAX_REASON} characters, or control characters in it."),
             "Give it in a line; refer to where there is more.",
@@ -217,9 +259,9 @@ fn checked(reason: Option<String>) -> Result<Option<String>, Problem> {
 
 /// The generation that `If-Match` asks for (RFC 9110 section 13.1.1); `None`: any will do. A number will do without the
 /// quotes, which shells make hard to write.
-fn expected(headers: &HeaderMap, current: u64) -> Result<Option<u64>, Problem> {
+fn expected(headers: &HeaderMap, current: u64) -> Result<Option<u64>, ApiError> {
     let bad = || {
-        Problem::new(
+        ApiError::new(
             Kind::BadRequest,
             "`If-Match` is not understood.",
             "Send an `ETag` as it came, such as `\"12\"`, or `*`.",
@@ -276,7 +318,7 @@ mod tests {
             assert_eq!(expected(&headers(values), 7).ok(), Some(wanted), "{values:?}");
         }
         for bad in ["seven", "", "\"7", "\"7\",,"] {
-            let problem = expected(&headers(&[bad]), 7).unwrap_err();
+            let ApiError(problem) = expected(&headers(&[bad]), 7).unwrap_err();
             assert_eq!(problem.status, 400, "{bad}");
         }
     }
@@ -287,7 +329,7 @@ mod tests {
         assert_eq!(checked(Some(" why ".to_owned())).unwrap().as_deref(), Some("why"));
         assert!(checked(Some("ä".repeat(1000))).is_ok());
         for bad in ["a".repeat(1001), "a\u{1b}[2J".to_owned(), "a\nb".to_owned()] {
-            assert_eq!(checked(Some(bad)).unwrap_err().status, 422);
+            assert_eq!(checked(Some(bad)).unwrap_err().0.status, 422);
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::Admin;
 use super::api::{Checked, Config, Problem, ValidateRequest};
 use super::body::{media_type, parse, read};
-use super::problem::{Kind, answer};
+use super::problem::{ApiError, Kind, answer};
 use super::reading::{hash, json, tagged};
 use crate::config::yaml;
 use crate::control::load::{self, LoadError};
@@ -41,7 +41,7 @@ struct NotRight {
     #[serde(flatten)]
     checked: Checked,
     #[serde(flatten)]
-    problem: Problem,
+    problem: Box<Problem>,
 }
 
 /// Whether a text would be taken, by the code that would load it. Relative paths in it start from the directory of the
@@ -54,13 +54,13 @@ struct NotRight {
         (status = 200, description = "It is right.", body = Checked),
     ),
 )]
-pub async fn validate(State(admin): State<Arc<Admin>>, request: Request) -> Result<Response, Problem> {
+pub async fn validate(State(admin): State<Arc<Admin>>, request: Request) -> Result<Response, ApiError> {
     let (headers, bytes) = read(request, &admin, MAX_TEXT_BODY).await?;
     let text = match media_type(&headers).as_str() {
         "application/json" => parse::<ValidateRequest>(&bytes)?.text.into_bytes(),
         "application/yaml" | "text/plain" => bytes.to_vec(),
         _ => {
-            return Err(Problem::new(
+            return Err(ApiError::new(
                 Kind::MediaType,
                 "The body must be a configuration.",
                 "Send `Content-Type: application/yaml` and the text, or `application/json` and {\"text\": …}.",
@@ -72,11 +72,9 @@ pub async fn validate(State(admin): State<Arc<Admin>>, request: Request) -> Resu
     match loaded {
         Ok(_) => Ok(json(&checked)),
         Err(error) => {
-            let problem = Problem {
-                // They are those of `checked`.
-                problems: Vec::new(),
-                ..Problem::of_file(error.to_string(), error.problems())
-            };
+            let ApiError(mut problem) = ApiError::of_file(error.to_string(), error.problems());
+            // They are those of `checked`.
+            problem.problems = Vec::new();
             let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::UNPROCESSABLE_ENTITY);
             let body = serde_json::to_string(&NotRight { checked, problem }).unwrap_or_default();
             Ok(answer(status, "application/problem+json", body))
@@ -85,8 +83,8 @@ pub async fn validate(State(admin): State<Arc<Admin>>, request: Request) -> Resu
 }
 
 /// One text at a time, off this thread: the largest takes a good part of a second.
-async fn compiled(admin: &Admin, text: Vec<u8>) -> Result<Result<crate::config::Snapshot, LoadError>, Problem> {
-    let defect = |error: String| Problem::new(Kind::Internal, error, "Please report it.");
+async fn compiled(admin: &Admin, text: Vec<u8>) -> Result<Result<crate::config::Snapshot, LoadError>, ApiError> {
+    let defect = |error: String| ApiError::new(Kind::Internal, error, "Please report it.");
     let _turn = admin
         .compiling
         .acquire()

@@ -23,6 +23,8 @@ use tokio::time::{sleep, timeout};
 const MAX_HEAD: usize = 32 * 1024;
 /// After a failed accept (no descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long a client that has just connected when the thread is told to stop may take to send its request.
+const NEWCOMER: Duration = Duration::from_millis(100);
 /// Permission bits that let others than the owner connect.
 const OTHERS_MAY_WRITE: u32 = 0o022;
 
@@ -211,7 +213,12 @@ async fn connection(
     let mut serving = pin!(serving);
     tokio::select! {
         _ = serving.as_mut() => return,
-        () = stopped(&mut stop) => {}
+        () = stopped(&mut stop) => {
+            // A connection without a request yet closes at once when it is shut down.
+            if timeout(NEWCOMER, serving.as_mut()).await.is_ok() {
+                return;
+            }
+        }
         () = aged(limits.age, &link) => {}
     }
     serving.as_mut().graceful_shutdown();

@@ -75,6 +75,7 @@ const OF_ONE: &[(&str, &str, &[Kind])] = &[
         &[Kind::BadConfiguration, Kind::RefusesToRun, Kind::Unreadable],
     ),
     ("/v1/config/validate", "post", &[Kind::BadConfiguration]),
+    ("/v1/upgrade", "post", &[Kind::NotUpgraded]),
     ("/v1/explain", "post", &[Kind::UnknownService]),
     ("/v1/events", "get", &[Kind::History, Kind::Busy]),
 ];

@@ -1,9 +1,9 @@
 //! The audit log: read in pages, or followed as server-sent events
 //! (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
 
-use super::api::{Events, Problem};
+use super::api::Events;
 use super::connection::{Following, Link};
-use super::problem::{Kind, answer};
+use super::problem::{ApiError, Kind, answer};
 use super::reading::json;
 use super::{Admin, stopped};
 use crate::control::event_log::Event;
@@ -77,7 +77,7 @@ pub async fn events(
     Extension(link): Extension<Arc<Link>>,
     asked: Result<Query<Asked>, QueryRejection>,
     headers: HeaderMap,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiError> {
     let Query(asked) = asked.map_err(|rejection| bad(rejection.body_text()))?;
     let limit = asked.limit.unwrap_or(PAGE);
     if !(1..=MAX_PAGE).contains(&limit) {
@@ -97,8 +97,8 @@ pub async fn events(
     }))
 }
 
-fn bad(detail: String) -> Problem {
-    Problem::new(
+fn bad(detail: String) -> ApiError {
+    ApiError::new(
         Kind::BadRequest,
         detail,
         "As in `/v1/events?after=120&limit=100&service=checkout`.",
@@ -117,7 +117,7 @@ fn wants_stream(headers: &HeaderMap) -> bool {
 
 /// At most `limit` events of `service` (of all: `None`) after `after`, oldest first. The log is looked through to its end
 /// if need be.
-async fn page(admin: &Admin, after: u64, limit: usize, service: Option<&str>) -> Result<Vec<Arc<Event>>, Problem> {
+async fn page(admin: &Admin, after: u64, limit: usize, service: Option<&str>) -> Result<Vec<Arc<Event>>, ApiError> {
     let (mut after, last) = (after, admin.events.last_seq());
     let mut found = Vec::new();
     while found.len() < limit && after < last {
@@ -133,7 +133,7 @@ async fn page(admin: &Admin, after: u64, limit: usize, service: Option<&str>) ->
 }
 
 /// Some events after `after`, oldest first; none only if there are none.
-async fn some_after(admin: &Admin, after: u64) -> Result<Vec<Arc<Event>>, Problem> {
+async fn some_after(admin: &Admin, after: u64) -> Result<Vec<Arc<Event>>, ApiError> {
     if let Some(kept) = admin.events.after(after, MAX_PAGE) {
         return Ok(kept);
     }
@@ -148,7 +148,7 @@ async fn some_after(admin: &Admin, after: u64) -> Result<Vec<Arc<Event>>, Proble
         // They were given up: the log begins with what is in memory.
         Ok(none) if none.is_empty() => Ok(admin.events.kept(MAX_PAGE)),
         Ok(some) => Ok(some.into_iter().map(Arc::new).collect()),
-        Err(why) => Err(Problem::new(
+        Err(why) => Err(ApiError::new(
             Kind::History,
             format!("Events after {after} cannot be read: {why}"),
             "The latest ones are in memory: ask for those after a higher number.",
@@ -157,7 +157,7 @@ async fn some_after(admin: &Admin, after: u64) -> Result<Vec<Arc<Event>>, Proble
 }
 
 /// What a follower has that begins again.
-fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
     let Some(id) = headers.get("last-event-id") else {
         return Ok(None);
     };
@@ -170,9 +170,9 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
     number.map(Some).ok_or_else(bad)
 }
 
-fn follow(admin: Arc<Admin>, link: &Arc<Link>, after: u64, service: Option<String>) -> Result<Response, Problem> {
+fn follow(admin: Arc<Admin>, link: &Arc<Link>, after: u64, service: Option<String>) -> Result<Response, ApiError> {
     let following = link.follow().ok_or_else(|| {
-        Problem::new(
+        ApiError::new(
             Kind::Busy,
             "Too many follow the events already.",
             "Ask for pages: `/v1/events?after=…`.",

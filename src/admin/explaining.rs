@@ -1,9 +1,9 @@
 //! Why a request would get the version it would get, of this process, now.
 
 use super::Admin;
-use super::api::{ExplainRequest, FieldValues, Problem};
+use super::api::{ExplainRequest, FieldValues};
 use super::body::Json;
-use super::problem::Kind;
+use super::problem::{ApiError, Kind};
 use super::reading::{json, position};
 use crate::config::host_and_port;
 use crate::explain::{Described, Explanation, Moment, Subject, explain, without_port};
@@ -22,7 +22,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 #[utoipa::path(post, path = "/v1/explain", tag = "status", request_body = ExplainRequest, responses(
     (status = 200, description = "What would become of it.", body = Explanation),
 ))]
-pub async fn why(State(admin): State<Arc<Admin>>, Json(request): Json<ExplainRequest>) -> Result<Response, Problem> {
+pub async fn why(State(admin): State<Arc<Admin>>, Json(request): Json<ExplainRequest>) -> Result<Response, ApiError> {
     let in_force = admin.shared.load();
     if let Some(service) = &request.service {
         position(&in_force, service)?;
@@ -42,15 +42,15 @@ pub async fn why(State(admin): State<Arc<Admin>>, Json(request): Json<ExplainReq
         .map_err(|error| unacceptable(error.to_string()))
 }
 
-fn unacceptable(detail: String) -> Problem {
-    Problem::new(
+fn unacceptable(detail: String) -> ApiError {
+    ApiError::new(
         Kind::Unacceptable,
         detail,
         "Describe the request as it would come: {\"host\": \"shop.example.com\", \"path\": \"/cart?a=b\"}.",
     )
 }
 
-fn described(request: ExplainRequest) -> Result<Described, Problem> {
+fn described(request: ExplainRequest) -> Result<Described, ApiError> {
     let is_method = request.method.len() <= 32 && request.method.parse::<axum::http::Method>().is_ok();
     if !is_method {
         return Err(unacceptable("`method` is no method".to_owned()));
@@ -83,7 +83,7 @@ fn described(request: ExplainRequest) -> Result<Described, Problem> {
     })
 }
 
-fn url(host: Option<&str>, path: &str) -> Result<Subject, Problem> {
+fn url(host: Option<&str>, path: &str) -> Result<Subject, ApiError> {
     if host.is_some_and(|host| host_and_port(host).is_none()) {
         return Err(unacceptable("`host` is none".to_owned()));
     }

@@ -1,9 +1,8 @@
 //! Who may ask for what: see [`super`].
 
 use super::Admin;
-use super::api::Problem;
 use super::connection::{Link, Peer};
-use super::problem::Kind;
+use super::problem::{ApiError, Kind};
 use crate::config::host_and_port;
 use crate::config::snapshot::AdminHost;
 use crate::runtime::Origin;
@@ -49,7 +48,7 @@ pub async fn everyone(
     Extension(link): Extension<Arc<Link>>,
     request: Request,
     next: Next,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiError> {
     no_stranger(&admin, link.peer, request.headers(), request.uri())?;
     Ok(next.run(request).await)
 }
@@ -60,7 +59,7 @@ pub async fn trusted(
     Extension(link): Extension<Arc<Link>>,
     mut request: Request,
     next: Next,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiError> {
     no_stranger(&admin, link.peer, request.headers(), request.uri())?;
     let caller = match link.peer {
         Peer::Unix { uid, .. } => Caller {
@@ -73,11 +72,11 @@ pub async fn trusted(
     Ok(next.run(request).await)
 }
 
-fn no_stranger(admin: &Admin, peer: Peer, headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
+fn no_stranger(admin: &Admin, peer: Peer, headers: &HeaderMap, uri: &Uri) -> Result<(), ApiError> {
     match peer {
         Peer::Unix { admitted: true, .. } => {}
         Peer::Unix { uid, .. } => {
-            return Err(Problem::new(
+            return Err(ApiError::new(
                 Kind::ForbiddenUser,
                 format!("The socket is its owner's and root's; you are uid {uid}."),
                 "Ask as the user that rollgate runs as, or widen `admin.socket_mode`.",
@@ -92,10 +91,10 @@ fn no_stranger(admin: &Admin, peer: Peer, headers: &HeaderMap, uri: &Uri) -> Res
 }
 
 /// Against pages whose name was made to point here (DNS rebinding): they come by that name.
-fn our_host(local: SocketAddr, hosts: &[AdminHost], headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
+fn our_host(local: SocketAddr, hosts: &[AdminHost], headers: &HeaderMap, uri: &Uri) -> Result<(), ApiError> {
     let mut fields = headers.get_all(HOST).iter();
     let (Some(host), None) = (fields.next(), fields.next()) else {
-        return Err(Problem::new(
+        return Err(ApiError::new(
             Kind::BadRequest,
             "There is no `Host`, or more than one.",
             "Send the address you connected to.",
@@ -111,7 +110,7 @@ fn our_host(local: SocketAddr, hosts: &[AdminHost], headers: &HeaderMap, uri: &U
     if host.to_str().is_ok() && named.into_iter().all(is_ours) {
         return Ok(());
     }
-    Err(Problem::new(
+    Err(ApiError::new(
         Kind::WrongHost,
         "This address is not asked for by that `Host`.",
         format!(
@@ -136,9 +135,9 @@ fn is_our_name(name: &str, port: Option<u16>, local: SocketAddr, hosts: &[AdminH
 
 /// Against other sites' pages (CSRF): the browser says where a request comes from. Also over the unix socket, which may
 /// be reached through a tunnel.
-fn own_origin(headers: &HeaderMap) -> Result<(), Problem> {
+fn own_origin(headers: &HeaderMap) -> Result<(), ApiError> {
     let foreign = |what: &str| {
-        Problem::new(
+        ApiError::new(
             Kind::ForeignOrigin,
             format!("`{what}` says that the page of another site asks."),
             "Ask from this address's own page, or from a program that sends no such field.",
@@ -172,16 +171,16 @@ fn is_origin_of(origin: &str, host: &str) -> bool {
     without(name, port) == without(host, port)
 }
 
-async fn bearer(admin: &Admin, client: SocketAddr, headers: &HeaderMap) -> Result<Caller, Problem> {
+async fn bearer(admin: &Admin, client: SocketAddr, headers: &HeaderMap) -> Result<Caller, ApiError> {
     let Some(file) = admin.shared.load().snapshot.admin.token_file.clone() else {
-        return Err(Problem::new(
+        return Err(ApiError::new(
             Kind::ReadOnly,
             "Without `admin.token_file` this can only be asked over the unix socket.",
             "Ask over `admin.socket`, or configure `admin.token_file` (it holds from the next reload).",
         ));
     };
     let tokens = admin.tokens.tokens(file).await.map_err(|_| {
-        Problem::new(
+        ApiError::new(
             Kind::TokenFile,
             "`admin.token_file` cannot be used, so no token is good.",
             "The log of the process says why. The unix socket needs no token.",
@@ -209,7 +208,7 @@ async fn bearer(admin: &Admin, client: SocketAddr, headers: &HeaderMap) -> Resul
             "The token is not one of `admin.token_file`."
         }
     };
-    Err(Problem::new(
+    Err(ApiError::new(
         Kind::Unauthorized,
         detail,
         "Send `Authorization: Bearer` and a token of that file.",

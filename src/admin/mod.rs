@@ -31,10 +31,11 @@ mod tests;
 mod tokens;
 mod users;
 
+pub use changes::Upgrade;
 pub use connection::Listener;
 pub use events::History;
 pub use routes::openapi;
-pub use socket::{SocketFile, listen_on_socket};
+pub use socket::{SocketFile, listen_on_socket, take_over_socket};
 
 use crate::control::commands::Commander;
 use crate::control::event_log::EventLog;
@@ -68,6 +69,8 @@ struct Limits {
     body: Duration,
     /// From a request's head to its answer.
     answer: Duration,
+    /// The same where another process is started.
+    upgrade: Duration,
     /// Age at which a connection is closed after the answer it is on.
     age: Duration,
     /// For that last answer, and for all answers in flight when the thread is told to stop.
@@ -84,6 +87,7 @@ const LIMITS: Limits = Limits {
     header: Duration::from_secs(10),
     body: Duration::from_secs(10),
     answer: Duration::from_secs(30),
+    upgrade: Duration::from_secs(120),
     age: Duration::from_secs(120),
     last_answer: Duration::from_secs(2),
     heartbeat: Duration::from_secs(15),
@@ -105,6 +109,7 @@ pub struct Parts {
     pub file: PathBuf,
     /// The directory of the state, as at the start.
     pub state_dir: PathBuf,
+    pub upgrade: Upgrade,
     pub listeners: Vec<Listener>,
 }
 
@@ -117,6 +122,7 @@ struct Admin {
     history: History,
     file: PathBuf,
     state_dir: PathBuf,
+    upgrade: Upgrade,
     limits: Limits,
     /// Only this thread's tasks lock it, and never across an await.
     window: Mutex<ShareWindow>,
@@ -165,6 +171,7 @@ fn serve_within(limits: Limits, parts: Parts, stop: watch::Receiver<bool>) -> io
         history: parts.history,
         file: parts.file,
         state_dir: parts.state_dir,
+        upgrade: parts.upgrade,
         limits,
         window: Mutex::default(),
         tokens: tokens::TokenFile::default(),

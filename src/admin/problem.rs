@@ -55,6 +55,7 @@ kinds! {
     KilledWithAll = "killed-with-all", CONFLICT, "The kill switch is the one for all services";
     Overtaken = "overtaken", CONFLICT, "A kill switch came on meanwhile";
     NoRollout = "no-rollout", CONFLICT, "There is no rollout in progress";
+    NotUpgraded = "not-upgraded", CONFLICT, "No other process took over";
     Stale = "stale-generation", PRECONDITION_FAILED, "Something changed meanwhile";
     BodyTooLarge = "body-too-large", PAYLOAD_TOO_LARGE, "The body is too large";
     BodyTimeout = "body-timeout", REQUEST_TIMEOUT, "The body did not arrive in time";
@@ -73,25 +74,44 @@ kinds! {
     Internal = "internal", INTERNAL_SERVER_ERROR, "This is a defect of rollgate";
 }
 
-impl Problem {
+/// An error on its way to who asked.
+#[derive(Debug)]
+pub struct ApiError(pub Box<Problem>);
+
+impl ApiError {
     /// `detail`: what is wrong here. `help`: what to do about it.
-    pub(super) fn new(kind: Kind, detail: impl Into<String>, help: impl Into<String>) -> Self {
-        Self {
+    pub fn new(kind: Kind, detail: impl Into<String>, help: impl Into<String>) -> Self {
+        Self(Box::new(Problem {
             kind: format!("urn:rollgate:problem:{}", kind.word()),
             title: kind.title().to_owned(),
             status: kind.status().as_u16(),
             detail: detail.into(),
             help: Some(help.into()),
             problems: Vec::new(),
-        }
+        }))
+    }
+
+    /// A configuration that is not right. `detail`: as `check` prints it.
+    pub fn of_file(detail: String, problems: &[crate::config::Problem]) -> Self {
+        let kind = if problems.is_empty() {
+            Kind::Unreadable
+        } else {
+            Kind::BadConfiguration
+        };
+        let help =
+            "Correct the file. What was in force stays; `rollgate check` says the same of a file before it is used.";
+        let mut error = Self::new(kind, detail, help);
+        error.0.problems = problems.iter().map(|problem| json!(problem)).collect();
+        error
     }
 }
 
-impl IntoResponse for Problem {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let Self(problem) = self;
+        let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         // Plain data: it can be written.
-        let body = serde_json::to_string(&self).unwrap_or_default();
+        let body = serde_json::to_string(&problem).unwrap_or_default();
         let mut response = answer(status, "application/problem+json", body);
         let extra: Option<(HeaderName, &'static str)> = match status {
             StatusCode::UNAUTHORIZED => Some((WWW_AUTHENTICATE, "Bearer realm=\"rollgate\"")),
@@ -115,7 +135,7 @@ pub fn answer(status: StatusCode, content_type: &'static str, body: impl Into<ax
     (status, headers, body.into()).into_response()
 }
 
-impl From<NotDone> for Problem {
+impl From<NotDone> for ApiError {
     fn from(not_done: NotDone) -> Self {
         let detail = not_done.to_string();
         let (kind, help) = match &not_done {
@@ -150,25 +170,6 @@ impl From<NotDone> for Problem {
             ),
         };
         Self::new(kind, detail, help)
-    }
-}
-
-impl Problem {
-    /// A configuration that is not right. `detail`: as `check` prints it.
-    pub(super) fn of_file(detail: String, problems: &[crate::config::Problem]) -> Self {
-        let kind = if problems.is_empty() {
-            Kind::Unreadable
-        } else {
-            Kind::BadConfiguration
-        };
-        Self {
-            problems: problems.iter().map(|problem| json!(problem)).collect(),
-            ..Self::new(
-                kind,
-                detail,
-                "Correct the file. What was in force stays; `rollgate check` says the same of a file before it is used.",
-            )
-        }
     }
 }
 

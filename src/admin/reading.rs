@@ -2,10 +2,10 @@
 
 use super::Admin;
 use super::api::{
-    ConfigStatus, EndpointStatus, Kill, Problem, RejectedMessage, RejectedMessages, ServiceStatus, Services,
-    StateStatus, Status, VersionStatus,
+    ConfigStatus, EndpointStatus, Kill, RejectedMessage, RejectedMessages, ServiceStatus, Services, StateStatus,
+    Status, VersionStatus,
 };
-use super::problem::{Kind, answer};
+use super::problem::{ApiError, Kind, answer};
 use crate::config::problem::nearest;
 use crate::control::commands::NotDone;
 use crate::routing::Role;
@@ -27,12 +27,12 @@ use std::time::{Duration, UNIX_EPOCH};
 pub struct ServiceName(pub String);
 
 impl FromRequestParts<Arc<Admin>> for ServiceName {
-    type Rejection = Problem;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, admin: &Arc<Admin>) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, admin: &Arc<Admin>) -> Result<Self, ApiError> {
         let path = Path::<String>::from_request_parts(parts, admin).await;
         path.map(|Path(name)| Self(name)).map_err(|_| {
-            Problem::new(
+            ApiError::new(
                 Kind::BadRequest,
                 "The name of the service in the path is no text.",
                 "Send it in UTF-8, percent-encoded.",
@@ -79,7 +79,7 @@ pub async fn services(State(admin): State<Arc<Admin>>) -> Response {
 #[utoipa::path(get, path = "/v1/services/{service}", tag = "status", params(super::document::ServicePath), responses(
     (status = 200, description = "What is in force.", body = ServiceStatus, headers(("ETag", description = "The generation."))),
 ))]
-pub async fn service(State(admin): State<Arc<Admin>>, ServiceName(name): ServiceName) -> Result<Response, Problem> {
+pub async fn service(State(admin): State<Arc<Admin>>, ServiceName(name): ServiceName) -> Result<Response, ApiError> {
     let in_force = admin.shared.load();
     let index = position(&in_force, &name)?;
     let window = admin.window.lock().unwrap_or_else(PoisonError::into_inner);
@@ -109,7 +109,7 @@ pub async fn rejected(State(admin): State<Arc<Admin>>) -> Response {
 ///
 /// # Errors
 /// There is none.
-pub fn position(in_force: &InForce, name: &str) -> Result<usize, Problem> {
+pub fn position(in_force: &InForce, name: &str) -> Result<usize, ApiError> {
     let names = || in_force.snapshot.policy.services.iter().map(|service| &*service.name);
     names().position(|service| service == name).ok_or_else(|| {
         let unknown = Refusal::UnknownService {
@@ -123,7 +123,7 @@ pub fn position(in_force: &InForce, name: &str) -> Result<usize, Problem> {
 pub fn json(value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {
         Ok(body) => answer(StatusCode::OK, "application/json", body),
-        Err(error) => axum::response::IntoResponse::into_response(Problem::new(
+        Err(error) => axum::response::IntoResponse::into_response(ApiError::new(
             Kind::Internal,
             error.to_string(),
             "Please report it.",

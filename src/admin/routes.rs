@@ -1,8 +1,7 @@
 //! What is served where, and who may ask for it.
 
-use super::api::Problem;
 use super::document;
-use super::problem::{Kind, answer};
+use super::problem::{ApiError, Kind, answer};
 use super::{Admin, changes, configuration, events, explaining, guard, reading};
 use crate::telemetry::{Process, metrics};
 use axum::Router;
@@ -47,6 +46,7 @@ fn changes() -> Routes {
         .routes(routes!(configuration::config))
         .routes(routes!(configuration::validate))
         .routes(routes!(changes::reload))
+        .routes(routes!(changes::upgrade))
         .routes(routes!(reading::rejected))
 }
 
@@ -68,14 +68,14 @@ pub(super) fn router(admin: Arc<Admin>) -> Router {
         .merge(readings)
         .merge(changes)
         .fallback(async || {
-            Problem::new(
+            ApiError::new(
                 Kind::NotFound,
                 "There is nothing at this path.",
                 "`/openapi.json` says what is where.",
             )
         })
         .method_not_allowed_fallback(async || {
-            Problem::new(
+            ApiError::new(
                 Kind::MethodNotAllowed,
                 "This path does not take this method.",
                 "`Allow` says which it takes.",
@@ -86,10 +86,13 @@ pub(super) fn router(admin: Arc<Admin>) -> Router {
 }
 
 /// However an answer comes about, it is there in time.
-async fn in_time(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Result<Response, Problem> {
-    let limit = admin.limits.answer;
+async fn in_time(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Result<Response, ApiError> {
+    let limit = match request.uri().path() {
+        "/v1/upgrade" => admin.limits.upgrade,
+        _ => admin.limits.answer,
+    };
     timeout(limit, next.run(request)).await.map_err(|_| {
-        Problem::new(
+        ApiError::new(
             Kind::Late,
             format!("There was no answer within {} s.", limit.as_secs()),
             "A change that was asked for may still be carried out: look at the status before asking again.",
@@ -144,7 +147,7 @@ async fn ready(State(admin): State<Arc<Admin>>) -> Response {
 #[utoipa::path(get, path = "/metrics", tag = "probes", responses(
     (status = 200, description = "All series.", body = String, content_type = "text/plain"),
 ))]
-async fn page(State(admin): State<Arc<Admin>>) -> Result<Response, Problem> {
+async fn page(State(admin): State<Arc<Admin>>) -> Result<Response, ApiError> {
     let rendered = {
         let window = admin.window.lock().unwrap_or_else(PoisonError::into_inner);
         metrics::render(&admin.shared, &window, &Process::read())
@@ -153,7 +156,7 @@ async fn page(State(admin): State<Arc<Admin>>) -> Result<Response, Problem> {
         Ok(text) => Ok(answer(StatusCode::OK, metrics::CONTENT_TYPE, text)),
         Err(error) => {
             tracing::error!(%error, "admin: /metrics could not be rendered");
-            Err(Problem::new(
+            Err(ApiError::new(
                 Kind::Internal,
                 "The page could not be rendered.",
                 "The log says why. Please report it.",

@@ -22,41 +22,34 @@ pub struct SocketError {
     problem: String,
 }
 
-/// The file of a socket, removed when dropped: at a clean exit, or at a start that failed later on. Not, if another
-/// process's socket has taken its place.
+/// The file of a socket, for who has to remove it.
 pub struct SocketFile {
     path: PathBuf,
-    /// Device and inode; `None`: it was handed over.
-    identity: Option<(u64, u64)>,
+    /// Device and inode.
+    identity: (u64, u64),
 }
 
 impl SocketFile {
-    /// That of a socket that a process before this one made.
-    ///
-    /// # Errors
-    /// It is not there any more.
-    pub fn adopt(path: &Path) -> io::Result<Self> {
-        let metadata = fs::symlink_metadata(path)?;
+    fn of(path: &Path) -> io::Result<Self> {
         Ok(Self {
             path: path.to_owned(),
-            identity: Some((metadata.dev(), metadata.ino())),
+            identity: identity(path)?,
         })
     }
 
-    /// Leaves the file to the process that serves the socket from now on.
-    pub fn hand_over(mut self) {
-        self.identity = None;
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        let there = fs::symlink_metadata(&self.path).map(|metadata| (metadata.dev(), metadata.ino()));
-        if self.identity.is_some() && there.ok() == self.identity {
-            // It is stale from now on, and replaced at the next start.
+    /// Removes the file, unless another process's has taken its place. Not to be called where another process serves the
+    /// socket from now on.
+    pub fn remove(self) {
+        if identity(&self.path).ok() == Some(self.identity) {
+            // Otherwise it is stale, and replaced at the next start.
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 /// A socket at `path` with the permission bits `mode`, whatever the process's umask, listening and not blocking. Its
@@ -66,6 +59,21 @@ impl Drop for SocketFile {
 /// Another process answers at `path`, something else is there, or the socket cannot be made: with what to do.
 pub fn listen_on_socket(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile), SocketError> {
     listen(path, mode).map_err(|error| SocketError {
+        path: path.to_owned(),
+        problem: error.to_string(),
+    })
+}
+
+/// The socket of the process before, at `path`, with the permission bits that are asked for now.
+///
+/// # Errors
+/// Its file is not there any more.
+pub fn take_over_socket(socket: OwnedFd, path: &Path, mode: u32) -> Result<(UnixListener, SocketFile), SocketError> {
+    let taken = || {
+        fs::set_permissions(path, Permissions::from_mode(mode))?;
+        Ok::<_, io::Error>((UnixListener::from(socket), SocketFile::of(path)?))
+    };
+    taken().map_err(|error| SocketError {
         path: path.to_owned(),
         problem: error.to_string(),
     })
@@ -82,7 +90,7 @@ fn listen(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
     let descriptor = fs::File::from(OwnedFd::from(socket.try_clone()?));
     descriptor.set_permissions(Permissions::from_mode(mode))?;
     socket.bind(&SockAddr::unix(path)?)?;
-    let file = SocketFile::adopt(path)?;
+    let file = SocketFile::of(path)?;
     fs::set_permissions(path, Permissions::from_mode(mode))?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
@@ -153,8 +161,9 @@ mod tests {
             let (listener, file) = listen_on_socket(&path, bits).unwrap();
             assert_eq!((mode(&path), mode(path.parent().unwrap())), (bits, 0o700));
             UnixStream::connect(&path).unwrap();
-            drop((listener, file));
-            assert!(!path.exists(), "removed at the end");
+            drop(listener);
+            file.remove();
+            assert!(!path.exists());
         }
     }
 
@@ -186,18 +195,27 @@ mod tests {
     }
 
     #[test]
-    fn what_was_handed_over_or_replaced_is_not_removed() {
+    fn a_socket_is_taken_over_where_it_is() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("rollgate.sock");
         let (listener, file) = listen_on_socket(&path, 0o600).unwrap();
-        file.hand_over();
+        let (taken, mine) = take_over_socket(listener.try_clone().unwrap().into(), &path, 0o660).unwrap();
+        drop((listener, file));
         UnixStream::connect(&path).unwrap();
-        let adopted = SocketFile::adopt(&path).unwrap();
-        drop(listener);
+        assert_eq!(mode(&path), 0o660);
+        drop(taken);
+        mine.remove();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_is_anothers_by_now_is_not_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("rollgate.sock");
+        let (_listener, file) = listen_on_socket(&path, 0o600).unwrap();
         fs::rename(&path, directory.path().join("aside")).unwrap();
-        let other = UnixListener::bind(&path).unwrap();
-        drop(adopted);
-        UnixStream::connect(&path).expect("it is another's by now");
-        drop(other);
+        let _other = UnixListener::bind(&path).unwrap();
+        file.remove();
+        UnixStream::connect(&path).unwrap();
     }
 }

@@ -119,81 +119,54 @@ fn only_the_generation_that_was_seen() {
 
 #[test]
 fn refusals_are_problems_of_their_own() {
-    let shop = || "shop".to_owned();
-    let cases: Vec<(Box<dyn Fn() -> NotDone + Send>, u16, &str)> = vec![
+    type Make = fn(String) -> NotDone;
+    let refused: [(Make, u16, &str); 13] = [
         (
-            Box::new(move || {
-                Refusal::UnknownService {
-                    name: shop(),
-                    similar: None,
-                }
-                .into()
-            }),
+            |name| Refusal::UnknownService { name, similar: None }.into(),
             404,
             "unknown-service",
         ),
         (
-            Box::new(|| {
-                Refusal::UnknownVersion {
-                    service: String::new(),
-                    name: String::new(),
-                    known: Vec::new(),
-                }
-                .into()
-            }),
+            |name| {
+                let (service, known) = (String::new(), Vec::new());
+                Refusal::UnknownVersion { service, name, known }.into()
+            },
             422,
             "unknown-version",
         ),
         (
-            Box::new(|| {
-                Refusal::MissingVersion {
-                    service: String::new(),
-                    missing: String::new(),
-                }
-                .into()
-            }),
+            |service| {
+                let missing = String::new();
+                Refusal::MissingVersion { service, missing }.into()
+            },
             422,
             "missing-version",
         ),
         (
-            Box::new(|| {
-                Refusal::WeightTooLarge {
-                    version: String::new(),
-                    weight: 0,
-                }
-                .into()
-            }),
+            |version| Refusal::WeightTooLarge { version, weight: 0 }.into(),
             422,
             "weight-too-large",
         ),
-        (Box::new(|| Refusal::NoWeight.into()), 422, "no-weight"),
+        (|_| Refusal::NoWeight.into(), 422, "no-weight"),
         (
-            Box::new(|| Refusal::KilledByFile { scope: Scope::All }.into()),
+            |_| Refusal::KilledByFile { scope: Scope::All }.into(),
             409,
             "killed-by-file",
         ),
         (
-            Box::new(|| Refusal::KilledWithAll { service: String::new() }.into()),
+            |service| Refusal::KilledWithAll { service }.into(),
             409,
             "killed-with-all",
         ),
-        (Box::new(|| NotDone::Overtaken), 409, "overtaken"),
-        (Box::new(|| NotDone::NotDurable(String::new())), 503, "not-durable"),
-        (Box::new(|| NotDone::Busy("busy")), 503, "busy"),
-        (Box::new(|| NotDone::Stopping("over")), 503, "stopping"),
-        (
-            Box::new(|| NotDone::RefusesToRun("tls".to_owned())),
-            422,
-            "refuses-to-run",
-        ),
-        (
-            Box::new(|| NotDone::Unreadable("gone".to_owned())),
-            422,
-            "unreadable-file",
-        ),
+        (|_| NotDone::Overtaken, 409, "overtaken"),
+        (NotDone::NotDurable, 503, "not-durable"),
+        (|_| NotDone::Busy("busy"), 503, "busy"),
+        (|_| NotDone::Stopping("over"), 503, "stopping"),
+        (NotDone::RefusesToRun, 422, "refuses-to-run"),
+        (NotDone::Unreadable, 422, "unreadable-file"),
     ];
-    for (make, status, word) in cases {
-        let admin = answering(move || Err(make()));
+    for (make, status, word) in refused {
+        let admin = answering(move || Err(make("this".to_owned())));
         let answer = admin.unix("POST /v1/config/reload", "");
         assert_eq!((answer.status, answer.problem().as_str()), (status, word));
         assert_eq!(answer.header("retry-after").is_some(), status == 503);
@@ -341,6 +314,36 @@ fn a_writer_that_takes_too_long_is_not_waited_for() {
     .start();
     let answer = admin.unix("PUT /v1/kill", "");
     assert_eq!((answer.status, answer.problem().as_str()), (504, "late"));
+    admin.stop();
+}
+
+#[test]
+fn an_upgrade_is_asked_for_and_its_end_waited_for() {
+    let admin = Bench {
+        limits: Limits {
+            answer: Duration::from_millis(50),
+            ..SHORT
+        },
+        upgrade: Arc::new(|by: Origin| {
+            Box::pin(async move {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                match by.reason.as_deref() {
+                    Some("bad") => Err("the new process cannot serve: a.yaml:1:1: broken".to_owned()),
+                    _ => Ok(4711),
+                }
+            })
+        }),
+        ..Bench::default()
+    }
+    .start();
+    let done = admin.unix("POST /v1/upgrade", "").json();
+    assert_eq!(done["message"], "process 4711 serves now, and this one drains");
+    let failed = admin.trusted("POST /v1/upgrade", r#"{"reason": "bad"}"#);
+    assert_eq!((failed.status, failed.problem().as_str()), (409, "not-upgraded"));
+    assert!(failed.json()["detail"].as_str().unwrap().contains("a.yaml:1:1"));
+    let lines = "host: x\r\nif-match: 7\r\n";
+    let stale = exchange(admin.connect_unix(), "POST /v1/upgrade", lines, "");
+    assert_eq!((stale.status, stale.problem().as_str()), (412, "stale-generation"));
     admin.stop();
 }
 

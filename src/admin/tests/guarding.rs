@@ -1,13 +1,14 @@
 use super::*;
 
 /// What is refused without a token, and what is not.
-const SECRETS: [&str; 9] = [
+const SECRETS: [&str; 10] = [
     "PUT /v1/services/shop/weights",
     "PUT /v1/services/shop/kill",
     "DELETE /v1/services/shop/kill",
     "PUT /v1/kill",
     "DELETE /v1/kill",
     "POST /v1/config/reload",
+    "POST /v1/upgrade",
     "POST /v1/config/validate",
     "GET /v1/config",
     "GET /v1/rejected",

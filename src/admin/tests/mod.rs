@@ -27,6 +27,7 @@ const SHORT: Limits = Limits {
     header: Duration::from_millis(300),
     body: Duration::from_millis(300),
     answer: Duration::from_secs(5),
+    upgrade: Duration::from_secs(5),
     age: Duration::from_secs(20),
     last_answer: Duration::from_millis(500),
     heartbeat: Duration::from_millis(100),
@@ -60,6 +61,7 @@ struct Bench {
     writer: Writer,
     history: History,
     events: EventLog,
+    upgrade: Upgrade,
     /// The text of the token file, if one is configured.
     tokens: Option<String>,
     hosts: &'static [&'static str],
@@ -74,7 +76,6 @@ struct Running {
     events: Arc<EventLog>,
     stop: watch::Sender<bool>,
     thread: JoinHandle<()>,
-    _socket: SocketFile,
 }
 
 /// An answer, whole.
@@ -144,6 +145,7 @@ impl Default for Bench {
             writer: Box::new(|_, _, _| Ok(done("done"))),
             history: Arc::new(|_, _| Ok(Vec::new())),
             events: EventLog::new(Vec::new(), 0),
+            upgrade: Arc::new(|_| Box::pin(std::future::ready(Ok(42)))),
             tokens: Some(format!("ci: {TOKEN}")),
             hosts: &[],
             socket_mode: 0o600,
@@ -164,7 +166,7 @@ impl Bench {
         snapshot.admin.hosts = self.hosts.iter().map(|host| named(host)).collect();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let (socket, file) = listen_on_socket(&directory.path().join("rollgate.sock"), self.socket_mode).unwrap();
+        let (socket, _) = listen_on_socket(&directory.path().join("rollgate.sock"), self.socket_mode).unwrap();
         let shared = shared(self.in_force, 1);
         let (commander, orders) = Commander::new();
         std::thread::spawn(move || writing(orders, &self.writer));
@@ -177,6 +179,7 @@ impl Bench {
             history: self.history,
             file: directory.path().join("rollgate.yaml"),
             state_dir: directory.path().join("state"),
+            upgrade: self.upgrade,
             listeners: vec![
                 Listener::Tcp(listener),
                 Listener::Unix {
@@ -195,7 +198,6 @@ impl Bench {
             events,
             stop,
             thread,
-            _socket: file,
         }
     }
 }

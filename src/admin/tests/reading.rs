@@ -155,7 +155,7 @@ fn golden_signals_of_the_last_minute() {
         (4, 1, 1)
     );
     assert!(
-        stable.rate > 0.0 && (5.0..=10.0).contains(&stable.p99_ms.unwrap()),
+        stable.rate > 0.0 && (stable.p99_ms.unwrap() - 7.0).abs() < 0.07,
         "{stable:?}"
     );
     admin.stop();
