@@ -7,6 +7,7 @@ use super::problem::{ApiError, Kind, answer};
 use super::reading::json;
 use super::{Admin, stopped};
 use crate::control::event_log::Event;
+use async_trait::async_trait;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, Query, State};
@@ -24,12 +25,19 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use utoipa::IntoParams;
 
-/// The events after a number, oldest first, and how many at most: from where they are kept for good. It may wait for a
-/// disk.
-///
-/// # Errors
-/// Why they cannot be read.
-pub type History = Arc<dyn Fn(u64, usize) -> Result<Vec<Event>, String> + Send + Sync>;
+/// Where the state and the audit log are kept for good.
+#[async_trait]
+pub trait Kept: Send + Sync {
+    /// Why something of it is not on the disk yet; `None`: everything is.
+    fn not_durable(&self) -> Option<String>;
+
+    /// The events after number `after`, oldest first, at most `limit`; fewer, if that is easier, but none only if there are
+    /// none.
+    ///
+    /// # Errors
+    /// Why they cannot be read.
+    async fn events(&self, after: u64, limit: usize) -> Result<Vec<Event>, String>;
+}
 
 /// Events of a page, unless it is said how many, and the most.
 const PAGE: usize = 100;
@@ -137,13 +145,10 @@ async fn some_after(admin: &Admin, after: u64) -> Result<Vec<Arc<Event>>, ApiErr
     if let Some(kept) = admin.events.after(after, MAX_PAGE) {
         return Ok(kept);
     }
-    let history = Arc::clone(&admin.history);
-    let reading = tokio::task::spawn_blocking(move || history(after, MAX_PAGE));
-    let read = match timeout(HISTORY_PATIENCE, reading).await {
-        Ok(Ok(read)) => read,
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("the disk does not answer".to_owned()),
-    };
+    let reading = timeout(HISTORY_PATIENCE, admin.kept.events(after, MAX_PAGE));
+    let read = reading
+        .await
+        .unwrap_or_else(|_| Err("the disk does not answer".to_owned()));
     match read {
         // They were given up: the log begins with what is in memory.
         Ok(none) if none.is_empty() => Ok(admin.events.kept(MAX_PAGE)),

@@ -33,13 +33,12 @@ mod users;
 
 pub use changes::Upgrade;
 pub use connection::Listener;
-pub use events::History;
+pub use events::Kept;
 pub use routes::openapi;
 pub use socket::{SocketFile, listen_on_socket, take_over_socket};
 
 use crate::control::commands::Commander;
 use crate::control::event_log::EventLog;
-use crate::control::records::Keep;
 use crate::shared::Shared;
 use crate::telemetry::ShareWindow;
 use std::io;
@@ -99,12 +98,10 @@ pub struct Parts {
     pub shared: Arc<Shared>,
     /// Where changes go.
     pub commander: Commander,
-    /// Where the state is kept: asked whether it is.
-    pub keep: Arc<dyn Keep>,
+    /// Where the state is kept.
+    pub kept: Arc<dyn Kept>,
     /// The latest events.
     pub events: Arc<EventLog>,
-    /// The older ones.
-    pub history: History,
     /// The configuration's file.
     pub file: PathBuf,
     /// The directory of the state, as at the start.
@@ -117,9 +114,8 @@ pub struct Parts {
 struct Admin {
     shared: Arc<Shared>,
     commander: Commander,
-    keep: Arc<dyn Keep>,
+    kept: Arc<dyn Kept>,
     events: Arc<EventLog>,
-    history: History,
     file: PathBuf,
     state_dir: PathBuf,
     upgrade: Upgrade,
@@ -166,9 +162,8 @@ fn serve_within(limits: Limits, parts: Parts, stop: watch::Receiver<bool>) -> io
     let admin = Arc::new(Admin {
         shared: parts.shared,
         commander: parts.commander,
-        keep: parts.keep,
+        kept: parts.kept,
         events: parts.events,
-        history: parts.history,
         file: parts.file,
         state_dir: parts.state_dir,
         upgrade: parts.upgrade,

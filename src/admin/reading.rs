@@ -168,7 +168,7 @@ fn config_status(admin: &Admin) -> ConfigStatus {
 }
 
 fn state_status(admin: &Admin) -> StateStatus {
-    let error = admin.keep.not_durable();
+    let error = admin.kept.not_durable();
     StateStatus {
         directory: admin.state_dir.display().to_string(),
         durable: error.is_none(),

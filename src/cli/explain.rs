@@ -1,32 +1,54 @@
 //! `rollgate explain SERVICE|URL [-H 'k: v']... [--client-ip IP]`: why a request gets the version it gets.
 
+use super::client::{Client, Request, segment};
+use super::context::{Context, Reach};
+use super::failure::Failure;
+use super::print;
+use super::table::safe;
 use crate::control::{cookie_key, load, writer};
-use crate::explain::{Assume, Described, Moment, Subject, explain};
+use crate::explain::{Assume, Described, Explanation, Moment, Subject, explain};
 use crate::runtime;
+use hyper::{Method, Uri};
+use serde::Serialize;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// The arguments of `rollgate explain`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// A service's name, or the URL of the request.
+    /// A service's name, or the URL of the request
     #[arg(value_name = "SERVICE|URL")]
     target: String,
-    /// The configuration file.
-    #[arg(long, short, value_name = "FILE", env = "ROLLGATE_CONFIG")]
-    config: PathBuf,
-    /// A header field of the request; may be given again.
+    /// Ask no proxy, but this configuration file alone: weights as it has them, every endpoint taken for healthy
+    #[arg(long, short, value_name = "FILE", conflicts_with = "admin")]
+    config: Option<PathBuf>,
+    /// A header field of the request; may be given again
     #[arg(long, short = 'H', value_name = "NAME: VALUE", value_parser = header_field)]
     header: Vec<(String, String)>,
+    /// The request's method
     #[arg(long, short = 'X', value_name = "METHOD", default_value = "GET")]
     method: String,
-    /// The client's address.
+    /// The client's address
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     client_ip: IpAddr,
-    /// For programs: one JSON object.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    reach: Reach,
+}
+
+/// Body of `POST /v1/explain`
+#[derive(Debug, Serialize)]
+struct Question {
+    method: String,
+    headers: BTreeMap<String, Vec<String>>,
+    client_ip: IpAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
 }
 
 fn header_field(text: &str) -> Result<(String, String), String> {
@@ -34,43 +56,112 @@ fn header_field(text: &str) -> Result<(String, String), String> {
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
-/// Explains by the file alone: weights moved at run time and the health of endpoints are not looked at.
-pub fn run(arguments: &Arguments) -> ExitCode {
-    match explained(arguments) {
-        Ok(text) => {
-            super::print(&text);
-            ExitCode::SUCCESS
+impl Arguments {
+    pub fn run(&self, context: &Context) -> ExitCode {
+        let json = context.json(&self.reach);
+        let result = match &self.config {
+            Some(file) => self.by_file(file, json),
+            None => context
+                .client(&self.reach, None)
+                .and_then(|client| self.by_proxy(&client, json)),
+        };
+        print::finish(result, json)
+    }
+
+    /// Weights moved at run time and the health of endpoints are not looked at.
+    fn by_file(&self, file: &Path, json: bool) -> Result<String, Failure> {
+        let snapshot = load::load(file).map_err(|error| Failure::failed(error.to_string()))?;
+        let failed = |error: &dyn std::fmt::Display| Failure::failed(error.to_string());
+        let described = Described {
+            method: self.method.clone(),
+            subject: Subject::parse(&snapshot.policy, &self.target).map_err(|error| failed(&error))?,
+            headers: self.header.clone(),
+            client_ip: self.client_ip,
+        };
+        let assume = Assume {
+            now_s: writer::now_s(),
+            turn: 0,
+            fresh_id: 0,
+            cookie_key: cookie_key::passing().map_err(|error| failed(&error))?,
+        };
+        let moment = Moment {
+            facts: &assume,
+            knows_health: false,
+        };
+        let explanation = explain(
+            &snapshot.policy,
+            &runtime::traffic(&runtime::State::default(), &snapshot),
+            &described,
+            moment,
+        )
+        .map_err(|error| failed(&error))?;
+        if json {
+            let text = serde_json::to_string(&explanation).map_err(|error| failed(&error))?;
+            return Ok(text + "\n");
         }
-        Err(error) => super::fail(&error),
+        Ok(rendered(&explanation))
+    }
+
+    fn by_proxy(&self, client: &Client, json: bool) -> Result<String, Failure> {
+        let request = Request::send(Method::POST, "/v1/explain", &self.question(client)?);
+        client
+            .call(&request)?
+            .shown(json, |answer| Ok(rendered(&answer.parse()?)))
+    }
+
+    fn question(&self, client: &Client) -> Result<Question, Failure> {
+        let mut headers: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (name, value) in &self.header {
+            headers
+                .entry(name.to_ascii_lowercase())
+                .or_default()
+                .push(value.clone());
+        }
+        let mut question = Question {
+            method: self.method.clone(),
+            headers,
+            client_ip: self.client_ip,
+            service: None,
+            host: None,
+            path: None,
+        };
+        if self.names_service(client)? {
+            question.service = Some(self.target.clone());
+        } else {
+            let uri = url(&self.target)?;
+            question.host = uri.host().map(str::to_owned);
+            question.path = uri.path_and_query().map(ToString::to_string);
+        }
+        Ok(question)
+    }
+
+    /// Whether the target is a service of the proxy: a name with a point could be a host as well.
+    fn names_service(&self, client: &Client) -> Result<bool, Failure> {
+        if self.target.contains(['/', ':']) {
+            return Ok(false);
+        }
+        if !self.target.contains('.') {
+            return Ok(true);
+        }
+        match client.call(&Request::get(format!("/v1/services/{}", segment(&self.target)))) {
+            Ok(_) => Ok(true),
+            Err(failure) if failure.is_not_found() => Ok(false),
+            Err(failure) => Err(failure),
+        }
     }
 }
 
-fn explained(arguments: &Arguments) -> anyhow::Result<String> {
-    let snapshot = load::load(&arguments.config)?;
-    let described = Described {
-        method: arguments.method.clone(),
-        subject: Subject::parse(&snapshot.policy, &arguments.target)?,
-        headers: arguments.header.clone(),
-        client_ip: arguments.client_ip,
+fn url(text: &str) -> Result<Uri, Failure> {
+    let absolute = if text.contains("://") || text.starts_with('/') {
+        text.to_owned()
+    } else {
+        format!("http://{text}")
     };
-    let assume = Assume {
-        now_s: writer::now_s(),
-        turn: 0,
-        fresh_id: 0,
-        cookie_key: cookie_key::passing()?,
-    };
-    let moment = Moment {
-        facts: &assume,
-        knows_health: false,
-    };
-    let explanation = explain(
-        &snapshot.policy,
-        &runtime::traffic(&runtime::State::default(), &snapshot),
-        &described,
-        moment,
-    )?;
-    if arguments.json {
-        return Ok(serde_json::to_string_pretty(&explanation)? + "\n");
-    }
-    Ok(explanation.lines().join("\n") + "\n")
+    absolute
+        .parse()
+        .map_err(|error| Failure::usage(format!("{text:?} is not a URL: {error}")))
+}
+
+fn rendered(explanation: &Explanation) -> String {
+    explanation.lines().iter().map(|line| safe(line) + "\n").collect()
 }

@@ -3,6 +3,7 @@
 use super::cookie_key::Keeper;
 use super::endpoint_registry::EndpointRegistry;
 use super::resolver::Resolver;
+use super::store::Store;
 use crate::config::Snapshot;
 use crate::routing::{Rule, Service, Version};
 use crate::runtime::{self, State};
@@ -33,6 +34,11 @@ impl Assembly {
         }
     }
 
+    /// Where the key of affinity cookies is kept from now on.
+    pub fn keep_key_in(&mut self, store: Store) {
+        self.key.keep_in(store);
+    }
+
     pub fn resolver(&self) -> Arc<Resolver> {
         Arc::clone(&self.resolver)
     }
@@ -56,7 +62,7 @@ impl Assembly {
             services: services.collect(),
             traffic: runtime::traffic(&state, &snapshot),
             state,
-            cookie_key: self.key.key(&snapshot),
+            cookie_key: self.key.key(&snapshot).await,
             snapshot,
         }
     }

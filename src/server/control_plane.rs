@@ -5,26 +5,33 @@ use super::signals::Asked;
 use super::successor::Predecessor;
 use super::upgrade::{Upgrader, Upgrades};
 use super::{AdminSide, Life};
+use crate::config::Snapshot;
 use crate::control::assembly::{Assembly, LOOKUP_BOUND};
-use crate::control::commands::{Commander, Order};
+use crate::control::commands::{Commander, Order, Orders};
 use crate::control::cookie_key::Keeper;
-use crate::control::event_log::{Event, EventLog};
-use crate::control::file_watcher::FileWatcher;
+use crate::control::event_log::EventLog;
+use crate::control::file_watcher::{FileEvent, FileWatcher};
 use crate::control::health_checker::{HealthChecker, first_pass};
-use crate::control::records::{Keep, Records, Saving};
+use crate::control::records::Records;
 use crate::control::resolver::Resolver;
+use crate::control::store::{Options, Restored, Store};
 use crate::control::writer::{self, Loaded, Reading, Writer};
 use crate::proxy::accept::Stage;
-use crate::runtime::{self, Command, Origin, State};
-use crate::shared::Shared;
+use crate::runtime::{self, Command, EventKind, Happened, Origin};
+use crate::shared::{InForce, Shared};
 use anyhow::Context;
 use async_trait::async_trait;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
+use serde_json::Value;
 use std::convert::Infallible;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::mpsc;
 
 /// How long the start waits for the first probe of every endpoint.
 const FIRST_PASS: Duration = Duration::from_secs(1);
@@ -43,37 +50,49 @@ const LOOK: Duration = Duration::from_millis(1);
 
 /// What the control plane runs.
 pub struct Parts {
-    writer: Writer,
+    writer: Unbegun,
     resolver: Arc<Resolver>,
     health: Arc<HealthChecker>,
     pub commander: Commander,
-    pub keep: Arc<dyn Keep>,
-    pub events: Arc<EventLog>,
+    /// `None`: it comes with the word of the process before.
+    pub state: Option<(Store, Restored)>,
+    pub log: Arc<EventLog>,
 }
 
-/// The planes' meeting place and the control plane; `None`: it was asked to stop meanwhile.
+/// A writer that does not know the state yet.
+struct Unbegun {
+    shared: Arc<Shared>,
+    assembly: Assembly,
+    health: Arc<HealthChecker>,
+    path: PathBuf,
+    started: Arc<Snapshot>,
+    watcher: FileWatcher,
+    events: mpsc::Receiver<FileEvent>,
+    orders: Orders,
+    log: Arc<EventLog>,
+}
+
+/// The planes' meeting place and the control plane, by the file alone: nothing is served yet. `None`: it was asked to stop
+/// meanwhile.
 ///
 /// # Errors
 /// A thread, a watch or random bytes cannot be had.
-pub fn assemble(loaded: Loaded, threads: usize, asked: &Asked) -> anyhow::Result<Option<(Arc<Shared>, Parts)>> {
+pub fn assemble(
+    loaded: Loaded,
+    threads: usize,
+    state: Option<(Store, Restored)>,
+    asked: &Asked,
+) -> anyhow::Result<Option<(Arc<Shared>, Parts)>> {
     let resolver = Arc::new(Resolver::new());
     let started = Arc::new(loaded.snapshot);
-    let key = Keeper::new(&started.state_dir).context("the key of affinity cookies")?;
+    let key = Keeper::new().context("the key of affinity cookies")?;
     let mut assembly = Assembly::new(threads, Arc::clone(&resolver), key);
     let executor = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let by = Origin {
-        who: "file".to_owned(),
-        from: loaded.path.display().to_string(),
-        at_ms: writer::now_ms(),
-        reason: None,
-    };
-    let change = runtime::apply(&State::default(), &started, &Command::Load, &by)?;
-    let state = Arc::new(change.state);
     let first = executor.block_on(async {
         tokio::select! {
             biased;
             () = asked.stop(1) => None,
-            first = assembly.next(Arc::clone(&started), Arc::clone(&state), None, LOOKUP_BOUND) => Some(first),
+            first = assembly.next(Arc::clone(&started), Arc::default(), None, LOOKUP_BOUND) => Some(first),
             never = resolver.run() => match never {},
         }
     });
@@ -87,12 +106,10 @@ pub fn assemble(loaded: Loaded, threads: usize, asked: &Asked) -> anyhow::Result
         status.text = Arc::clone(&loaded.text);
     }
     let log = Arc::new(EventLog::new(Vec::new(), 0));
-    let keep: Arc<dyn Keep> = Arc::new(Unkept);
-    let records = Records::new(state, Arc::clone(&keep), Arc::clone(&log));
     let (commander, orders) = Commander::new();
     let health = Arc::new(HealthChecker::new(Arc::clone(&shared)));
     let (watcher, events) = FileWatcher::spawn(&loaded.path, loaded.text).context("watching the file")?;
-    let writer = Writer {
+    let writer = Unbegun {
         shared: Arc::clone(&shared),
         assembly,
         health: Arc::clone(&health),
@@ -101,18 +118,74 @@ pub fn assemble(loaded: Loaded, threads: usize, asked: &Asked) -> anyhow::Result
         watcher,
         events,
         orders,
-        records,
-        reading: Reading::default(),
+        log: Arc::clone(&log),
     };
     let parts = Parts {
         writer,
         resolver,
         health,
         commander,
-        keep,
-        events: log,
+        state,
+        log,
     };
     Ok(Some((shared, parts)))
+}
+
+impl Unbegun {
+    /// Puts what was kept in force, with what the file says now. Nothing is served before.
+    async fn begin(mut self, store: Store, restored: Restored, kind: EventKind) -> Writer {
+        let by = Origin {
+            who: "rollgate".to_owned(),
+            from: format!("pid {}", std::process::id()),
+            at_ms: writer::now_ms(),
+            reason: None,
+        };
+        // No refusal for a file: what it says is what is asked for.
+        let load = runtime::apply(&restored.state, &self.started, &Command::Load, &by);
+        let (state, mut happened) = match load {
+            Ok(change) => (change.state, change.happened),
+            Err(_) => (restored.state, Vec::new()),
+        };
+        happened.insert(0, began(kind, &self.path));
+        self.assembly.keep_key_in(store.clone());
+        let state = Arc::new(state);
+        let previous = self.shared.load();
+        let snapshot = Arc::clone(&self.started);
+        let next = self
+            .assembly
+            .next(snapshot, Arc::clone(&state), Some(&previous), Duration::ZERO);
+        let next = InForce {
+            generation: previous.generation,
+            ..next.await
+        };
+        self.log.restore(restored.events, restored.last_seq);
+        let mut records = Records::new(Arc::clone(&state), Arc::new(store), self.log);
+        let events = records.number(happened, &by, &next, next.generation);
+        self.shared.publish(next);
+        drop(records.settle(state, events));
+        Writer {
+            shared: self.shared,
+            assembly: self.assembly,
+            health: self.health,
+            path: self.path,
+            started: self.started,
+            watcher: self.watcher,
+            events: self.events,
+            orders: self.orders,
+            records,
+            reading: Reading::default(),
+        }
+    }
+}
+
+fn began(kind: EventKind, path: &Path) -> Happened {
+    Happened {
+        kind,
+        service: None,
+        before: Value::Null,
+        after: Value::Null,
+        text: format!("rollgate {} serves {}", env!("CARGO_PKG_VERSION"), path.display()),
+    }
 }
 
 /// What is taken by the one start.
@@ -135,10 +208,9 @@ impl BackgroundService for Control {
         let Some(start) = self.start.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             return;
         };
-        self.run_parts(start.parts);
         tokio::spawn(start.upgrades.run());
         tokio::spawn(upgrade_on_signal(self.life.upgrader.clone(), self.life.asked.clone()));
-        if let Err(error) = self.serve(start.predecessor, start.admin).await {
+        if let Err(error) = self.serve(start.parts, start.predecessor, start.admin).await {
             for line in format!("{error:#}").lines() {
                 tracing::error!("{line}");
             }
@@ -156,30 +228,33 @@ impl Control {
         }
     }
 
-    fn run_parts(&self, parts: Parts) {
-        let Parts {
-            writer,
-            resolver,
-            health,
-            commander,
-            ..
-        } = parts;
-        let looked_up = Arc::clone(&resolver);
+    fn run_checks(&self, parts: &Parts) {
+        let (health, resolver) = (Arc::clone(&parts.health), Arc::clone(&parts.resolver));
         tokio::spawn(supervise("health checks", move || {
             let health = Arc::clone(&health);
             async move { health.run().await }
         }));
         tokio::spawn(supervise("name lookups", move || {
-            let resolver = Arc::clone(&looked_up);
+            let resolver = Arc::clone(&resolver);
             async move { resolver.run().await }
         }));
+    }
+
+    async fn run_writer(&self, unbegun: Unbegun, (store, restored): (Store, Restored), kind: EventKind) {
+        self.life.state.set(store.clone());
+        let writer = unbegun.begin(store, restored, kind).await;
         tokio::spawn(write(writer.run(), Arc::clone(&self.life.shared)));
-        tokio::spawn(reload_on_hangup(commander, self.life.asked.clone()));
     }
 
     /// From probing the endpoints to serving requests. A process that takes over serves when the one before says so, and
     /// says that it does.
-    async fn serve(&self, predecessor: Option<Predecessor>, mut admin: AdminSide) -> anyhow::Result<()> {
+    async fn serve(&self, parts: Parts, predecessor: Option<Predecessor>, mut admin: AdminSide) -> anyhow::Result<()> {
+        self.run_checks(&parts);
+        tokio::spawn(reload_on_hangup(parts.commander, self.life.asked.clone()));
+        let mut unbegun = Some(parts.writer);
+        if let (Some(state), Some(writer)) = (parts.state, unbegun.take_if(|_| predecessor.is_none())) {
+            self.run_writer(writer, state, EventKind::Started).await;
+        }
         let patience = match predecessor {
             Some(_) => FIRST_PASS_OF_SUCCESSOR,
             None => FIRST_PASS,
@@ -187,9 +262,20 @@ impl Control {
         if !first_pass(&self.life.shared, patience).await {
             tracing::warn!("some endpoints have not answered a probe yet");
         }
-        let predecessor = match predecessor {
-            Some(predecessor) => Some(told_to_go(predecessor).await?),
-            None => None,
+        let predecessor = match (predecessor, unbegun) {
+            (Some(predecessor), Some(writer)) => {
+                let (predecessor, lock) = told_to_go(predecessor).await?;
+                let state = match self.open_state(lock).await {
+                    Ok(state) => state,
+                    Err(error) => {
+                        predecessor.refuse(&format!("{error:#}"));
+                        return Err(error);
+                    }
+                };
+                self.run_writer(writer, state, EventKind::Upgraded).await;
+                Some(predecessor)
+            }
+            _ => None,
         };
         // A stop that was asked for meanwhile stands.
         self.life.stage.send_if_modified(|stage| {
@@ -213,6 +299,16 @@ impl Control {
         Ok(())
     }
 
+    /// The state that the process before has given up, with its lock.
+    async fn open_state(&self, lock: Option<OwnedFd>) -> anyhow::Result<(Store, Restored)> {
+        let directory = self.life.shared.load().snapshot.state_dir.clone();
+        let options = Options {
+            recover: false,
+            lock: lock.map(File::from),
+        };
+        Ok(tokio::task::spawn_blocking(move || Store::open(&directory, options)).await??)
+    }
+
     async fn wait_until_all_accept(&self) {
         let all = self.life.shared.threads.len();
         let accepting = async {
@@ -225,8 +321,8 @@ impl Control {
     }
 }
 
-async fn told_to_go(mut predecessor: Predecessor) -> anyhow::Result<Predecessor> {
-    let waiting = tokio::task::spawn_blocking(move || predecessor.wait_for_go().map(|_lock| predecessor));
+async fn told_to_go(mut predecessor: Predecessor) -> anyhow::Result<(Predecessor, Option<OwnedFd>)> {
+    let waiting = tokio::task::spawn_blocking(move || predecessor.wait_for_go().map(|lock| (predecessor, lock)));
     waiting.await?
 }
 
@@ -282,19 +378,6 @@ fn by_signal(name: &str) -> Origin {
         from: "signal".to_owned(),
         at_ms: writer::now_ms(),
         reason: None,
-    }
-}
-
-/// For a process that keeps nothing: it says so, and gives a canary nothing more.
-struct Unkept;
-
-impl Keep for Unkept {
-    fn save(&self, _state: Arc<State>, _events: Vec<Arc<Event>>) -> Saving {
-        Box::pin(std::future::ready(Err("the state is kept in memory alone".to_owned())))
-    }
-
-    fn not_durable(&self) -> Option<String> {
-        Some("the state is kept in memory alone".to_owned())
     }
 }
 

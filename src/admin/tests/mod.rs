@@ -9,11 +9,11 @@ mod serving;
 use super::*;
 use crate::control::commands::{Done, Envelope, NotDone, Order};
 use crate::control::event_log::Event;
-use crate::control::records::Saving;
 use crate::routing::Role;
 use crate::runtime::{Origin, State};
 use crate::shared::InForce;
 use crate::telemetry::fixture::{V, in_force, shared};
+use async_trait::async_trait;
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -37,17 +37,25 @@ const LONG: Duration = Duration::from_secs(10);
 
 const TOKEN: &str = "0123456789abcdef";
 
-/// A disk that says what it is told to.
-#[derive(Default)]
-struct Disk(AtomicBool);
+/// The events after a number, at most so many.
+type History = Box<dyn Fn(u64, usize) -> Result<Vec<Event>, String> + Send + Sync>;
 
-impl Keep for Disk {
-    fn save(&self, _state: Arc<State>, _events: Vec<Arc<Event>>) -> Saving {
-        Box::pin(std::future::ready(Ok(())))
+/// A disk that says what it is told to.
+struct Disk {
+    is_full: AtomicBool,
+    history: History,
+}
+
+#[async_trait]
+impl Kept for Disk {
+    fn not_durable(&self) -> Option<String> {
+        self.is_full
+            .load(Ordering::Relaxed)
+            .then(|| "the disk is full".to_owned())
     }
 
-    fn not_durable(&self) -> Option<String> {
-        self.0.load(Ordering::Relaxed).then(|| "the disk is full".to_owned())
+    async fn events(&self, after: u64, limit: usize) -> Result<Vec<Event>, String> {
+        (self.history)(after, limit)
     }
 }
 
@@ -143,7 +151,7 @@ impl Default for Bench {
             limits: SHORT,
             in_force: in_force(1, 1, &[("shop", &versions)]),
             writer: Box::new(|_, _, _| Ok(done("done"))),
-            history: Arc::new(|_, _| Ok(Vec::new())),
+            history: Box::new(|_, _| Ok(Vec::new())),
             events: EventLog::new(Vec::new(), 0),
             upgrade: Arc::new(|_| Box::pin(std::future::ready(Ok(42)))),
             tokens: Some(format!("ci: {TOKEN}")),
@@ -170,13 +178,16 @@ impl Bench {
         let shared = shared(self.in_force, 1);
         let (commander, orders) = Commander::new();
         std::thread::spawn(move || writing(orders, &self.writer));
-        let (disk, events) = (Arc::new(Disk::default()), Arc::new(self.events));
+        let disk = Arc::new(Disk {
+            is_full: AtomicBool::new(false),
+            history: self.history,
+        });
+        let events = Arc::new(self.events);
         let parts = Parts {
             shared: Arc::clone(&shared),
             commander,
-            keep: Arc::clone(&disk) as Arc<dyn Keep>,
+            kept: Arc::clone(&disk) as Arc<dyn Kept>,
             events: Arc::clone(&events),
-            history: self.history,
             file: directory.path().join("rollgate.yaml"),
             state_dir: directory.path().join("state"),
             upgrade: self.upgrade,

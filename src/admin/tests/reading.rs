@@ -53,7 +53,7 @@ fn the_status_says_what_is_in_force() {
     assert_eq!(shares, [("v1", "stable", 90, 90.0), ("v2", "canary", 10, 10.0)]);
     assert_eq!(shop.versions[0].endpoints[0].endpoint, "127.0.0.1:9001");
 
-    admin.disk.0.store(true, Ordering::Relaxed);
+    admin.disk.is_full.store(true, Ordering::Relaxed);
     admin.shared.ready.store(true, Ordering::Relaxed);
     let status: api::Status = serde_json::from_str(&admin.get("/v1/status").body).unwrap();
     assert!(status.ready && !status.state.durable);
