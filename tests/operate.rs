@@ -52,7 +52,9 @@ fn when_the_answer_arrives_no_request_is_routed_the_old_way() {
                 // Killed with everything on v2: all of it goes to v1.
                 4 => operator.put("/v1/services/shop/kill", "{}").expect_ok(),
                 5 => operator.delete("/v1/services/shop/kill").expect_ok(),
-                _ => operator.weights(100 * (2 - version as u32), 100 * (version as u32 - 1)).expect_ok(),
+                _ => operator
+                    .weights(100 * (2 - version as u32), 100 * (version as u32 - 1))
+                    .expect_ok(),
             };
             // After `unkill` the weights from before hold: those of the fourth change, all on v2.
             must.store(10 * (change + 1) + version, Ordering::SeqCst);
@@ -62,7 +64,12 @@ fn when_the_answer_arrives_no_request_is_routed_the_old_way() {
     });
     let stale = stale.into_inner().unwrap();
     let checked = checked.load(Ordering::SeqCst);
-    assert!(stale.is_empty(), "{} of {checked} were stale: {:?}", stale.len(), &stale[..stale.len().min(5)]);
+    assert!(
+        stale.is_empty(),
+        "{} of {checked} were stale: {:?}",
+        stale.len(),
+        &stale[..stale.len().min(5)]
+    );
     assert!(checked > 1000, "only {checked} requests were checked");
 }
 
@@ -73,19 +80,36 @@ fn a_kill_survives_a_kill_nine_and_a_bad_file_and_unkill_gives_back_what_was_in_
     let operator = Operator::of(&gate);
     operator.weights(0, 100).expect_ok();
     assert_eq!(gate.get("/", &[]).text(), "v2");
-    let killed = operator.put("/v1/services/shop/kill", r#"{"reason":"it burns"}"#).expect_ok();
+    let killed = operator
+        .put("/v1/services/shop/kill", r#"{"reason":"it burns"}"#)
+        .expect_ok();
     assert_eq!(killed["durable"], true, "{killed}");
+    let before = killed["generation"].as_u64().unwrap();
     assert_eq!(gate.get("/", &[]).text(), "v1");
     gate.write_config("services: [broken", support::Write::Rename);
     let gate = gate.crash(&config(&v1, &v2));
     let operator = Operator::of(&gate);
     assert_eq!(gate.get("/", &[]).text(), "v1");
     let status = operator.get("/v1/services/shop").expect_ok();
-    assert_eq!((&status["killed"], &status["kill"]["reason"]), (&true.into(), &"it burns".into()), "{status}");
-    operator.delete("/v1/services/shop/kill").expect_ok();
+    assert_eq!(
+        (&status["killed"], &status["kill"]["reason"]),
+        (&true.into(), &"it burns".into()),
+        "{status}"
+    );
+    // No generation is given twice: who expects the one from before the crash is told that it is stale.
+    let stale = [("if-match", &*format!("\"{before}\""))];
+    let told = operator.ask("DELETE", "/v1/services/shop/kill", &stale, "").unwrap();
+    assert_eq!(told.status, 412, "{}", told.body);
+    let unkilled = operator.delete("/v1/services/shop/kill").expect_ok();
+    assert!(unkilled["generation"].as_u64().unwrap() > before + 1, "{unkilled}");
     assert_eq!(gate.get("/", &[]).text(), "v2");
     let events = operator.get("/v1/events?limit=1000").expect_ok();
-    let kinds: Vec<&str> = events["events"].as_array().unwrap().iter().map(|event| event["type"].as_str().unwrap()).collect();
+    let kinds: Vec<&str> = events["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| event["type"].as_str().unwrap())
+        .collect();
     for kind in ["weights", "kill", "unkill"] {
         assert!(kinds.contains(&kind), "{kinds:?}");
     }
@@ -127,7 +151,10 @@ fn what_was_answered_is_there_after_a_kill_nine_at_any_instant() {
         gate = gate.crash(&text);
         let status = Operator::of(&gate).get("/v1/services/shop").expect_ok();
         let found = status["versions"][1]["weight"].as_u64().unwrap() as u32;
-        assert!(found == answered || found == asked, "round {round}: {found}, answered {answered}, asked {asked}");
+        assert!(
+            found == answered || found == asked,
+            "round {round}: {found}, answered {answered}, asked {asked}"
+        );
         (answered, asked) = (found, asked.max(found));
     }
     assert!(asked > 300, "only {asked} changes");
