@@ -31,10 +31,10 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server};
 use pingora_core::services::background::background_service;
-use std::net::TcpListener;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -81,22 +81,13 @@ fn start(
     asked: Asked,
     predecessor: &mut Option<Predecessor>,
 ) -> anyhow::Result<()> {
-    let Some(prepared) = prepare(given, &asked)? else {
+    let Some(mut prepared) = prepare(given, &asked)? else {
         tracing::info!("asked to stop before anything was served");
         return Ok(());
     };
     let (stage, watched) = watch::channel(Stage::Starting);
     let (admin_stop, stopped) = watch::channel(false);
     let shared = prepared.shared;
-    let mut admin = AdminSide {
-        listener: prepared.sockets.admin.map(|(_, listener)| listener),
-        shared: Arc::clone(&shared),
-        stopped,
-    };
-    if predecessor.is_none() {
-        // A predecessor answers until this process serves.
-        admin.serve()?;
-    }
     let manager = Arc::new(Manager::from_environment());
     let state = Held::default();
     let (upgrader, upgrades) = Upgrader::new(Means {
@@ -110,6 +101,24 @@ fn start(
         asked: asked.clone(),
         manager: Arc::clone(&manager),
     });
+    let (listeners, socket_file) = prepared.sockets.admin_side();
+    let mut admin = AdminSide {
+        parts: (!listeners.is_empty()).then(|| admin::Parts {
+            shared: Arc::clone(&shared),
+            commander: prepared.parts.commander.clone(),
+            kept: Arc::new(state.clone()),
+            events: Arc::clone(&prepared.parts.log),
+            file: prepared.file,
+            state_dir: prepared.state_dir,
+            upgrade: upgrade(upgrader.clone()),
+            listeners,
+        }),
+        stopped,
+    };
+    if predecessor.is_none() {
+        // A predecessor answers until this process serves.
+        admin.serve()?;
+    }
     let life = Life {
         shared,
         stage,
@@ -135,6 +144,9 @@ fn start(
         admin,
     };
     serve(data_plane, start, &life);
+    if let (Some(file), false) = (socket_file, life.shared.handed_over.load(Ordering::SeqCst)) {
+        file.remove();
+    }
     life.state.close();
     if let Some(log) = prepared.access_log {
         log.close(Duration::from_secs(1));
@@ -151,6 +163,8 @@ struct Prepared {
     /// Of the sockets, for a process that takes over.
     copies: Vec<(Role, OwnedFd)>,
     access_log: Option<AccessLog>,
+    file: PathBuf,
+    state_dir: PathBuf,
     /// How many there may be.
     descriptors: u64,
 }
@@ -171,6 +185,7 @@ fn prepare(given: Given<'_>, asked: &Asked) -> anyhow::Result<Option<Prepared>> 
     drop(inherited);
     let copies = sockets.copies().context("copies of the listening sockets")?;
     let access_log = snapshot.access_log.clone();
+    let (file, state_dir) = (config.to_owned(), snapshot.state_dir.clone());
     let options = Options {
         recover: given.recover_state,
         lock: None,
@@ -191,6 +206,8 @@ fn prepare(given: Given<'_>, asked: &Asked) -> anyhow::Result<Option<Prepared>> 
         sockets,
         copies,
         access_log,
+        file,
+        state_dir,
         descriptors,
     }))
 }
@@ -229,20 +246,35 @@ fn serve(data_plane: DataPlane, start: Start, life: &Life) {
 /// The admin interface, until it is served.
 struct AdminSide {
     /// `None`: there is none, or it is served.
-    listener: Option<TcpListener>,
-    shared: Arc<Shared>,
+    parts: Option<admin::Parts>,
     stopped: watch::Receiver<bool>,
 }
 
 impl AdminSide {
     fn serve(&mut self) -> anyhow::Result<()> {
-        let Some(listener) = self.listener.take() else {
+        let Some(parts) = self.parts.take() else {
             return Ok(());
         };
-        tracing::info!(address = %listener.local_addr()?, "admin listening");
-        admin::serve(listener, Arc::clone(&self.shared), self.stopped.clone()).context("the admin thread")?;
+        for listener in &parts.listeners {
+            match listener {
+                admin::Listener::Tcp(tcp) => tracing::info!(address = %tcp.local_addr()?, "admin listening"),
+                admin::Listener::Unix { socket, .. } => {
+                    let path = socket.local_addr()?;
+                    tracing::info!(path = ?path.as_pathname().unwrap_or(Path::new("")), "admin listening");
+                }
+            }
+        }
+        admin::serve(parts, self.stopped.clone()).context("the admin thread")?;
         Ok(())
     }
+}
+
+/// What the API asks for an upgrade.
+fn upgrade(upgrader: Upgrader) -> admin::Upgrade {
+    Arc::new(move |by| {
+        let upgrader = upgrader.clone();
+        Box::pin(async move { upgrader.upgrade(by).await.map(|upgraded| upgraded.pid) })
+    })
 }
 
 fn load_file(config: &Path) -> anyhow::Result<Loaded> {

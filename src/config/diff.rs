@@ -119,6 +119,7 @@ fn settings_changed(old: &Snapshot, new: &Snapshot) -> Vec<String> {
         ("kill", old.killed != new.killed),
         ("limits", old.limits != new.limits),
         ("admin.token_file", old.admin.token_file != new.admin.token_file),
+        ("admin.hosts", old.admin.hosts != new.admin.hosts),
     ];
     settings
         .into_iter()

@@ -112,8 +112,12 @@ settings! {
         socket_mode: Mode = "0600",
         /// IP address and port of the API, the dashboard, `/metrics`, `/livez` and `/readyz` over TCP.
         address: Option<String>,
-        /// File of the bearer token. Without it nothing can be changed over TCP.
+        /// File of the bearer tokens, one a line: a token of 16 characters or more, or `name: token`. Read again when it
+        /// changes. Without it nothing can be changed over TCP.
         token_file: Option<String>,
+        /// Names, with or without a port, under which `address` may be asked for beside itself and `localhost`: of a proxy
+        /// in front, or of a published port. Any other `Host` is refused, but for `/metrics`, `/livez` and `/readyz`.
+        hosts: List<String> = "[]",
     }
 
     /// An application being delivered.

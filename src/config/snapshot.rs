@@ -92,6 +92,16 @@ pub struct Admin {
     /// Permission bits of the socket.
     pub socket_mode: u32,
     pub token_file: Option<PathBuf>,
+    pub hosts: Box<[AdminHost]>,
+}
+
+/// A name under which the admin address may be asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminHost {
+    /// In small letters; an IPv6 address in brackets.
+    pub name: Box<str>,
+    /// `None`: any.
+    pub port: Option<u16>,
 }
 
 /// The part of a service that routing does not need.

@@ -5,7 +5,8 @@ use super::endpoint_registry::EndpointRegistry;
 use super::resolver::Resolver;
 use super::store::Store;
 use crate::config::Snapshot;
-use crate::routing::{Rule, Service, Traffic, Version};
+use crate::routing::{Rule, Service, Version};
+use crate::runtime::{self, State};
 use crate::shared::{InForce, Pool, ServiceInForce, VersionInForce, VersionStats};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -42,12 +43,12 @@ impl Assembly {
         Arc::clone(&self.resolver)
     }
 
-    /// The next thing in force, with `snapshot` and `traffic` in it. What did not change is carried over from `previous`:
+    /// The next thing in force, with `snapshot` and `state` in it. What did not change is carried over from `previous`:
     /// health, ejections, counters, idle connections. Names never looked up are waited for, `bound` at the longest.
     pub async fn next(
         &mut self,
         snapshot: Arc<Snapshot>,
-        traffic: Traffic,
+        state: Arc<State>,
         previous: Option<&InForce>,
         bound: Duration,
     ) -> InForce {
@@ -59,7 +60,8 @@ impl Assembly {
         InForce {
             generation: previous.map_or(1, |previous| previous.generation + 1),
             services: services.collect(),
-            traffic,
+            traffic: runtime::traffic(&state, &snapshot),
+            state,
             cookie_key: self.key.key(&snapshot).await,
             snapshot,
         }

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 pub const KEPT: usize = 1000;
 
 /// One line of the audit log.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Event {
     /// Rises by one with each event, from 1, also across restarts.
     pub seq: u64,
@@ -103,6 +103,12 @@ impl EventLog {
             kept.push_back(event);
         }
         self.last.send_replace(seq);
+    }
+
+    /// The oldest events in memory, at most `limit`.
+    pub fn kept(&self, limit: usize) -> Vec<Arc<Event>> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.iter().take(limit).cloned().collect()
     }
 
     /// The events after number `after` that are in memory, oldest first, at most `limit`; `None`: some of them are only on

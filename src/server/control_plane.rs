@@ -15,7 +15,7 @@ use crate::control::resolver::Resolver;
 use crate::control::store::{Options, Restored, Store};
 use crate::control::writer::{self, Loaded, Unbegun};
 use crate::proxy::accept::Stage;
-use crate::runtime::{self, EventKind, Origin, State};
+use crate::runtime::{EventKind, Origin};
 use crate::shared::Shared;
 use anyhow::Context;
 use async_trait::async_trait;
@@ -70,12 +70,11 @@ pub fn assemble(
     let key = Keeper::new().context("the key of affinity cookies")?;
     let mut assembly = Assembly::new(threads, Arc::clone(&resolver), key);
     let executor = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let traffic = runtime::traffic(&State::default(), &started);
     let first = executor.block_on(async {
         tokio::select! {
             biased;
             () = asked.stop(1) => None,
-            first = assembly.next(Arc::clone(&started), traffic, None, LOOKUP_BOUND) => Some(first),
+            first = assembly.next(Arc::clone(&started), Arc::default(), None, LOOKUP_BOUND) => Some(first),
             never = resolver.run() => match never {},
         }
     });

@@ -1,7 +1,10 @@
 //! The state of this process, from when it is this process's, and its hand-over to another.
 
 use super::upgrade::Custody;
+use crate::admin::Kept;
 use crate::control::commands::Commander;
+use crate::control::event_log::Event;
+use crate::control::records::Keep;
 use crate::control::store::Store;
 use async_trait::async_trait;
 use std::os::fd::OwnedFd;
@@ -29,6 +32,23 @@ impl Held {
     pub fn close(&self) {
         if let Some(Err(error)) = self.get().map(|store| store.close(LAST_WORDS)) {
             tracing::error!(error, "the last changes are lost: they could not be written");
+        }
+    }
+}
+
+#[async_trait]
+impl Kept for Held {
+    fn not_durable(&self) -> Option<String> {
+        match self.get() {
+            Some(store) => store.not_durable(),
+            None => Some("it is not read yet".to_owned()),
+        }
+    }
+
+    async fn events(&self, after: u64, limit: usize) -> Result<Vec<Event>, String> {
+        match self.get() {
+            Some(store) => store.events(after, limit).await.map_err(|error| error.to_string()),
+            None => Ok(Vec::new()),
         }
     }
 }

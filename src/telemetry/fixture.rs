@@ -14,6 +14,7 @@ pub fn in_force(generation: u64, threads: usize, services: &[(&str, &[V<'_>])]) 
     InForce {
         generation,
         snapshot: Arc::new(snapshot(services)),
+        state: Arc::default(),
         traffic: Traffic {
             killed: false,
             services: services.iter().map(|(_, versions)| traffic(versions)).collect(),

@@ -12,6 +12,8 @@ mod text;
 mod top;
 mod train;
 
+pub use text::{host_and_port, name_problem};
+
 use super::decode::List;
 use super::problem::{Path, Problem, Problems, nearest, printable, shown};
 use super::scalars::{Drain, OnOff, Threads};

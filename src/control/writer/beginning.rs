@@ -47,16 +47,18 @@ impl Unbegun {
         };
         happened.insert(0, began(kind, &self.path));
         self.assembly.keep_key_in(store.clone());
-        let traffic = runtime::traffic(&state, &self.started);
+        let state = Arc::new(state);
         let previous = self.shared.load();
         let snapshot = Arc::clone(&self.started);
-        let next = self.assembly.next(snapshot, traffic, Some(&previous), Duration::ZERO);
+        let next = self
+            .assembly
+            .next(snapshot, Arc::clone(&state), Some(&previous), Duration::ZERO);
         let next = InForce {
             generation: previous.generation,
             ..next.await
         };
         self.log.restore(restored.events, restored.last_seq);
-        let mut records = Records::new(state.clone(), Arc::new(store), self.log);
+        let mut records = Records::new(Arc::clone(&state), Arc::new(store), self.log);
         let events = records.number(happened, &by, &next, next.generation);
         self.shared.publish(next);
         drop(records.settle(state, events));
