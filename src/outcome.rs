@@ -76,6 +76,8 @@ pub enum Refusal {
     ExpectationFailed,
     /// 431: the header section does not fit.
     HeadTooLarge,
+    /// 400: a listener that asks for a PROXY protocol header got none, or a malformed one: closed without an answer.
+    ProxyHeader,
     /// 503: `limits.max_connections` is reached.
     MaxConnections,
     /// 505: not HTTP/1.0 or HTTP/1.1.
@@ -83,7 +85,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::BadRequest,
         Self::NoRoute,
         Self::MethodNotAllowed,
@@ -92,6 +94,7 @@ impl Refusal {
         Self::TargetTooLong,
         Self::ExpectationFailed,
         Self::HeadTooLarge,
+        Self::ProxyHeader,
         Self::MaxConnections,
         Self::VersionNotSupported,
     ];
@@ -112,6 +115,7 @@ impl Refusal {
             Self::TargetTooLong => "target_too_long",
             Self::ExpectationFailed => "expectation_failed",
             Self::HeadTooLarge => "head_too_large",
+            Self::ProxyHeader => "proxy_header",
             Self::MaxConnections => "max_connections",
             Self::VersionNotSupported => "version_not_supported",
         }
@@ -120,7 +124,7 @@ impl Refusal {
     /// The status answered.
     pub fn status(self) -> u16 {
         match self {
-            Self::BadRequest => 400,
+            Self::BadRequest | Self::ProxyHeader => 400,
             Self::NoRoute => 404,
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,

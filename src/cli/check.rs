@@ -126,8 +126,8 @@ mod tests {
         })
     }
 
-    const GOOD: &str = "listeners: [{ address: \"127.0.0.1:0\", proxy_protocol: true }]\ntracing: { otlp: \"http://h\" \
-                        }\nservices:\n  - name: s\n    versions: [{ name: v1, pool: { endpoints: [\"127.0.0.1:1\"] } }]\n";
+    const GOOD: &str = "listeners: [{ address: \"127.0.0.1:0\" }]\ntracing: { otlp: \"http://h\" }\nservices:\n  - name: s\n    \
+                        versions: [{ name: v1, pool: { endpoints: [\"127.0.0.1:1\"], protocol: h2c } }]\n";
 
     #[test]
     fn a_good_file_is_counted_and_its_warnings_shown() {

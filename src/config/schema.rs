@@ -44,7 +44,9 @@ settings! {
         address: Required<String>,
         /// TLS on this listener. Absent: plain text.
         tls: Option<ListenerTls>,
-        /// Whether every connection must begin with a PROXY protocol header, version 1 or 2.
+        /// Whether every connection must begin with a PROXY protocol header, version 1 or 2: its address is then the peer's,
+        /// for `trusted_proxies`, logs and hashes. Whoever can connect can claim any address: let only the balancer in front
+        /// reach such a listener. Connections without the header are closed.
         proxy_protocol: bool = "false",
     }
 
@@ -185,6 +187,9 @@ settings! {
         protocol: Protocol = "http1",
         /// TLS to the endpoints. Absent: plain text.
         tls: Option<PoolTls>,
+        /// The PROXY protocol header that connections to the endpoints begin with: it tells them the client's address. Such a
+        /// connection is used again only for requests of the same client address, so fewer are. Absent: none.
+        send_proxy_protocol: Option<ProxyProtocol>,
     }
 
     /// An address with its weight.
@@ -409,6 +414,8 @@ words! {
     }
     /// What is spoken to endpoints.
     Protocol { Http1 = "http1", H2 = "h2", H2c = "h2c", }
+    /// A form of the PROXY protocol header: text or binary.
+    ProxyProtocol { V1 = "v1", V2 = "v2", }
     /// The hash from key to bucket.
     Hash { Rollgate1 = "rollgate-1", Unleash1 = "unleash-1", Flagd2 = "flagd-2", }
     /// A failure that can be rescued.

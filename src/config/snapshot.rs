@@ -1,6 +1,7 @@
 //! The compiled, immutable configuration: what the rest of the program reads. Nothing here is as typed in the file
 //! (that is `schema`); every name is resolved, every default filled in.
 
+use crate::opening::ProxyVersion;
 use crate::routing::{Policy, Split};
 use ipnet::IpNet;
 use std::net::SocketAddr;
@@ -45,6 +46,7 @@ pub struct NamedFile {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
     pub address: SocketAddr,
+    /// Connections begin with a PROXY protocol header, or are closed.
     pub proxy_protocol: bool,
 }
 
@@ -111,6 +113,8 @@ pub struct Pool {
     pub health_check: HealthCheck,
     pub ejection: Ejection,
     pub timeouts: Timeouts,
+    /// The PROXY protocol header that connections to its endpoints begin with.
+    pub send_proxy_protocol: Option<ProxyVersion>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -44,7 +44,7 @@ impl EndpointRegistry {
     }
 
     /// The pool of one version, remembered until [`Self::pools`] does without it. The same `Arc` if nothing changed; else a
-    /// new one with the old endpoints, as far as label, address and weight are the same. A version that has endpoints keeps
+    /// new one with the old endpoints, as far as label, address, weight and the way to connect are the same. A version that has endpoints keeps
     /// them until a name of its new list resolves: a pool that served is never emptied.
     pub fn pool(
         &mut self,
@@ -97,8 +97,10 @@ fn endpoints(
     resolved: &Resolved,
     threads: usize,
 ) -> Vec<Arc<Endpoint>> {
+    // An endpoint is also how connections to it are made: idle ones of before are of no use to another way.
     let known: HashMap<(&str, SocketAddr), &Arc<Endpoint>> = before
         .iter()
+        .filter(|pool| pool.spec.send_proxy_protocol == spec.send_proxy_protocol)
         .flat_map(|pool| pool.endpoints.iter())
         .map(|endpoint| ((&*endpoint.label, endpoint.address), endpoint))
         .collect();
@@ -115,7 +117,8 @@ fn endpoints(
                 None => {
                     let (label, assumed_healthy) = (written.label.clone(), role == Role::Stable);
                     let weight = written.weight;
-                    Arc::new(Endpoint::new(owner, label, address, weight, assumed_healthy, threads))
+                    let endpoint = Endpoint::new(owner, label, address, weight, assumed_healthy, threads);
+                    Arc::new(endpoint.sending_proxy_protocol(spec.send_proxy_protocol))
                 }
             });
         }
@@ -127,6 +130,7 @@ fn endpoints(
 mod tests {
     use super::*;
     use crate::control::resolver::tests::pool as pool_spec;
+    use crate::opening::ProxyVersion;
     use std::time::Duration;
 
     fn spec(endpoints: &[(&str, u32)]) -> snapshot::Pool {
@@ -186,6 +190,30 @@ mod tests {
         let heavier = pool(&mut registry, Role::Canary, &spec(&[("127.0.0.1:1", 7)]));
         assert!(heavier.usable(1), "it was probed under its old weight");
         assert_eq!(heavier.endpoints[0].weight, 7);
+    }
+
+    #[test]
+    fn another_way_to_connect_is_another_endpoint() {
+        let mut registry = EndpointRegistry::new(1);
+        let plain = spec(&[("127.0.0.1:1", 1)]);
+        let proxied = snapshot::Pool {
+            send_proxy_protocol: Some(ProxyVersion::V1),
+            ..plain.clone()
+        };
+        let first = pool(&mut registry, Role::Stable, &plain);
+        let second = pool(&mut registry, Role::Stable, &proxied);
+        assert!(!Arc::ptr_eq(&first.endpoints[0], &second.endpoints[0]));
+        assert_eq!(second.endpoints[0].send_proxy_protocol, Some(ProxyVersion::V1));
+        let heavier = snapshot::Pool {
+            endpoints: spec(&[("127.0.0.1:1", 3)]).endpoints,
+            ..proxied
+        };
+        let third = pool(&mut registry, Role::Stable, &heavier);
+        assert_eq!(
+            third.endpoints[0].send_proxy_protocol,
+            Some(ProxyVersion::V1),
+            "kept with another weight"
+        );
     }
 
     #[test]

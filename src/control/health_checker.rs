@@ -1,6 +1,7 @@
 //! Active health: every endpoint in force is probed, at its pool's pace, whether or not requests come.
 
 use crate::config::snapshot::HealthCheck;
+use crate::opening::write_proxy_header;
 use crate::shared::{Endpoint, InForce, Shared};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
@@ -10,6 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
@@ -210,9 +212,14 @@ enum ProbeError {
 
 /// One probe: the path answers 200 to 399, or without a path a connection succeeds.
 async fn probe(endpoint: &Endpoint, check: &HealthCheck) -> Result<(), ProbeError> {
-    let stream = TcpStream::connect(endpoint.address)
+    let mut stream = TcpStream::connect(endpoint.address)
         .await
         .map_err(ProbeError::Connect)?;
+    if let Some(version) = endpoint.send_proxy_protocol {
+        let mut header = Vec::new();
+        write_proxy_header(&mut header, version, None);
+        stream.write_all(&header).await.map_err(ProbeError::Connect)?;
+    }
     let Some(path) = &check.path else { return Ok(()) };
     let request = http::Request::get(&**path)
         .header(http::header::HOST, &*endpoint.label)

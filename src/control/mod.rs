@@ -6,6 +6,7 @@ pub mod endpoint_registry;
 pub mod file_rule;
 pub mod file_watcher;
 pub mod health_checker;
+pub mod listeners;
 pub mod load;
 pub mod resolver;
 pub mod writer;

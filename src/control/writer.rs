@@ -6,6 +6,7 @@ use super::endpoint_registry::EndpointRegistry;
 use super::file_rule::How;
 use super::file_watcher::{FileEvent, FileWatcher};
 use super::health_checker::HealthChecker;
+use super::listeners::listeners;
 use super::load;
 use super::resolver::Resolver;
 use crate::config::Snapshot;
@@ -60,6 +61,7 @@ impl Assembly {
         InForce {
             generation: previous.map_or(1, |previous| previous.generation + 1),
             services: services.collect(),
+            listeners: listeners(&snapshot, previous),
             traffic: traffic(&snapshot),
             cookie_key: self.key.key(&snapshot),
             snapshot,

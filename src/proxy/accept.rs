@@ -5,7 +5,9 @@
 //! takes the next connection, and closing a thread's copy loses nobody who is waiting in the queue.
 
 use super::answers::OwnAnswer;
+use super::buffer::Buffer;
 use super::downstream::{self, Client};
+use super::opening;
 use super::record::log_unread;
 use super::stream::Stream;
 use super::worker::Worker;
@@ -207,8 +209,11 @@ async fn serve(
     let _ = stage.wait_for(|stage| *stage >= Stage::Serving).await;
     tokio::task::spawn_local(Rc::clone(worker).run_ticks());
     let mut loops = tokio::task::JoinSet::new();
-    for socket in sockets {
-        let listener = TcpListener::from_std(socket)?;
+    for (index, socket) in sockets.into_iter().enumerate() {
+        let listener = Listener {
+            socket: TcpListener::from_std(socket)?,
+            index,
+        };
         loops.spawn_local(accept_loop(Rc::clone(worker), listener, cap, stage.clone()));
     }
     threads.accepting.fetch_add(1, Ordering::SeqCst);
@@ -219,17 +224,24 @@ async fn serve(
     Ok(())
 }
 
+/// A thread's copy of a listening socket.
+struct Listener {
+    socket: TcpListener,
+    /// Position in [`crate::shared::InForce::listeners`].
+    index: usize,
+}
+
 /// Accepts until the stage is [`Stage::Closing`]; then takes those who already wait, and closes.
-async fn accept_loop(worker: Rc<Worker>, listener: TcpListener, cap: usize, mut stage: watch::Receiver<Stage>) {
+async fn accept_loop(worker: Rc<Worker>, listener: Listener, cap: usize, mut stage: watch::Receiver<Stage>) {
     let mut told = None;
     loop {
         let accepted = tokio::select! {
             biased;
             _ = stage.wait_for(|stage| *stage >= Stage::Closing) => break,
-            accepted = listener.accept() => accepted,
+            accepted = listener.socket.accept() => accepted,
         };
         match accepted {
-            Ok((tcp, peer)) => admit(&worker, tcp, peer, cap),
+            Ok((tcp, peer)) => admit(&worker, tcp, peer, listener.index, cap),
             // One client's trouble (it left while it waited) is nobody else's.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
@@ -245,8 +257,8 @@ async fn accept_loop(worker: Rc<Worker>, listener: TcpListener, cap: usize, mut 
     // The kernel has let them in already. The driver gets a turn first, to say who they are.
     tokio::task::yield_now().await;
     for _ in 0..QUEUED_MOST {
-        match poll_fn(|context| Poll::Ready(listener.poll_accept(context))).await {
-            Poll::Ready(Ok((tcp, peer))) => admit(&worker, tcp, peer, cap),
+        match poll_fn(|context| Poll::Ready(listener.socket.poll_accept(context))).await {
+            Poll::Ready(Ok((tcp, peer))) => admit(&worker, tcp, peer, listener.index, cap),
             Poll::Ready(Err(_)) | Poll::Pending => break,
         }
     }
@@ -268,25 +280,42 @@ impl Drop for Counted {
     }
 }
 
-fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, cap: usize) {
+/// `listener`: position in [`crate::shared::InForce::listeners`].
+fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, listener: usize, cap: usize) {
     let open: i64 = worker.shared.threads.iter().map(|thread| thread.connections()).sum();
-    let most = worker.local().in_force.snapshot.limits.max_connections.min(cap);
+    let local = worker.local();
+    let most = local.in_force.snapshot.limits.max_connections.min(cap);
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     if usize::try_from(open).unwrap_or(0) >= most {
-        return turn_away(worker, &tcp, peer.ip().to_canonical());
+        return turn_away(worker, &tcp, peer.ip());
     }
+    let settings = local.in_force.listeners.get(listener);
+    let opens_with_more = settings.is_some_and(|listener| listener.spec.proxy_protocol);
     let counted = Counted::new(worker);
     let slot = worker.deadlines.slot();
     let client = Client {
         worker: Rc::clone(worker),
         stream: Stream::new(tcp),
-        peer: peer.ip().to_canonical(),
+        peer,
+        destination: None,
+        listener,
         slot,
         answering: Cell::new(false),
     };
-    tokio::task::spawn_local(async move {
-        let _counted = counted;
-        downstream::serve(client).await;
-    });
+    if opens_with_more {
+        tokio::task::spawn_local(async move {
+            let _counted = counted;
+            // Boxed: none of it is held any more once requests come.
+            if let Some((client, input)) = Box::pin(opening::open(client)).await {
+                downstream::serve(client, input).await;
+            }
+        });
+    } else {
+        tokio::task::spawn_local(async move {
+            let _counted = counted;
+            downstream::serve(client, Buffer::default()).await;
+        });
+    }
 }
 
 /// 503, if the socket takes it at once: a proxy at its limit waits for nobody.

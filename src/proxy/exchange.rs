@@ -61,10 +61,11 @@ impl<'c> Exchange<'c> {
     fn new(client: &'c Client, head: &'c RequestHead, bytes: &'c [u8]) -> Self {
         let local = client.worker.local();
         let trusted = &local.in_force.snapshot.trusted_proxies;
-        let (client_ip, peer_trusted) = if is_trusted(client.peer, trusted) {
-            (client_address(client.peer, &head.fields(bytes), trusted), true)
+        let peer = client.peer.ip();
+        let (client_ip, peer_trusted) = if is_trusted(peer, trusted) {
+            (client_address(peer, &head.fields(bytes), trusted), true)
         } else {
-            (client.peer, false)
+            (peer, false)
         };
         let fresh_id = hex_id(client.worker.draw_id());
         let fresh_trace = traceparent(client.worker.draw_id(), client.worker.draw());

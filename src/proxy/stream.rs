@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -119,6 +120,14 @@ impl Stream {
     /// The error the kernel holds for this socket, and clears: a reset that came after the last write.
     pub fn take_error(&self) -> Option<io::Error> {
         self.0.borrow().take_error().ok().flatten()
+    }
+
+    /// Our own address of it.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.borrow().local_addr()
     }
 
     /// Both directions have ended, or the peer has reset the connection.

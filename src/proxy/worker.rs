@@ -11,10 +11,13 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Ticks between two sweeps of idle upstream connections.
 const SWEEP_TICKS: u32 = 10;
+
+/// See [`Worker::may_warn`].
+const WARN_EVERY: Duration = Duration::from_secs(1);
 
 /// Indexes of heads kept for reuse.
 const KEPT_INDEXES: usize = 64;
@@ -77,6 +80,7 @@ pub struct Worker {
     ticks: Cell<u32>,
     /// At most one tick old.
     recently: Cell<Instant>,
+    warned: Cell<Option<Instant>>,
     began: Instant,
     closing: Cell<bool>,
 }
@@ -104,6 +108,7 @@ impl Worker {
             indexes: RefCell::default(),
             ticks: Cell::new(0),
             recently: Cell::new(Instant::now()),
+            warned: Cell::new(None),
             began: Instant::now(),
             closing: Cell::new(false),
         })
@@ -133,6 +138,16 @@ impl Worker {
     /// Now, or up to a tick ago: without asking the clock.
     pub fn recently(&self) -> Instant {
         self.recently.get()
+    }
+
+    /// Whether what any peer can bring about may be told in the log: at most once in [`WARN_EVERY`].
+    pub fn may_warn(&self) -> bool {
+        let now = self.recently();
+        let may = self.warned.get().is_none_or(|at| now.duration_since(at) >= WARN_EVERY);
+        if may {
+            self.warned.set(Some(now));
+        }
+        may
     }
 
     /// Closes what is idle.

@@ -8,7 +8,7 @@ mod stats;
 pub use pool::{Endpoint, InFlight, Pool, RetryBudget, Tried};
 pub use stats::{DURATION_BOUNDS_US, Ended, ThreadStats, Totals, VersionStats};
 
-use crate::config::Snapshot;
+use crate::config::{Snapshot, snapshot};
 use crate::routing::{CookieKey, Traffic};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
@@ -23,8 +23,16 @@ pub struct InForce {
     pub traffic: Traffic,
     /// Signs affinity cookies.
     pub cookie_key: CookieKey,
+    /// One for each socket that the process listens on, in the order of the file it started with.
+    pub listeners: Box<[ListenerInForce]>,
     /// Parallel to the services of the snapshot.
     pub services: Box<[ServiceInForce]>,
+}
+
+/// A listener's settings, for connections accepted from now on.
+#[derive(Clone)]
+pub struct ListenerInForce {
+    pub spec: snapshot::Listener,
 }
 
 /// A service's live part; kept across publications while its name stays.

@@ -4,6 +4,7 @@ use super::{Context, MAX_ENDPOINTS, text};
 use crate::config::problem::{Path, shown};
 use crate::config::schema::{self, EndpointText};
 use crate::config::snapshot::{Balance, Ejection, Endpoint, HealthCheck, Host, Pool, Timeouts};
+use crate::opening::ProxyVersion;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -42,6 +43,10 @@ impl Context<'_> {
                 first_byte: pool.timeouts.first_byte.0,
                 idle: pool.timeouts.idle.0,
             },
+            send_proxy_protocol: pool.send_proxy_protocol.map(|form| match form {
+                schema::ProxyProtocol::V1 => ProxyVersion::V1,
+                schema::ProxyProtocol::V2 => ProxyVersion::V2,
+            }),
         })
     }
 

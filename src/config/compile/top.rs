@@ -24,10 +24,6 @@ impl Context<'_> {
             if let Some(tls) = &listener.tls {
                 self.listener_tls(tls, &here.key("tls"));
             }
-            if listener.proxy_protocol {
-                let instead = "PROXY protocol headers are not read";
-                self.unsupported(&here.key("proxy_protocol"), instead, true);
-            }
             let address_path = here.key("address");
             let address = self.socket_address(listener.address.get()?, &address_path)?;
             if address.port() != 0

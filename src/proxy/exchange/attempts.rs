@@ -7,7 +7,7 @@ use crate::outcome::{FailureKind, Termination};
 use crate::proxy::buffer::{Buffer, HeadBytes};
 use crate::proxy::downstream::Next;
 use crate::proxy::relay::{Attempt, Failed, Progress, Upload};
-use crate::proxy::upstream;
+use crate::proxy::upstream::{self, OnBehalf};
 use crate::routing::{Decision, HashName, VersionId};
 use crate::shared::{Endpoint, RetryBudget, Tried, VersionInForce};
 use std::sync::Arc;
@@ -141,10 +141,14 @@ impl Exchange<'_> {
         let in_flight = endpoint.begin(worker.index);
         let first = self.record.attempts() == 1;
         let began = if first { self.started } else { Instant::now() };
+        let on_behalf = OnBehalf {
+            client: self.client,
+            client_ip: self.client_ip,
+        };
         let connected = if fresh {
-            Box::pin(upstream::open(endpoint, timeouts.connect)).await
+            Box::pin(upstream::open(&on_behalf, endpoint, timeouts.connect)).await
         } else {
-            upstream::connect(worker, endpoint, timeouts, !self.head.method_kind.is_idempotent()).await
+            upstream::connect(&on_behalf, endpoint, timeouts, !self.head.method_kind.is_idempotent()).await
         };
         let connection = match connected {
             Ok(connection) => connection,
@@ -181,10 +185,7 @@ impl Exchange<'_> {
                     None => version.pool.succeeded(endpoint),
                 }
                 if answered.reusable {
-                    worker
-                        .idle
-                        .borrow_mut()
-                        .give(endpoint, connection.stream, worker.recently(), timeouts.idle);
+                    on_behalf.keep(endpoint, connection.stream, timeouts.idle);
                 }
                 drop(in_flight);
                 Ok(self.answered(&answered, &progress).await)
@@ -202,7 +203,7 @@ impl Exchange<'_> {
 
     fn write_head(&self, out: &mut Vec<u8>, endpoint: &Endpoint) {
         let additions = RequestAdditions {
-            client_ip: self.client.peer,
+            client_ip: self.client.peer.ip(),
             peer_trusted: self.peer_trusted,
             https: false,
             forwarded: self.snapshot().forwarded,

@@ -20,7 +20,7 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 pub async fn refuse_unread(client: &Client, refusal: Refusal, why: &str) -> Next {
     let request_id = hex_id(client.worker.draw_id());
     let request_id = text(&request_id);
-    log_unread(&client.worker, client.peer, refusal, request_id);
+    log_unread(&client.worker, client.peer.ip(), refusal, request_id);
     let sent = send_own(client, refusal.status(), why, request_id, true, false).await;
     if sent { Next::Linger } else { Next::Close }
 }

@@ -2,6 +2,7 @@
 
 use crate::balancing::{Ejections, Health, address_hash};
 use crate::config::snapshot::HealthCheck;
+use crate::opening::ProxyVersion;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -22,6 +23,8 @@ pub struct Endpoint {
     pub label: Box<str>,
     pub address: SocketAddr,
     pub weight: u32,
+    /// The PROXY protocol header that each connection begins with.
+    pub send_proxy_protocol: Option<ProxyVersion>,
     /// Service and version, for the log.
     owner: Box<str>,
     hash: u64,
@@ -64,6 +67,7 @@ impl Endpoint {
             label: label.into(),
             address,
             weight,
+            send_proxy_protocol: None,
             owner: owner.into(),
             hash: address_hash(address),
             in_flight: (0..threads.max(1)).map(|_| ThreadCell::default()).collect(),
@@ -79,6 +83,15 @@ impl Endpoint {
         }
     }
 
+    /// The same, not used yet, with connections that begin with a PROXY protocol header.
+    #[must_use]
+    pub fn sending_proxy_protocol(self, send_proxy_protocol: Option<ProxyVersion>) -> Self {
+        Self {
+            send_proxy_protocol,
+            ..self
+        }
+    }
+
     /// The same address with another weight: what is known of it is kept, its requests in flight are counted anew.
     #[must_use]
     pub fn reweighted(&self, weight: u32) -> Self {
@@ -89,7 +102,8 @@ impl Endpoint {
             weight,
             false,
             self.in_flight.len(),
-        );
+        )
+        .sending_proxy_protocol(self.send_proxy_protocol);
         {
             let (from, mut to) = (self.standing(), next.standing());
             to.health = from.health;
