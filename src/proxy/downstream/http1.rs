@@ -83,7 +83,7 @@ async fn head(client: &Client, input: &mut Buffer, limits: &HeadLimits) -> Arriv
             Ok(None) => {}
             Err(error) => return broken(&error),
         }
-        match client.stream.fill(input, limits.bytes).await {
+        match client.fill(input, limits.bytes).await {
             Ok(n) if n > 0 => {}
             // Nothing begun, nothing lost; a head that was begun was left by its client: nobody waits for an answer.
             _ => return Arrival::Over,
