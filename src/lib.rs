@@ -3,7 +3,7 @@
 //! The map of the house. Imports go one way, from the top of this list to the bottom; a test holds it.
 //!
 //! - pure rooms, without I/O, clock, randomness, logging or async: [`config`], [`routing`], [`balancing`], [`http1`],
-//!   [`opening`], [`outcome`]
+//!   [`opening`], [`outcome`], [`runtime`]
 //! - what both planes may touch: [`shared`]
 //! - [`telemetry`]: metrics and the access log
 //! - the shell: [`proxy`] (the data plane), [`control`] (the control plane), [`admin`], [`server`], [`cli`]
@@ -21,6 +21,7 @@ pub mod opening;
 pub mod outcome;
 pub mod proxy;
 pub mod routing;
+pub mod runtime;
 pub mod server;
 pub mod shared;
 pub mod telemetry;

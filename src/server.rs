@@ -5,13 +5,18 @@ mod signals;
 use self::signals::Asked;
 use crate::admin;
 use crate::config::Snapshot;
+use crate::control::assembly::{Assembly, LOOKUP_BOUND};
+use crate::control::commands::{Commander, Order};
 use crate::control::cookie_key::Keeper;
+use crate::control::event_log::{Event, EventLog};
 use crate::control::file_watcher::FileWatcher;
 use crate::control::health_checker::{HealthChecker, first_pass};
+use crate::control::records::{Keep, Records, Saving};
 use crate::control::resolver::Resolver;
-use crate::control::writer::{Assembly, Flapping, Loaded, Writer};
+use crate::control::writer::{Loaded, Reading, Writer};
 use crate::control::{load, writer};
 use crate::proxy::accept::{Bound, DataPlane, Stage, Threads};
+use crate::runtime::{self, Command, Origin, State};
 use crate::shared::Shared;
 use crate::telemetry::access_log::AccessLog;
 use anyhow::Context;
@@ -122,7 +127,7 @@ pub fn run(config: &Path) -> anyhow::Result<()> {
 fn load_file(config: &Path) -> anyhow::Result<Loaded> {
     let bytes = load::read(config)?;
     let snapshot = load::compile(config, &bytes)?;
-    if let Some(refused) = writer::refused(config, &snapshot) {
+    if let Some(refused) = load::refused(config, &snapshot) {
         anyhow::bail!(refused);
     }
     for key in &snapshot.unsupported {
@@ -197,7 +202,7 @@ struct Parts {
     writer: Writer,
     resolver: Arc<Resolver>,
     health: Arc<HealthChecker>,
-    watcher: Arc<FileWatcher>,
+    commander: Commander,
 }
 
 /// The planes' meeting place and the control plane; `None`: it was asked to stop meanwhile.
@@ -210,42 +215,54 @@ fn assemble(
     let started = Arc::new(loaded.snapshot);
     let key = Keeper::new(&started.state_dir).context("the key of affinity cookies")?;
     let mut assembly = Assembly::new(threads, Arc::clone(&resolver), key);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let first = runtime.block_on(async {
+    let executor = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let by = Origin {
+        who: "file".to_owned(),
+        from: loaded.path.display().to_string(),
+        at_ms: writer::now_ms(),
+        reason: None,
+    };
+    let change = runtime::apply(&State::default(), &started, &Command::Load, &by)?;
+    let traffic = runtime::traffic(&change.state, &started);
+    let first = executor.block_on(async {
         tokio::select! {
             biased;
             () = asked.stop(1) => None,
-            first = assembly.next(Arc::clone(&started), None) => Some(first),
+            first = assembly.next(Arc::clone(&started), traffic, None, LOOKUP_BOUND) => Some(first),
             never = resolver.run() => match never {},
         }
     });
     // A lookup that hangs holds a thread: it is not waited for.
-    runtime.shutdown_background();
+    executor.shutdown_background();
     let Some(first) = first else { return Ok(None) };
     let shared = Arc::new(Shared::new(first, threads));
-    shared
-        .reload
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .last_success_s = writer::now_s();
+    {
+        let mut status = shared.reload.lock().unwrap_or_else(PoisonError::into_inner);
+        status.last_success_s = writer::now_s();
+        status.text = Arc::clone(&loaded.text);
+    }
+    let log = Arc::new(EventLog::new(Vec::new(), 0));
+    let records = Records::new(change.state, Arc::new(Unkept), Arc::clone(&log));
+    let (commander, orders) = Commander::new();
     let health = Arc::new(HealthChecker::new(Arc::clone(&shared)));
     let (watcher, events) = FileWatcher::spawn(&loaded.path, loaded.text).context("watching the file")?;
-    let watcher = Arc::new(watcher);
     let writer = Writer {
         shared: Arc::clone(&shared),
         assembly,
         health: Arc::clone(&health),
         path: loaded.path,
         started,
-        watcher: Arc::clone(&watcher),
+        watcher,
         events,
-        flapping: Flapping::default(),
+        orders,
+        records,
+        reading: Reading::default(),
     };
     let parts = Parts {
         writer,
         resolver,
         health,
-        watcher,
+        commander,
     };
     Ok(Some((shared, parts)))
 }
@@ -269,7 +286,7 @@ impl BackgroundService for Control {
             writer,
             resolver,
             health,
-            watcher,
+            commander,
         } = parts;
         let looked_up = Arc::clone(&resolver);
         tokio::spawn(supervise("health checks", move || {
@@ -280,8 +297,8 @@ impl BackgroundService for Control {
             let resolver = Arc::clone(&looked_up);
             async move { resolver.run().await }
         }));
-        tokio::spawn(write(writer.run(resolver), Arc::clone(&self.shared)));
-        tokio::spawn(reload_on_hangup(watcher, self.asked.clone()));
+        tokio::spawn(write(writer.run(), Arc::clone(&self.shared)));
+        tokio::spawn(reload_on_hangup(commander, self.asked.clone()));
         if !first_pass(&self.shared, FIRST_PASS).await {
             tracing::warn!("some endpoints have not answered a probe yet");
         }
@@ -327,10 +344,30 @@ async fn write(writer: impl Future<Output = Infallible> + Send + 'static, shared
     status.error = Some(error);
 }
 
-async fn reload_on_hangup(watcher: Arc<FileWatcher>, mut asked: Asked) {
+async fn reload_on_hangup(commander: Commander, mut asked: Asked) {
     loop {
         asked.reload().await;
-        watcher.reload();
+        let by = Origin {
+            who: "SIGHUP".to_owned(),
+            from: "signal".to_owned(),
+            at_ms: writer::now_ms(),
+            reason: None,
+        };
+        // What is wrong with the file the writer has told.
+        drop(commander.submit(Order::Reload, by, None).await);
+    }
+}
+
+/// For a process that keeps nothing: it says so, and gives a canary nothing more.
+struct Unkept;
+
+impl Keep for Unkept {
+    fn save(&self, _state: Arc<State>, _events: Vec<Arc<Event>>) -> Saving {
+        Box::pin(std::future::ready(Err("the state is kept in memory alone".to_owned())))
+    }
+
+    fn not_durable(&self) -> Option<String> {
+        Some("the state is kept in memory alone".to_owned())
     }
 }
 

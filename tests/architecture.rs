@@ -29,7 +29,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("analysis", &["outcome"]),
     ("rollout", &["analysis"]),
     // The form of the PROXY header that a pool sends is a setting.
-    ("config", &["routing", "opening", "analysis", "rollout"]),
+    ("config", &["outcome", "routing", "opening", "analysis", "rollout"]),
     ("runtime", &["config", "routing", "analysis", "rollout"]),
     ("shared", &PURE),
     (
@@ -100,6 +100,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
             "config",
             "routing",
             "outcome",
+            "runtime",
         ],
     ),
     (
@@ -127,6 +128,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
             "config",
             "routing",
             "outcome",
+            "runtime",
             "http1",
         ],
     ),

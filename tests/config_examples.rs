@@ -60,7 +60,6 @@ fn the_full_example_loads_beside_the_files_it_names() {
             "admin.socket",
             "admin.token_file",
             "services[0].mirror",
-            "services[0].rescue",
             "services[0].rollout"
         ]
     );

@@ -3,6 +3,7 @@
 //! Bounded in connections, in what a connection may send, and in how long it may take: whoever reaches the address
 //! can slow this thread, never the traffic.
 
+pub mod api;
 mod routes;
 
 use crate::shared::Shared;

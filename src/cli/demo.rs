@@ -1,7 +1,7 @@
 //! `rollgate demo`.
 
 use super::run::start_log;
-use crate::control::{load, writer};
+use crate::control::load;
 use crate::{demo, server};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,7 +18,7 @@ pub fn run(config: Option<PathBuf>) -> ExitCode {
 fn start(config: Option<PathBuf>) -> anyhow::Result<()> {
     let config = demo::config_file(config)?;
     let snapshot = load::load(&config)?;
-    if let Some(refused) = writer::refused(&config, &snapshot) {
+    if let Some(refused) = load::refused(&config, &snapshot) {
         anyhow::bail!(refused);
     }
     demo::start_upstreams(&snapshot)?;

@@ -8,6 +8,7 @@ use crate::routing::{
     CookieKey, Decision, Facts, HeaderFields, KeySource, Policy, Reason, RequestView, Route, Service, ServiceId, Split,
     Target, Traffic, VersionId, decide, decide_in,
 };
+use crate::runtime;
 use serde::Serialize;
 use std::cell::Cell;
 use std::net::IpAddr;
@@ -66,7 +67,12 @@ fn explained(arguments: &Arguments) -> anyhow::Result<String> {
         fresh_id: 0,
         cookie_key: cookie_key::passing()?,
     };
-    let explanation = explain(&snapshot.policy, &writer::traffic(&snapshot), &described, &assume)?;
+    let explanation = explain(
+        &snapshot.policy,
+        &runtime::traffic(&runtime::State::default(), &snapshot),
+        &described,
+        &assume,
+    )?;
     if arguments.json {
         return Ok(serde_json::to_string_pretty(&explanation)? + "\n");
     }

@@ -291,11 +291,13 @@ settings! {
         methods: List<String> = "[GET, HEAD]",
     }
 
-    /// Failed attempts on a canary that stable answers instead.
+    /// Failed attempts on a canary that stable answers instead, so that their clients see no error. The failure is the
+    /// canary's all the same.
     Rescue as "rescue" {
-        /// Of which methods.
+        /// Of which methods. Any but safe ones may be carried out twice: once by the canary that failed, once by stable.
         methods: List<String> = "[GET, HEAD, OPTIONS]",
-        /// After which failures.
+        /// After which failures, as long as nothing of an answer has reached the client and at most 64 KiB of a body were
+        /// read.
         on: List<RescueOn> = "[connect, reset, timeout, 5xx]",
     }
 

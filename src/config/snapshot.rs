@@ -2,6 +2,7 @@
 //! (that is `schema`); every name is resolved, every default filled in.
 
 use crate::opening::ProxyVersion;
+use crate::outcome::FailureKind;
 use crate::routing::{Policy, Split};
 use ipnet::IpNet;
 use std::net::SocketAddr;
@@ -103,6 +104,14 @@ pub struct Service {
     pub expose_version: bool,
     /// Parallel to the versions of the policy's service.
     pub pools: Box<[Pool]>,
+    pub rescue: Option<Rescue>,
+}
+
+/// Which failed attempts on a canary stable answers instead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rescue {
+    pub methods: Box<[Box<str>]>,
+    pub on: Box<[FailureKind]>,
 }
 
 /// The addresses behind a version and how they are used.

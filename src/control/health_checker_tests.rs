@@ -89,7 +89,7 @@ fn in_force(generation: u64, pool: &Arc<Pool>) -> InForce {
         pool: Arc::clone(pool),
     };
     InForce {
-        listeners: Box::default(),
+        listeners: Arc::default(),
         generation,
         snapshot: Arc::new(snapshot_of(&[])),
         traffic: Traffic::default(),

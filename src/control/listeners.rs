@@ -3,10 +3,11 @@
 use crate::config::Snapshot;
 use crate::config::snapshot::Listener;
 use crate::shared::{InForce, ListenerInForce};
+use std::sync::Arc;
 
 /// The listeners of the next publication, one for each socket of the process. A socket finds its settings by its address
 /// (first at its own place in the file); one whose address has left the file keeps those it had.
-pub fn listeners(snapshot: &Snapshot, previous: Option<&InForce>) -> Box<[ListenerInForce]> {
+pub fn listeners(snapshot: &Snapshot, previous: Option<&InForce>) -> Arc<[ListenerInForce]> {
     let Some(previous) = previous else {
         return snapshot.listeners.iter().map(in_force).collect();
     };

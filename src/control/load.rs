@@ -118,6 +118,24 @@ fn readable(file: &Path) -> std::io::Result<()> {
     File::open(file).map(|_| ())
 }
 
+/// The keys that `run` and a reload refuse rather than do something else than the file says; `None`: there are none.
+pub fn refused(file: &Path, snapshot: &Snapshot) -> Option<String> {
+    let refused = snapshot.unsupported.iter().filter(|key| key.refuses_to_run);
+    let lines: Vec<String> = refused
+        .map(|key| {
+            format!(
+                "{}:{}:{}: {}: {}",
+                file.display(),
+                key.line,
+                key.column,
+                key.path,
+                key.message
+            )
+        })
+        .collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

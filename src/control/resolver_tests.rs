@@ -21,6 +21,7 @@ pub(crate) fn snapshot(labels: &[&str]) -> Snapshot {
     let settings = snapshot::Service {
         split: Split::new([1]).unwrap(),
         killed: false,
+        rescue: None,
         expose_version: false,
         pools: [pool].into(),
     };

@@ -1,152 +1,38 @@
 //! The only writer of what is in force: every change becomes one new immutable value, published whole or not at all.
+//!
+//! Safety is asymmetric. A change toward stable is published first and kept on the disk after; its answer says if that
+//! failed. A change toward a canary is kept first: what cannot be made durable is refused. A kill switch waits for
+//! nothing: not for a file that is being compiled, not for a name that is being looked up, not for the disk; and it
+//! overtakes a change toward a canary whose turn had already come.
 
-use super::cookie_key::Keeper;
+use super::assembly::Assembly;
+use super::commands::{Done, Envelope, NotDone, Order, Orders};
 use super::damping::{CHANGES, Damping, QUIET, WINDOW};
-use super::endpoint_registry::EndpointRegistry;
 use super::file_rule::How;
 use super::file_watcher::{FileEvent, FileWatcher};
 use super::health_checker::HealthChecker;
-use super::listeners::listeners;
-use super::load;
-use super::resolver::Resolver;
+use super::loading::{Loading, Prepared};
+use super::records::{Records, Saving, on_disk};
 use crate::config::Snapshot;
-use crate::config::diff::restart_required;
-use crate::routing::{Rule, Service, ServiceTraffic, Traffic, Version};
-use crate::shared::{InForce, Pool, ServiceInForce, Shared, VersionInForce, VersionStats};
-use std::collections::HashMap;
+use crate::config::diff::{diff, restart_required};
+use crate::runtime::{self, Change, Command, EventKind, Happened, Origin, State};
+use crate::shared::{InForce, Shared};
+use serde_json::{Value, json};
 use std::convert::Infallible;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-/// How long a publication waits for names that were never looked up.
-const LOOKUP_BOUND: Duration = Duration::from_secs(2);
+/// Reloads that may wait for one reading of the file.
+const ASKED_MOST: usize = 64;
 
 /// The file as it was loaded at the start.
 pub struct Loaded {
     pub path: PathBuf,
     pub text: Arc<str>,
     pub snapshot: Snapshot,
-}
-
-/// What a publication is made with, and what it keeps of the one before.
-pub struct Assembly {
-    threads: usize,
-    registry: EndpointRegistry,
-    resolver: Arc<Resolver>,
-    key: Keeper,
-}
-
-impl Assembly {
-    /// `threads`: worker threads of the data plane.
-    pub fn new(threads: usize, resolver: Arc<Resolver>, key: Keeper) -> Self {
-        Self {
-            threads,
-            registry: EndpointRegistry::new(threads),
-            resolver,
-            key,
-        }
-    }
-
-    /// The next thing in force, with `snapshot` in it. What did not change is carried over from `previous`: health,
-    /// ejections, counters, idle connections.
-    pub async fn next(&mut self, snapshot: Arc<Snapshot>, previous: Option<&InForce>) -> InForce {
-        let resolved = self.resolver.resolve_all(&snapshot, LOOKUP_BOUND).await;
-        let pools = self.registry.pools(&snapshot, &resolved);
-        let before = previous.map(LiveParts::of).unwrap_or_default();
-        let services = snapshot.policy.services.iter().zip(pools);
-        let services = services.map(|(service, pools)| before.carried(service, pools, self.threads));
-        InForce {
-            generation: previous.map_or(1, |previous| previous.generation + 1),
-            services: services.collect(),
-            listeners: listeners(&snapshot, previous),
-            traffic: traffic(&snapshot),
-            cookie_key: self.key.key(&snapshot),
-            snapshot,
-        }
-    }
-}
-
-/// What was in force, by the names of services.
-#[derive(Default)]
-struct LiveParts<'p>(HashMap<&'p str, (&'p Service, &'p ServiceInForce)>);
-
-impl<'p> LiveParts<'p> {
-    fn of(in_force: &'p InForce) -> Self {
-        let services = in_force.snapshot.policy.services.iter().zip(&in_force.services);
-        Self(
-            services
-                .map(|(service, live)| (&*service.name, (service, live)))
-                .collect(),
-        )
-    }
-
-    /// The live part of `service` with its new pools: statistics and sequences of what stays, by name, go on.
-    fn carried(&self, service: &Service, pools: Box<[Arc<Pool>]>, threads: usize) -> ServiceInForce {
-        let before = self.0.get(&*service.name);
-        let stats = |version: &Version| {
-            let (policy, live) = before?;
-            let same = |other: &Version| other.name == version.name && other.role == version.role;
-            let index = policy.versions.iter().position(same)?;
-            live.versions.get(index).map(|version| Arc::clone(&version.stats))
-        };
-        let turn = |rule: &Rule| {
-            let (policy, live) = before?;
-            let index = policy.rules.iter().position(|other| other.name == rule.name)?;
-            live.rule_turns.get(index).map(Arc::clone)
-        };
-        let versions = service
-            .versions
-            .iter()
-            .zip(pools)
-            .map(|(version, pool)| VersionInForce {
-                stats: stats(version).unwrap_or_else(|| Arc::new(VersionStats::new(threads))),
-                pool,
-            });
-        ServiceInForce {
-            turn: before.map_or_else(Arc::default, |(_, live)| Arc::clone(&live.turn)),
-            rule_turns: service
-                .rules
-                .iter()
-                .map(|rule| turn(rule).unwrap_or_default())
-                .collect(),
-            versions: versions.collect(),
-        }
-    }
-}
-
-/// The traffic as the file asks for it.
-pub fn traffic(snapshot: &Snapshot) -> Traffic {
-    let service = |service: &crate::config::snapshot::Service| ServiceTraffic {
-        split: service.split.clone(),
-        killed: service.killed,
-        epoch: 0,
-        ring: None,
-    };
-    Traffic {
-        killed: snapshot.killed,
-        services: snapshot.services.iter().map(service).collect(),
-    }
-}
-
-/// The keys that `run` and a reload refuse rather than do something else than the file says; `None`: there are none.
-pub fn refused(file: &Path, snapshot: &Snapshot) -> Option<String> {
-    let refused = snapshot.unsupported.iter().filter(|key| key.refuses_to_run);
-    let lines: Vec<String> = refused
-        .map(|key| {
-            format!(
-                "{}:{}:{}: {}: {}",
-                file.display(),
-                key.line,
-                key.column,
-                key.path,
-                key.message
-            )
-        })
-        .collect();
-    (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
 /// See the module.
@@ -157,82 +43,315 @@ pub struct Writer {
     pub path: PathBuf,
     /// What the process started with: what needs a restart is still as it says.
     pub started: Arc<Snapshot>,
-    pub watcher: Arc<FileWatcher>,
+    pub watcher: FileWatcher,
     pub events: mpsc::Receiver<FileEvent>,
-    pub flapping: Flapping,
+    pub orders: Orders,
+    pub records: Records,
+    pub reading: Reading,
 }
 
-/// What the writer knows of a source that flaps.
+/// How far the writer is with the file.
 #[derive(Default)]
-pub struct Flapping {
+pub struct Reading {
+    loading: Loading,
+    /// Reloads that wait for the watcher to read the file.
+    asked: Vec<Envelope>,
     damping: Damping,
-    /// The last text, not compiled yet, and until when it is held.
+    /// The last text of a file that flaps, not compiled yet, and until when it is held.
     held: Option<(Arc<str>, Instant)>,
 }
 
+type Answer = oneshot::Sender<Result<Done, NotDone>>;
+
 impl Writer {
-    /// Publishes what the file and the resolver bring, until it is dropped.
-    pub async fn run(mut self, resolver: Arc<Resolver>) -> Infallible {
+    /// Publishes what the file, orders and the resolver bring, until it is dropped.
+    pub async fn run(mut self) -> Infallible {
+        let resolver = self.assembly.resolver();
         let mut addresses = resolver.changes();
         loop {
-            let held_until = self.flapping.held.as_ref().map(|(_, until)| *until);
+            self.reading.loading.begin(&self.path, &resolver);
+            let held_until = self.reading.held.as_ref().map(|(_, until)| *until);
             tokio::select! {
-                Some(event) = self.events.recv() => self.on_file(event).await,
-                Ok(()) = addresses.changed() => self.publish(Arc::clone(&self.shared.load().snapshot)).await,
+                biased;
+                Some(envelope) = self.orders.urgent.recv() => self.at_once(envelope),
+                Some(envelope) = self.orders.ordinary.recv() => self.on_order(envelope).await,
+                (loaded, asked) = self.reading.loading.finished() => self.on_loaded(loaded, asked).await,
+                Some(event) = self.events.recv() => self.on_file(event),
+                Ok(()) = addresses.changed(), if !self.reading.loading.is_running() => self.on_addresses().await,
                 () = tokio::time::sleep_until(held_until.unwrap_or_else(Instant::now)), if held_until.is_some() => {
-                    self.on_quiet().await;
+                    self.on_quiet();
                 }
-                // Both sources have ended: nothing will ever change again.
+                // Every source has ended: nothing will ever change again.
                 else => std::future::pending().await,
             }
         }
     }
 
-    async fn on_file(&mut self, event: FileEvent) {
-        let before = self.flapping.held.take();
-        let text = match event {
+    /// An order toward stable: in force before anything is waited for.
+    fn at_once(&mut self, envelope: Envelope) {
+        let Order::Change(command) = &envelope.order else {
+            return;
+        };
+        match self.decided(command, &envelope) {
+            Ok(change) if change.happened.is_empty() => self.answer_unchanged(envelope.answer, change),
+            Ok(change) => self.publish_first(change, envelope),
+            Err(not_done) => answer(envelope.answer, Err(not_done)),
+        }
+    }
+
+    async fn on_order(&mut self, envelope: Envelope) {
+        let command = match &envelope.order {
+            Order::Change(command) => command,
+            Order::Reload => return self.on_reload(envelope),
+        };
+        let change = match self.decided(command, &envelope) {
+            Ok(change) => change,
+            Err(not_done) => return answer(envelope.answer, Err(not_done)),
+        };
+        if change.happened.is_empty() {
+            return self.answer_unchanged(envelope.answer, change);
+        }
+        let in_force = self.shared.load();
+        let after = runtime::traffic(&change.state, &in_force.snapshot);
+        if runtime::moves_toward_canary(&in_force.snapshot, &in_force.traffic, &after) {
+            self.keep_first(change, envelope).await;
+        } else {
+            self.publish_first(change, envelope);
+        }
+    }
+
+    /// What would come of `command`.
+    fn decided(&self, command: &Command, envelope: &Envelope) -> Result<Change, NotDone> {
+        let in_force = self.shared.load();
+        self.expect_generation(envelope, &in_force)?;
+        Ok(runtime::apply(
+            &self.records.state,
+            &in_force.snapshot,
+            command,
+            &envelope.by,
+        )?)
+    }
+
+    fn expect_generation(&self, envelope: &Envelope, in_force: &InForce) -> Result<(), NotDone> {
+        match envelope.expected {
+            Some(expected) if expected != in_force.generation => Err(NotDone::Stale {
+                expected,
+                current: in_force.generation,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// What is so already may not be on the disk, or something else that is only proposed.
+    fn answer_unchanged(&self, to: Answer, change: Change) {
+        let done = Done {
+            changed: false,
+            ..done(self.shared.load().generation, change.text)
+        };
+        answer_when_kept(to, self.records.confirm(), done);
+    }
+
+    fn publish_first(&mut self, change: Change, envelope: Envelope) {
+        let previous = self.shared.load();
+        let generation = self.publish_traffic(&change.state, &previous);
+        let events = self
+            .records
+            .number(change.happened, &envelope.by, &previous, generation);
+        let saving = self.records.settle(change.state, events);
+        answer_when_kept(envelope.answer, saving, done(generation, change.text));
+    }
+
+    /// Nobody is routed by the change before it is on the disk. A kill switch that comes meanwhile is in force at once,
+    /// and the change is off: who asked for it did not know of the kill.
+    async fn keep_first(&mut self, change: Change, envelope: Envelope) {
+        let in_force = self.shared.load();
+        let events = self
+            .records
+            .number(change.happened, &envelope.by, &in_force, in_force.generation + 1);
+        let mut saving = std::pin::pin!(on_disk(self.records.propose(&change.state, events.clone())));
+        let mut overtaken = false;
+        let kept = loop {
+            tokio::select! {
+                biased;
+                Some(urgent) = self.orders.urgent.recv() => {
+                    overtaken = true;
+                    self.at_once(urgent);
+                }
+                kept = &mut saving => break kept,
+            }
+        };
+        let not_done = match kept {
+            Err(why) => NotDone::NotDurable(why),
+            Ok(()) if overtaken => NotDone::Overtaken,
+            Ok(()) => {
+                let generation = self.publish_traffic(&change.state, &in_force);
+                self.records.take(change.state, events);
+                return answer(envelope.answer, Ok(done(generation, change.text)));
+            }
+        };
+        let withdrawn = self.records.withdraw(events, &not_done.to_string());
+        tokio::spawn(async move {
+            // A disk that does not take this either is told of by `status`.
+            drop(on_disk(withdrawn).await);
+            answer(envelope.answer, Err(not_done));
+        });
+    }
+
+    fn on_reload(&mut self, envelope: Envelope) {
+        if let Err(not_done) = self.expect_generation(&envelope, &self.shared.load()) {
+            return answer(envelope.answer, Err(not_done));
+        }
+        if self.reading.asked.len() >= ASKED_MOST {
+            return answer(envelope.answer, Err(NotDone::Busy("too many reloads wait already")));
+        }
+        self.reading.asked.push(envelope);
+        self.watcher.reload();
+    }
+
+    fn on_file(&mut self, event: FileEvent) {
+        let before = self.reading.held.take();
+        match event {
             FileEvent::Changed {
                 text,
                 how: How::Explicit,
             } => {
-                self.flapping.damping.release();
-                text
+                self.reading.damping.release();
+                self.reading.loading.add(text, std::mem::take(&mut self.reading.asked));
             }
-            FileEvent::Changed { text, .. } => match self.flapping.damping.hold(self.shared.uptime()) {
-                Some(hold) => return self.hold(text, hold, before.is_some()),
-                None => text,
+            FileEvent::Changed { text, .. } => match self.reading.damping.hold(self.shared.uptime()) {
+                Some(hold) => self.hold(text, hold, before.is_some()),
+                None => self.reading.loading.add(text, Vec::new()),
             },
-            FileEvent::Unreadable { error } => return self.failed(format!("{}: {error}", self.path.display())),
-            FileEvent::Withheld { reason } => return self.failed(format!("{}: {reason}", self.path.display())),
-        };
-        self.on_text(text).await;
+            FileEvent::Unreadable { error } => {
+                let asked = std::mem::take(&mut self.reading.asked);
+                self.on_failed(NotDone::Unreadable(format!("{}: {error}", self.path.display())), asked);
+            }
+            FileEvent::Withheld { reason } => {
+                let error = format!("{}: {reason}", self.path.display());
+                self.failed(&error, &self.by_file());
+            }
+        }
     }
 
     /// What was held is the last that came, and nothing has come since.
-    async fn on_quiet(&mut self) {
-        if let Some((text, _)) = self.flapping.held.take() {
-            self.flapping.damping.release();
-            self.on_text(text).await;
+    fn on_quiet(&mut self) {
+        if let Some((text, _)) = self.reading.held.take() {
+            self.reading.damping.release();
+            self.reading.loading.add(text, Vec::new());
         }
     }
 
-    async fn on_text(&mut self, text: Arc<str>) {
-        let compiled = self.compile(&text).await;
-        self.flapping.damping.judged(compiled.is_ok(), self.shared.uptime());
-        match compiled {
-            Ok(snapshot) => {
-                self.tell_changes(&snapshot);
-                self.publish(Arc::new(snapshot)).await;
-                self.watcher.set_in_force(text);
-                self.succeeded();
-            }
-            Err(error) => self.failed(error),
+    async fn on_loaded(&mut self, loaded: Result<Prepared, NotDone>, asked: Vec<Envelope>) {
+        self.reading.damping.judged(loaded.is_ok(), self.shared.uptime());
+        let prepared = match loaded {
+            Ok(prepared) => prepared,
+            Err(not_done) => return self.on_failed(not_done, asked),
+        };
+        let by = self.by_asking(&asked);
+        let (done, saving) = self.put_in_force(prepared, &by).await;
+        tokio::spawn(async move {
+            let done = with_durability(done, on_disk(saving).await);
+            asked
+                .into_iter()
+                .for_each(|envelope| answer(envelope.answer, Ok(done.clone())));
+        });
+    }
+
+    fn on_failed(&mut self, why: NotDone, asked: Vec<Envelope>) {
+        self.failed(&why.to_string(), &self.by_asking(&asked));
+        let mut asked = asked.into_iter();
+        let first = asked.next();
+        asked.for_each(|envelope| answer(envelope.answer, Err(NotDone::Unreadable(why.to_string()))));
+        if let Some(first) = first {
+            answer(first.answer, Err(why));
         }
+    }
+
+    /// Who asked first; else the file.
+    fn by_asking(&self, asked: &[Envelope]) -> Origin {
+        asked
+            .first()
+            .map_or_else(|| self.by_file(), |envelope| envelope.by.clone())
+    }
+
+    /// Every file is its own record: it is in force before the state of it is on the disk.
+    async fn put_in_force(&mut self, prepared: Prepared, by: &Origin) -> (Done, Saving) {
+        let Prepared { text, snapshot } = prepared;
+        let previous = self.shared.load();
+        self.tell_unsupported(&snapshot);
+        let restart = restart_required(&self.started, &snapshot);
+        for key in &restart {
+            tracing::warn!(key, "not as at the start; takes effect after a restart");
+        }
+        // No refusal for a file: what it says is what is asked for.
+        let load = Command::Load;
+        let change = runtime::apply(&self.records.state, &snapshot, &load, by).unwrap_or_else(|_| Change {
+            state: State::clone(&self.records.state),
+            happened: Vec::new(),
+            text: String::new(),
+        });
+        let changed = self.changed(&text);
+        let mut happened = change.happened;
+        if changed {
+            happened.insert(0, reloaded(&previous.snapshot, &snapshot));
+        }
+        let generation = self.publish_snapshot(snapshot, &change.state).await;
+        let events = self.records.number(happened, by, &previous, generation);
+        let saving = self.records.settle(change.state, events);
+        self.watcher.set_in_force(Arc::clone(&text));
+        self.succeeded(text, restart.clone());
+        let done = Done {
+            changed,
+            restart_required: restart,
+            ..done(generation, change.text)
+        };
+        (done, saving)
+    }
+
+    fn changed(&self, text: &Arc<str>) -> bool {
+        let status = self.shared.reload.lock().unwrap_or_else(PoisonError::into_inner);
+        status.text != *text
+    }
+
+    async fn on_addresses(&mut self) {
+        let snapshot = Arc::clone(&self.shared.load().snapshot);
+        let state = Arc::clone(&self.records.state);
+        self.publish_snapshot(snapshot, &state).await;
+    }
+
+    /// The names of `snapshot` have been looked up: none is waited for.
+    async fn publish_snapshot(&mut self, snapshot: Arc<Snapshot>, state: &State) -> u64 {
+        let previous = self.shared.load();
+        let traffic = runtime::traffic(state, &snapshot);
+        let next = self
+            .assembly
+            .next(snapshot, traffic, Some(&previous), Duration::ZERO)
+            .await;
+        self.publish(next)
+    }
+
+    fn publish_traffic(&self, state: &State, previous: &InForce) -> u64 {
+        self.publish(InForce {
+            generation: previous.generation + 1,
+            snapshot: Arc::clone(&previous.snapshot),
+            traffic: runtime::traffic(state, &previous.snapshot),
+            cookie_key: previous.cookie_key.clone(),
+            services: Arc::clone(&previous.services),
+            listeners: Arc::clone(&previous.listeners),
+        })
+    }
+
+    fn publish(&self, next: InForce) -> u64 {
+        let generation = next.generation;
+        self.shared.publish(next);
+        self.health.published();
+        tracing::debug!(generation, "in force");
+        generation
     }
 
     /// Told once a hold, however many texts come.
     fn hold(&mut self, text: Arc<str>, hold: Duration, already: bool) {
-        self.flapping.held = Some((text, Instant::now() + hold));
+        self.reading.held = Some((text, Instant::now() + hold));
         if already {
             return;
         }
@@ -243,134 +362,133 @@ impl Writer {
             WINDOW.as_secs() / 60,
             QUIET.as_secs()
         );
-        self.failed(error);
+        self.failed(&error, &self.by_file());
     }
 
-    /// Off this thread: a file of ten thousand services is worth milliseconds, and the files it names are on a disk.
-    async fn compile(&self, text: &Arc<str>) -> Result<Snapshot, String> {
-        let (path, text) = (self.path.clone(), Arc::clone(text));
-        let compiled = tokio::task::spawn_blocking(move || {
-            let snapshot = load::compile(&path, text.as_bytes()).map_err(|error| error.to_string())?;
-            match refused(&path, &snapshot) {
-                Some(refused) => Err(refused),
-                None => Ok(snapshot),
-            }
-        });
-        compiled
-            .await
-            .unwrap_or_else(|error| Err(format!("compiling the file: {error}")))
-    }
-
-    async fn publish(&mut self, snapshot: Arc<Snapshot>) {
-        let previous = self.shared.load();
-        let next = self.assembly.next(snapshot, Some(&previous)).await;
-        let generation = next.generation;
-        self.shared.publish(next);
-        self.health.published();
-        tracing::info!(generation, "in force");
-    }
-
-    fn tell_changes(&self, snapshot: &Snapshot) {
-        for key in restart_required(&self.started, snapshot) {
-            tracing::warn!(key, "not as at the start; takes effect after a restart");
-        }
+    fn tell_unsupported(&self, snapshot: &Snapshot) {
         for key in &snapshot.unsupported {
             tracing::warn!(key = key.path, line = key.line, "{}", key.message);
         }
     }
 
-    fn succeeded(&self) {
+    fn succeeded(&self, text: Arc<str>, restart_required: Vec<String>) {
         let mut status = self.shared.reload.lock().unwrap_or_else(PoisonError::into_inner);
         status.error = None;
         status.succeeded += 1;
         status.last_success_s = now_s();
+        status.text = text;
+        status.restart_required = restart_required;
     }
 
-    fn failed(&self, error: String) {
+    fn failed(&mut self, error: &str, by: &Origin) {
         for line in error.lines() {
             tracing::error!(error = line, "the file is not taken; the last good one stays in force");
         }
-        let mut status = self.shared.reload.lock().unwrap_or_else(PoisonError::into_inner);
-        status.failed += 1;
-        status.error = Some(error);
+        {
+            let mut status = self.shared.reload.lock().unwrap_or_else(PoisonError::into_inner);
+            status.failed += 1;
+            if status.error.as_deref() == Some(error) {
+                return;
+            }
+            status.error = Some(error.to_owned());
+        }
+        let happened = Happened {
+            kind: EventKind::ReloadFailed,
+            service: None,
+            before: Value::Null,
+            after: json!({ "error": error }),
+            text: format!("the file is not taken: {error}"),
+        };
+        let in_force = self.shared.load();
+        let events = self.records.number(vec![happened], by, &in_force, in_force.generation);
+        let state = State::clone(&self.records.state);
+        drop(self.records.settle(state, events));
+    }
+
+    fn by_file(&self) -> Origin {
+        Origin {
+            who: "file".to_owned(),
+            from: self.path.display().to_string(),
+            at_ms: now_ms(),
+            reason: None,
+        }
+    }
+}
+
+fn done(generation: u64, text: String) -> Done {
+    Done {
+        generation,
+        changed: true,
+        text,
+        not_durable: None,
+        restart_required: Vec::new(),
+    }
+}
+
+/// Who asked may have gone: the order is carried out all the same.
+fn answer(to: Answer, with: Result<Done, NotDone>) {
+    drop(to.send(with));
+}
+
+fn answer_when_kept(to: Answer, saving: Saving, done: Done) {
+    tokio::spawn(async move { answer(to, Ok(with_durability(done, on_disk(saving).await))) });
+}
+
+fn with_durability(done: Done, kept: Result<(), String>) -> Done {
+    Done {
+        not_durable: kept.err(),
+        ..done
+    }
+}
+
+/// What another text changes, in a sentence.
+fn reloaded(before: &Snapshot, after: &Snapshot) -> Happened {
+    let diff = diff(before, after);
+    let named = |what: &str, names: Vec<String>| (!names.is_empty()).then(|| format!("{what} {}", names.join(", ")));
+    let changed = diff
+        .services_changed
+        .iter()
+        .map(|service| service.name.clone())
+        .collect();
+    let parts: Vec<String> = [
+        named("services added:", diff.services_added.clone()),
+        named("services changed:", changed),
+        named("services removed:", diff.services_removed.clone()),
+        named("segments changed:", diff.segments_changed.clone()),
+        named("settings changed:", diff.settings_changed.clone()),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let what = if parts.is_empty() {
+        "nothing that routes".to_owned()
+    } else {
+        parts.join("; ")
+    };
+    Happened {
+        kind: EventKind::Reload,
+        service: None,
+        before: Value::Null,
+        after: json!({
+            "services_added": diff.services_added,
+            "services_changed": diff.services_changed.iter().map(|service| &service.name).collect::<Vec<_>>(),
+            "services_removed": diff.services_removed,
+        }),
+        text: format!("another text of the file is in force: {what}"),
     }
 }
 
 /// Seconds since the Unix epoch.
 pub fn now_s() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    now_ms() / 1000
+}
+
+/// Milliseconds since the Unix epoch.
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::time::sleep;
-
-    fn text(weight: &str) -> Arc<str> {
-        format!(
-            "listeners: [{{ address: \"127.0.0.1:0\" }}]\nservices:\n  - name: s\n    versions: [{{ name: v1, weight: {weight}, \
-             pool: {{ endpoints: [\"127.0.0.1:1\"] }} }}]\n"
-        )
-        .into()
-    }
-
-    /// A writer at work on files that the test sends.
-    async fn at_work(directory: &Path) -> (Arc<Shared>, mpsc::Sender<FileEvent>, Arc<FileWatcher>) {
-        let path = directory.join("rollgate.yaml");
-        std::fs::write(&path, &*text("1")).unwrap();
-        let started = Arc::new(load::load(&path).unwrap());
-        let resolver = Arc::new(Resolver::new());
-        let mut assembly = Assembly::new(1, Arc::clone(&resolver), Keeper::new(directory).unwrap());
-        let first = assembly.next(Arc::clone(&started), None).await;
-        let shared = Arc::new(Shared::new(first, 1));
-        let watcher = Arc::new(FileWatcher::spawn(&path, text("1")).unwrap().0);
-        let (sender, events) = mpsc::channel(1);
-        let writer = Writer {
-            shared: Arc::clone(&shared),
-            assembly,
-            health: Arc::new(HealthChecker::new(Arc::clone(&shared))),
-            path,
-            started,
-            watcher: Arc::clone(&watcher),
-            events,
-            flapping: Flapping::default(),
-        };
-        tokio::spawn(writer.run(resolver));
-        (shared, sender, watcher)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_last_text_of_a_source_that_flapped_is_taken_when_it_has_rested() {
-        let directory = tempfile::tempdir().unwrap();
-        let (shared, sender, _watcher) = at_work(directory.path()).await;
-        let send = async |weight: &str| {
-            let event = FileEvent::Changed {
-                text: text(weight),
-                how: How::Atomic,
-            };
-            sender.send(event).await.unwrap();
-            // Virtual time stands while the text is compiled.
-            sleep(Duration::from_secs(1)).await;
-        };
-        for weight in ["-1", "2", "-1", "3"] {
-            send(weight).await;
-        }
-        assert_eq!(
-            shared.load().generation,
-            2,
-            "three changes of verdict: the fourth text is held"
-        );
-        sleep(Duration::from_secs(40)).await;
-        send("4").await;
-        sleep(Duration::from_secs(50)).await;
-        assert_eq!(shared.load().generation, 2, "it has not rested for long enough");
-        assert!(shared.reload.lock().unwrap().error.is_some());
-        sleep(Duration::from_secs(20)).await;
-        assert_eq!(shared.load().generation, 3);
-        assert!(shared.reload.lock().unwrap().error.is_none());
-        send("5").await;
-        assert_eq!(shared.load().generation, 4, "it begins anew");
-    }
-}
+#[path = "writer_tests.rs"]
+mod tests;

@@ -2,6 +2,7 @@
 
 mod attempts;
 mod endings;
+mod rescue;
 
 pub use endings::refuse_unread;
 
@@ -188,6 +189,8 @@ impl<'c> Exchange<'c> {
         if !usable {
             return Box::pin(self.no_endpoint()).await;
         }
-        self.attempts(serving, version, cookie.as_deref(), input).await
+        let next = self.attempts(serving, version, cookie.as_deref(), input).await;
+        self.settle_rescue();
+        next
     }
 }

@@ -35,6 +35,8 @@ pub enum Failed {
         nothing_received: bool,
         why: String,
     },
+    /// A 5xx that stable may better: the client has seen nothing of it.
+    Withheld { status: u16 },
     /// `limits.request_timeout` has passed.
     Deadline,
 }
@@ -71,20 +73,24 @@ pub struct Upload<'c> {
 }
 
 impl<'c> Upload<'c> {
-    /// The body of `head`, read from the client's connection.
-    pub fn new(head: &RequestHead, stream: &'c Stream, input: &'c mut Buffer) -> Self {
+    /// The body of `head`, read from the client's connection. `kept`: what is read of it, so that it can be sent again.
+    pub fn new(head: &RequestHead, stream: &'c Stream, input: &'c mut Buffer, kept: bool) -> Self {
         let (framing, coding) = match head.body {
             RequestBody::None => (Framing::Done, Coding::Plain),
             RequestBody::Length(bytes) => (Framing::length(bytes), Coding::Plain),
             RequestBody::Chunked => (Framing::chunked(), Coding::Chunked),
         };
-        let replay = head.method_kind.is_idempotent().then(Vec::new);
         Self {
             reader: BodyReader::new(stream, input, framing),
             coding,
-            replay,
+            replay: kept.then(Vec::new),
             bytes: 0,
         }
+    }
+
+    /// Whether all that was read of the body is still there.
+    pub fn can_repeat(&self) -> bool {
+        self.bytes == 0 || self.replay.is_some()
     }
 }
 
@@ -98,6 +104,8 @@ pub struct Attempt<'a> {
     /// What is added to the final answer.
     pub set_cookie: Option<&'a [u8]>,
     pub expose_version: Option<&'a str>,
+    /// Asked when the answer is a 5xx: whether another one will be had instead.
+    pub withholds_5xx: Option<&'a dyn Fn() -> bool>,
     pub progress: Progress,
 }
 
@@ -126,6 +134,8 @@ pub struct Progress {
     reading_client: Cell<bool>,
     /// Something of the request's body has come.
     body_begun: Cell<bool>,
+    /// And not all of it is kept: it cannot be sent again.
+    body_lost: Cell<bool>,
     writing_client: Cell<bool>,
 }
 

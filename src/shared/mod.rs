@@ -24,9 +24,9 @@ pub struct InForce {
     /// Signs affinity cookies.
     pub cookie_key: CookieKey,
     /// One for each socket that the process listens on, in the order of the file it started with.
-    pub listeners: Box<[ListenerInForce]>,
+    pub listeners: Arc<[ListenerInForce]>,
     /// Parallel to the services of the snapshot.
-    pub services: Box<[ServiceInForce]>,
+    pub services: Arc<[ServiceInForce]>,
 }
 
 /// A listener's settings, for connections accepted from now on.
@@ -60,6 +60,10 @@ pub struct ReloadStatus {
     pub failed: u64,
     /// Seconds since the Unix epoch of the last success.
     pub last_success_s: u64,
+    /// The text in force.
+    pub text: Arc<str>,
+    /// Keys of it that hold only after a restart.
+    pub restart_required: Vec<String>,
 }
 
 /// A thread's view of what is in force: see [`Shared::cached`].

@@ -99,6 +99,7 @@ struct Shard {
     duration_sum_us: Cell,
     buckets: [Cell; BUCKETS],
     failures: [Cell; KINDS],
+    rescues: Cell,
     /// Parallel to [`COMMON_CODES`].
     common: [Cell; COMMON_CODES.len()],
     /// By code from 100; allocated by the first code outside the registry, which an upstream may invent.
@@ -115,6 +116,7 @@ impl Shard {
             duration_sum_us: Cell::default(),
             buckets: std::array::from_fn(|_| Cell::default()),
             failures: std::array::from_fn(|_| Cell::default()),
+            rescues: Cell::default(),
             common: std::array::from_fn(|_| Cell::default()),
             rare: OnceLock::new(),
             other: Cell::default(),
@@ -211,6 +213,13 @@ impl VersionStats {
         }
     }
 
+    /// A request that failed on this version, and has ended there, goes to stable.
+    pub fn rescued(&self, thread: usize) {
+        if let Some(shard) = self.shard(thread) {
+            shard.rescues.add(1);
+        }
+    }
+
     /// Requests begun and not ended.
     pub fn in_flight(&self) -> i64 {
         self.written().map(|shard| shard.in_flight.get()).sum()
@@ -243,6 +252,8 @@ pub struct Totals {
     pub other_codes: u64,
     /// Parallel to [`FailureKind::ALL`].
     pub failures: [u64; KINDS],
+    /// Failed requests that stable was asked to answer instead.
+    pub rescues: u64,
     /// Requests by duration: not cumulative, parallel to [`DURATION_BOUNDS_US`], then those longer.
     pub durations: [u64; BUCKETS],
     /// Microseconds.
@@ -257,6 +268,7 @@ impl Default for Totals {
             codes: Box::new([0; CODES]),
             other_codes: 0,
             failures: [0; KINDS],
+            rescues: 0,
             durations: [0; BUCKETS],
             duration_sum_us: 0,
         }
@@ -277,6 +289,7 @@ impl Totals {
         }
         self.other_codes = self.other_codes.wrapping_add(shard.other.get());
         add_cells(self.failures.iter_mut(), &shard.failures);
+        self.rescues = self.rescues.wrapping_add(shard.rescues.get());
         add_cells(self.durations.iter_mut(), &shard.buckets);
         self.duration_sum_us = self.duration_sum_us.wrapping_add(shard.duration_sum_us.get());
     }

@@ -19,7 +19,7 @@ pub fn in_force(generation: u64, threads: usize, services: &[(&str, &[V<'_>])]) 
             services: services.iter().map(|(_, versions)| traffic(versions)).collect(),
         },
         cookie_key: CookieKey::new(&[7; 32]),
-        listeners: Box::default(),
+        listeners: Arc::default(),
         services: services
             .iter()
             .map(|(_, versions)| ServiceInForce {
@@ -125,6 +125,7 @@ fn snapshot(services: &[(&str, &[V<'_>])]) -> Snapshot {
             .map(|(_, versions)| snapshot::Service {
                 split: split(versions),
                 killed: false,
+                rescue: None,
                 expose_version: false,
                 pools: versions.iter().map(|V(_, _, _, labels)| pool(labels)).collect(),
             })

@@ -7,5 +7,6 @@ pub mod metrics;
 mod process;
 mod shares;
 
+pub use access_log::rfc3339;
 pub use process::Process;
 pub use shares::ShareWindow;

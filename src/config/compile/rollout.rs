@@ -1,11 +1,13 @@
-//! The parts of a service that are accepted and not acted on yet: mirror, rescue, rollout. They are checked in full, so
-//! that a file written today is right when they are.
+//! Rescue; and the parts of a service that are accepted and not acted on yet: mirror, rollout. They are checked in full,
+//! so that a file written today is right when they are.
 
 use super::Context;
 use super::service::Versions;
 use crate::config::problem::{Path, nearest, printable, shown};
 use crate::config::schema;
+use crate::config::snapshot::Rescue;
 use crate::config::units::{self, Share};
+use crate::outcome::FailureKind;
 use crate::routing::Role;
 
 const MAX_STEPS: usize = 100;
@@ -36,6 +38,17 @@ fn own_metric(name: &str) -> Option<OwnMetric> {
     known.then_some(OwnMetric::Latency)
 }
 
+fn failure_kind(on: schema::RescueOn) -> FailureKind {
+    match on {
+        schema::RescueOn::Connect => FailureKind::Connect,
+        schema::RescueOn::Reset => FailureKind::Reset,
+        schema::RescueOn::Timeout => FailureKind::Timeout,
+        schema::RescueOn::Status5xx => FailureKind::Status5xx,
+        schema::RescueOn::Protocol => FailureKind::Protocol,
+        schema::RescueOn::NoEndpoint => FailureKind::NoEndpoint,
+    }
+}
+
 impl Context<'_> {
     pub(super) fn unsupported_parts(&mut self, service: &schema::Service, versions: &Versions<'_>, path: &Path<'_>) {
         if let Some(mirror) = &service.mirror {
@@ -46,25 +59,17 @@ impl Context<'_> {
                 self.version(name, versions, &here.key("version"));
             }
         }
-        if let Some(rescue) = &service.rescue {
-            self.rescue(rescue, &path.key("rescue"));
-        }
         if let Some(rollout) = &service.rollout {
             self.rollout(rollout, versions, &path.key("rollout"));
         }
     }
 
-    fn rescue(&mut self, rescue: &schema::Rescue, path: &Path<'_>) {
-        self.unsupported(path, "a failed attempt on a canary is not repeated on stable", false);
-        let methods_path = path.key("methods");
-        self.methods(&rescue.methods, &methods_path);
-        for (index, method) in rescue.methods.iter() {
-            if matches!(method.as_str(), "POST" | "PATCH") {
-                let message = format!("`{method}` may not be sent twice (RFC 9110 section 9.2.2)");
-                self.problems.add(&methods_path.index(index), message);
-            }
-        }
-        self.count(&rescue.on, 1, 16, "failures", &path.key("on"));
+    pub(super) fn rescue(&mut self, rescue: &schema::Rescue, path: &Path<'_>) -> Option<Rescue> {
+        let methods = self.methods(&rescue.methods, &path.key("methods"));
+        let known = self.count(&rescue.on, 1, 16, "failures", &path.key("on"));
+        let on = rescue.on.compile(|_, on| Some(failure_kind(*on)));
+        let on = on.filter(|_| known)?;
+        Some(Rescue { methods: methods?, on })
     }
 
     fn rollout(&mut self, rollout: &schema::Rollout, versions: &Versions<'_>, path: &Path<'_>) {

@@ -88,6 +88,10 @@ impl Context<'_> {
         });
         let affinity = self.affinity(service, path);
         let rules = self.rules(&service.rules, &versions, &path.key("rules"));
+        let rescue = match &service.rescue {
+            Some(rescue) => self.rescue(rescue, &path.key("rescue")).map(Some),
+            None => Some(None),
+        };
         self.unsupported_parts(service, &versions, path);
         let policy = Service {
             name: service.name.get()?.as_str().into(),
@@ -105,6 +109,7 @@ impl Context<'_> {
             killed: service.kill,
             expose_version: service.expose_version.unwrap_or(self.expose_version),
             pools: pools?,
+            rescue: rescue?,
         };
         Some((policy, rest))
     }

@@ -208,7 +208,7 @@ fn mirrors_rescues_and_rollouts() {
         ),
         (
             "a rescue",
-            with_service("    rescue: { methods: [POST], on: [conect, 5xx] }\n"),
+            with_service("    rescue: { methods: [CONNECT], on: [conect, 5xx] }\n"),
         ),
         ("a rescue on nothing", with_service("    rescue: { on: [] }\n")),
         ("no steps", rollout("steps: []")),

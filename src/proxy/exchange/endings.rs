@@ -84,15 +84,15 @@ impl Exchange<'_> {
                 Next::Close
             }
             Failed::Upstream { termination, why, .. } if !answer_begun => {
-                let late = termination == Termination::UpstreamTimeout || why.contains("timeouts.connect");
-                let status = match termination {
-                    Termination::Internal => 503,
-                    _ if late => 504,
-                    _ => 502,
-                };
-                self.fail(status, termination, &why, !uploaded).await
+                self.fail(status_of(termination, &why), termination, &why, !uploaded)
+                    .await
             }
             Failed::Upstream { termination, .. } => self.cut(termination),
+            // Whoever withholds an answer has another one.
+            Failed::Withheld { status } => {
+                self.fail(status, Termination::Internal, "the answer was withheld", true)
+                    .await
+            }
             Failed::Deadline if !answer_begun => {
                 self.fail(
                     504,
@@ -146,6 +146,16 @@ impl Exchange<'_> {
             (true, false) => Next::KeepAlive,
             (true, true) => Next::Linger,
         }
+    }
+}
+
+/// The status that tells a client how an endpoint failed.
+pub(super) fn status_of(termination: Termination, why: &str) -> u16 {
+    match termination {
+        Termination::Internal | Termination::NoEndpoint => 503,
+        Termination::UpstreamTimeout => 504,
+        _ if why.contains("timeouts.connect") => 504,
+        _ => 502,
     }
 }
 

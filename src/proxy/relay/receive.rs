@@ -37,6 +37,7 @@ impl Attempt<'_> {
                     }
                     self.relay_interim(&head, &bytes).await?;
                 }
+                status @ 500..=599 if self.withholds() => return Err(Failed::Withheld { status }),
                 _ => {
                     let relayed = self.relay(&head, &bytes, answer).await;
                     self.client.worker.recycle(head);
@@ -44,6 +45,10 @@ impl Attempt<'_> {
                 }
             }
         }
+    }
+
+    fn withholds(&self) -> bool {
+        !self.progress.body_lost.get() && self.withholds_5xx.is_some_and(|ask| ask())
     }
 
     /// The next head of the endpoint, with its bytes.

@@ -72,6 +72,7 @@ impl Attempt<'_> {
                 return Err(SendError::Failed(Failed::Refused(Refusal::RequestTimeout)));
             }
             upload.replay = upload.replay.take().and_then(|kept| keep(kept, piece));
+            self.progress.body_lost.set(upload.replay.is_none());
             slot.set_phase(self.timeouts.idle);
             writer.pass(&mut upload.reader).await?;
             if upload.reader.is_done() {

@@ -6,7 +6,7 @@
 mod line;
 mod writer;
 
-pub use line::Line;
+pub use line::{Line, rfc3339};
 
 use crate::config::snapshot;
 use std::io;

@@ -37,6 +37,7 @@ struct Versions {
     requests: Family,
     durations: Family,
     failures: Family,
+    rescues: Family,
     in_flight: Family,
     target: Family,
     observed: Family,
@@ -58,6 +59,10 @@ impl Versions {
             failures: Family::counter(
                 "rollgate_request_failures_total",
                 "Failures charged to the version, by kind; also those that another version then answered.",
+            ),
+            rescues: Family::counter(
+                "rollgate_rescues_total",
+                "Failed requests of the canary that stable was asked to answer instead.",
             ),
             in_flight: Family::gauge("rollgate_requests_in_flight", "Requests begun and not ended."),
             target: Family::gauge(
@@ -84,6 +89,7 @@ impl Versions {
             self.requests,
             self.durations,
             self.failures,
+            self.rescues,
             self.in_flight,
             self.target,
             self.observed,
@@ -98,7 +104,7 @@ impl Versions {
 fn versions(page: &mut Vec<MetricFamily>, in_force: &InForce, window: &ShareWindow, now_ms: u64) {
     let mut families = Versions::new();
     let policies = &in_force.snapshot.policy.services;
-    for ((policy, live), traffic) in policies.iter().zip(&in_force.services).zip(&in_force.traffic.services) {
+    for ((policy, live), traffic) in policies.iter().zip(&*in_force.services).zip(&in_force.traffic.services) {
         let killed = in_force.traffic.killed || traffic.killed;
         families
             .killed
@@ -147,6 +153,9 @@ fn signals(families: &mut Versions, labels: VersionLabels<'_>, live: &VersionInF
             &[service, version, role, ("kind", kind.as_str())],
             totals.failed(kind) as f64,
         );
+    }
+    if role != ("role", self::role(Role::Stable)) {
+        families.rescues.push(&[service, version], totals.rescues as f64);
     }
     families.in_flight.push(&labels, totals.in_flight as f64);
 }

@@ -61,6 +61,7 @@ fn a_page_shows_all_there_is() {
         succeeded: 2,
         failed: 1,
         last_success_s: 1_782_907_200,
+        ..Default::default()
     };
     let process = Process {
         cpu_seconds: Some(1.25),
@@ -85,7 +86,7 @@ fn series_of_a_version_that_left_are_gone_and_the_others_keep_their_counts() {
     assert!(page(&shared).contains("version=\"v2\""));
 
     let mut next = in_force(2, 1, &[("shop", &SHOP[..1])]);
-    next.services[0].versions[0].stats = stable;
+    Arc::get_mut(&mut next.services).unwrap()[0].versions[0].stats = stable;
     shared.publish(next);
     let page = page(&shared);
     assert!(!page.contains("version=\"v2\""), "{page}");

@@ -1,0 +1,111 @@
+//! What a publication is made of: the snapshot's names, resolved, and the live parts of what was in force before.
+
+use super::cookie_key::Keeper;
+use super::endpoint_registry::EndpointRegistry;
+use super::listeners::listeners;
+use super::resolver::Resolver;
+use crate::config::Snapshot;
+use crate::routing::{Rule, Service, Traffic, Version};
+use crate::shared::{InForce, Pool, ServiceInForce, VersionInForce, VersionStats};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a publication waits for names that were never looked up.
+pub const LOOKUP_BOUND: Duration = Duration::from_secs(2);
+
+/// What a publication is made with, and what it keeps of the one before.
+pub struct Assembly {
+    threads: usize,
+    registry: EndpointRegistry,
+    resolver: Arc<Resolver>,
+    key: Keeper,
+}
+
+impl Assembly {
+    /// `threads`: worker threads of the data plane.
+    pub fn new(threads: usize, resolver: Arc<Resolver>, key: Keeper) -> Self {
+        Self {
+            threads,
+            registry: EndpointRegistry::new(threads),
+            resolver,
+            key,
+        }
+    }
+
+    pub fn resolver(&self) -> Arc<Resolver> {
+        Arc::clone(&self.resolver)
+    }
+
+    /// The next thing in force, with `snapshot` and `traffic` in it. What did not change is carried over from `previous`:
+    /// health, ejections, counters, idle connections. Names never looked up are waited for, `bound` at the longest.
+    pub async fn next(
+        &mut self,
+        snapshot: Arc<Snapshot>,
+        traffic: Traffic,
+        previous: Option<&InForce>,
+        bound: Duration,
+    ) -> InForce {
+        let resolved = self.resolver.resolve_all(&snapshot, bound).await;
+        let pools = self.registry.pools(&snapshot, &resolved);
+        let before = previous.map(LiveParts::of).unwrap_or_default();
+        let services = snapshot.policy.services.iter().zip(pools);
+        let services = services.map(|(service, pools)| before.carried(service, pools, self.threads));
+        InForce {
+            generation: previous.map_or(1, |previous| previous.generation + 1),
+            services: services.collect(),
+            listeners: listeners(&snapshot, previous),
+            traffic,
+            cookie_key: self.key.key(&snapshot),
+            snapshot,
+        }
+    }
+}
+
+/// What was in force, by the names of services.
+#[derive(Default)]
+struct LiveParts<'p>(HashMap<&'p str, (&'p Service, &'p ServiceInForce)>);
+
+impl<'p> LiveParts<'p> {
+    fn of(in_force: &'p InForce) -> Self {
+        let services = in_force.snapshot.policy.services.iter().zip(&*in_force.services);
+        Self(
+            services
+                .map(|(service, live)| (&*service.name, (service, live)))
+                .collect(),
+        )
+    }
+
+    /// The live part of `service` with its new pools: statistics and sequences of what stays, by name, go on.
+    fn carried(&self, service: &Service, pools: Box<[Arc<Pool>]>, threads: usize) -> ServiceInForce {
+        let before = self.0.get(&*service.name);
+        let stats = |version: &Version| {
+            let (policy, live) = before?;
+            let same = |other: &Version| other.name == version.name && other.role == version.role;
+            let index = policy.versions.iter().position(same)?;
+            live.versions.get(index).map(|version| Arc::clone(&version.stats))
+        };
+        let turn = |rule: &Rule| {
+            let (policy, live) = before?;
+            let index = policy.rules.iter().position(|other| other.name == rule.name)?;
+            live.rule_turns.get(index).map(Arc::clone)
+        };
+        let versions = service
+            .versions
+            .iter()
+            .zip(pools)
+            .map(|(version, pool)| VersionInForce {
+                stats: stats(version).unwrap_or_else(|| Arc::new(VersionStats::new(threads))),
+                pool,
+            });
+        ServiceInForce {
+            turn: before.map_or_else(Arc::default, |(_, live)| Arc::clone(&live.turn)),
+            rule_turns: service
+                .rules
+                .iter()
+                .map(|rule| turn(rule).unwrap_or_default())
+                .collect(),
+            versions: versions.collect(),
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! From a text to a snapshot that can be put in force: everything slow about it, off the writer's
+//! task, which must be free for a kill switch at any moment.
+
+use super::assembly::LOOKUP_BOUND;
+use super::commands::{Envelope, NotDone};
+use super::load;
+use super::resolver::Resolver;
+use crate::config::Snapshot;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::task::JoinHandle;
+
+/// A text that can be put in force.
+pub struct Prepared {
+    pub text: Arc<str>,
+    pub snapshot: Arc<Snapshot>,
+}
+
+/// One load at a time, and what came meanwhile.
+#[derive(Default)]
+pub struct Loading {
+    running: Option<Run>,
+    /// The last text that came meanwhile, and who asked for it or for one before it.
+    waiting: Option<(Arc<str>, Vec<Envelope>)>,
+}
+
+struct Run {
+    task: JoinHandle<Result<Prepared, NotDone>>,
+    asked: Vec<Envelope>,
+}
+
+impl Loading {
+    /// `text` is to be loaded, unless a later one comes before its turn: who asked is then answered by that one.
+    pub fn add(&mut self, text: Arc<str>, asked: Vec<Envelope>) {
+        let mut all = self.waiting.take().map(|(_, asked)| asked).unwrap_or_default();
+        all.extend(asked);
+        self.waiting = Some((text, all));
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Begins what waits, if nothing is under way.
+    pub fn begin(&mut self, path: &Path, resolver: &Arc<Resolver>) {
+        if self.running.is_some() {
+            return;
+        }
+        if let Some((text, asked)) = self.waiting.take() {
+            let task = tokio::spawn(prepare(path.to_owned(), text, Arc::clone(resolver)));
+            self.running = Some(Run { task, asked });
+        }
+    }
+
+    /// What came of the load under way, and who asked for it (nobody: the watcher did). Never ready when there is none.
+    /// Nothing is lost when this is dropped.
+    pub async fn finished(&mut self) -> (Result<Prepared, NotDone>, Vec<Envelope>) {
+        let Some(run) = &mut self.running else {
+            return std::future::pending().await;
+        };
+        let outcome = (&mut run.task).await;
+        let outcome = outcome.unwrap_or_else(|error| Err(NotDone::RefusesToRun(format!("loading the file: {error}"))));
+        let asked = self.running.take().map(|run| run.asked).unwrap_or_default();
+        (outcome, asked)
+    }
+}
+
+/// Compiles and checks `text`, and looks up the names that it brings, [`LOOKUP_BOUND`] at the longest.
+async fn prepare(path: PathBuf, text: Arc<str>, resolver: Arc<Resolver>) -> Result<Prepared, NotDone> {
+    // A file of ten thousand services is worth milliseconds, and the files it names are on a disk.
+    let compiled = tokio::task::spawn_blocking(move || compile(&path, text)).await;
+    let broken = |error| Err(NotDone::RefusesToRun(format!("compiling the file: {error}")));
+    let prepared = compiled.unwrap_or_else(broken)?;
+    resolver.resolve_all(&prepared.snapshot, LOOKUP_BOUND).await;
+    Ok(prepared)
+}
+
+fn compile(path: &Path, text: Arc<str>) -> Result<Prepared, NotDone> {
+    let snapshot = load::compile(path, text.as_bytes())?;
+    match load::refused(path, &snapshot) {
+        Some(refused) => Err(NotDone::RefusesToRun(refused)),
+        None => Ok(Prepared {
+            text,
+            snapshot: Arc::new(snapshot),
+        }),
+    }
+}
