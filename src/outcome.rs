@@ -138,6 +138,41 @@ impl Refusal {
     }
 }
 
+/// How a TLS handshake with a client ended: the `result` label of `rollgate_tls_handshakes_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Handshake {
+    /// Done, with certificates.
+    Full,
+    /// Done, by a ticket of an earlier connection.
+    Resumed,
+    /// The client left, spoke no TLS or none that is accepted here, or had no certificate that is.
+    Failed,
+    /// Not done within `limits.header_timeout`.
+    Late,
+    /// Given up for a newer one: too many were under way.
+    Displaced,
+}
+
+impl Handshake {
+    pub const ALL: [Self; 5] = [Self::Full, Self::Resumed, Self::Failed, Self::Late, Self::Displaced];
+
+    /// Position in [`Self::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The label, from this fixed list.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Resumed => "resumed",
+            Self::Failed => "failed",
+            Self::Late => "late",
+            Self::Displaced => "displaced",
+        }
+    }
+}
+
 /// Who ended a request and when: the `termination` of the access log, the `code` label of
 /// `rollgate_terminations_total`. It says how the exchange went, not what the answer was: a 500 that an upstream
 /// sent whole is [`Self::Ok`] (and a failure of its version, [`FailureKind::Status5xx`]).
@@ -250,6 +285,9 @@ mod tests {
         }
         for (position, refusal) in Refusal::ALL.into_iter().enumerate() {
             assert_eq!(refusal.index(), position);
+        }
+        for (position, handshake) in Handshake::ALL.into_iter().enumerate() {
+            assert_eq!(handshake.index(), position);
         }
         for (position, termination) in Termination::ALL.into_iter().enumerate() {
             assert_eq!(termination.index(), position);

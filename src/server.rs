@@ -13,6 +13,7 @@ use crate::control::file_watcher::FileWatcher;
 use crate::control::health_checker::{HealthChecker, first_pass};
 use crate::control::records::{Keep, Records, Saving};
 use crate::control::resolver::Resolver;
+use crate::control::tls;
 use crate::control::writer::{Loaded, Reading, Writer};
 use crate::control::{load, writer};
 use crate::proxy::accept::{Bound, DataPlane, Stage, Threads};
@@ -296,6 +297,10 @@ impl BackgroundService for Control {
         tokio::spawn(supervise("name lookups", move || {
             let resolver = Arc::clone(&looked_up);
             async move { resolver.run().await }
+        }));
+        let (certificates, shared) = (writer.assembly.tls(), Arc::clone(&self.shared));
+        tokio::spawn(supervise("certificate files", move || {
+            tls::follow(Arc::clone(&certificates), Arc::clone(&shared))
         }));
         tokio::spawn(write(writer.run(), Arc::clone(&self.shared)));
         tokio::spawn(reload_on_hangup(commander, self.asked.clone()));

@@ -2,7 +2,7 @@
 
 use crate::config::Snapshot;
 use crate::config::snapshot::Unsupported;
-use crate::control::load::{LoadError, load};
+use crate::control::load::{LoadError, check};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::path::Path;
@@ -13,7 +13,7 @@ const FAILED: u8 = 1;
 
 /// Checks `file`: the exit code (0 or 1), and what to print, ending in a line break.
 pub fn run(file: &Path, json: bool) -> (u8, String) {
-    let loaded = load(file);
+    let loaded = check(file);
     let code = if loaded.is_ok() { OK } else { FAILED };
     let text = if json {
         render_json(&loaded)

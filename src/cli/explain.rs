@@ -165,6 +165,7 @@ pub fn explain(
         query: &target.query,
         fields: &fields,
         client_ip: described.client_ip,
+        client_cert: None,
     };
     let moment = Moment {
         assume,

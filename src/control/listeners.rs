@@ -2,14 +2,19 @@
 
 use crate::config::Snapshot;
 use crate::config::snapshot::Listener;
+use crate::control::tls::Store;
 use crate::shared::{InForce, ListenerInForce};
 use std::sync::Arc;
 
 /// The listeners of the next publication, one for each socket of the process. A socket finds its settings by its address
 /// (first at its own place in the file); one whose address has left the file keeps those it had.
-pub fn listeners(snapshot: &Snapshot, previous: Option<&InForce>) -> Arc<[ListenerInForce]> {
+pub fn listeners(snapshot: &Snapshot, previous: Option<&InForce>, tls: &Store) -> Arc<[ListenerInForce]> {
     let Some(previous) = previous else {
-        return snapshot.listeners.iter().map(in_force).collect();
+        return snapshot
+            .listeners
+            .iter()
+            .map(|spec| in_force(spec, None, tls))
+            .collect();
     };
     let sockets = previous.listeners.iter().enumerate();
     sockets
@@ -17,13 +22,17 @@ pub fn listeners(snapshot: &Snapshot, previous: Option<&InForce>) -> Arc<[Listen
             let same = |listener: &&Listener| listener.address == before.spec.address;
             let at_its_place = snapshot.listeners.get(index).filter(same);
             let now = at_its_place.or_else(|| snapshot.listeners.iter().find(same));
-            now.map_or_else(|| before.clone(), in_force)
+            now.map_or_else(|| before.clone(), |spec| in_force(spec, Some(before), tls))
         })
         .collect()
 }
 
-fn in_force(spec: &Listener) -> ListenerInForce {
-    ListenerInForce { spec: spec.clone() }
+fn in_force(spec: &Listener, before: Option<&ListenerInForce>, tls: &Store) -> ListenerInForce {
+    let before = before.and_then(|before| Some((before.spec.tls.as_ref()?, before.tls.as_ref()?)));
+    ListenerInForce {
+        tls: spec.tls.as_ref().map(|spec| tls.listener(spec, before)),
+        spec: spec.clone(),
+    }
 }
 
 #[cfg(test)]
@@ -44,8 +53,8 @@ mod tests {
 
     fn after(first: &[(&str, bool)], then: &[(&str, bool)]) -> Vec<(String, bool)> {
         let mut in_force = fixture::in_force(1, 1, &[]);
-        in_force.listeners = listeners(&snapshot(first), None);
-        let next = listeners(&snapshot(then), Some(&in_force));
+        in_force.listeners = listeners(&snapshot(first), None, &Store::default());
+        let next = listeners(&snapshot(then), Some(&in_force), &Store::default());
         let told = |listener: &ListenerInForce| (listener.spec.address.to_string(), listener.spec.proxy_protocol);
         next.iter().map(told).collect()
     }

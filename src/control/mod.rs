@@ -14,4 +14,6 @@ pub mod load;
 pub mod loading;
 pub mod records;
 pub mod resolver;
+pub mod stamp;
+pub mod tls;
 pub mod writer;

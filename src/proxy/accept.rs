@@ -7,7 +7,8 @@
 use super::answers::OwnAnswer;
 use super::buffer::Buffer;
 use super::downstream::{self, Client};
-use super::opening;
+use super::handshakes::{self, Turn};
+use super::opening::{self, Formalities};
 use super::record::log_unread;
 use super::stream::Stream;
 use super::worker::Worker;
@@ -286,43 +287,66 @@ fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, listener: usize,
     let local = worker.local();
     let most = local.in_force.snapshot.limits.max_connections.min(cap);
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let formalities = local.in_force.listeners.get(listener).map(|listener| Formalities {
+        proxy_header: listener.spec.proxy_protocol,
+        tls: listener.tls.clone(),
+    });
+    let formalities = formalities.filter(|formalities| formalities.proxy_header || formalities.tls.is_some());
     if usize::try_from(open).unwrap_or(0) >= most {
-        return turn_away(worker, &tcp, peer.ip());
+        let speaks_tls = formalities.is_some_and(|formalities| formalities.tls.is_some());
+        return turn_away(worker, &tcp, peer.ip(), speaks_tls);
     }
-    let settings = local.in_force.listeners.get(listener);
-    let opens_with_more = settings.is_some_and(|listener| listener.spec.proxy_protocol);
-    let counted = Counted::new(worker);
-    let slot = worker.deadlines.slot();
     let client = Client {
         worker: Rc::clone(worker),
         stream: Stream::new(tcp),
         peer,
         destination: None,
+        certificate: None,
         listener,
-        slot,
+        slot: worker.deadlines.slot(),
         answering: Cell::new(false),
     };
-    if opens_with_more {
-        tokio::task::spawn_local(async move {
-            let _counted = counted;
-            // Boxed: none of it is held any more once requests come.
-            if let Some((client, input)) = Box::pin(opening::open(client)).await {
-                downstream::serve(client, input).await;
-            }
-        });
-    } else {
-        tokio::task::spawn_local(async move {
-            let _counted = counted;
-            downstream::serve(client, Buffer::default()).await;
-        });
+    let counted = Counted::new(worker);
+    match formalities {
+        None => {
+            tokio::task::spawn_local(async move {
+                let _counted = counted;
+                downstream::serve(client, Buffer::default()).await;
+            });
+        }
+        Some(formalities) => serve_formally(client, formalities, counted),
     }
 }
 
-/// 503, if the socket takes it at once: a proxy at its limit waits for nobody.
-fn turn_away(worker: &Worker, tcp: &TcpStream, peer: IpAddr) {
+/// Serves a connection that opens with more than a request.
+fn serve_formally(client: Client, formalities: Formalities, counted: Counted) {
+    let worker = Rc::clone(&client.worker);
+    let turn = formalities.tls.is_some().then(|| Turn::new(&worker));
+    let place = turn.as_ref().map(Turn::place);
+    let task = tokio::task::spawn_local(async move {
+        let _counted = counted;
+        // Boxed: none of it is held any more once requests come.
+        let opened = Box::pin(async move {
+            let _turn = turn;
+            opening::open(client, formalities).await
+        });
+        if let Some((client, input)) = opened.await {
+            downstream::serve(client, input).await;
+        }
+    });
+    if let Some(place) = place {
+        handshakes::begun(&worker, place, task.abort_handle());
+    }
+}
+
+/// 503, if the socket takes it at once: a proxy at its limit waits for nobody, and shakes no hands either.
+fn turn_away(worker: &Worker, tcp: &TcpStream, peer: IpAddr, speaks_tls: bool) {
     let request_id = super::headers::hex_id(worker.draw_id());
     let request_id = std::str::from_utf8(&request_id).unwrap_or_default();
     log_unread(worker, peer, Refusal::MaxConnections, request_id);
+    if speaks_tls {
+        return;
+    }
     let mut out = Vec::new();
     let date = worker.date();
     OwnAnswer {
@@ -332,6 +356,7 @@ fn turn_away(worker: &Worker, tcp: &TcpStream, peer: IpAddr) {
         date: &date,
         close: true,
         head_only: false,
+        fields: "",
     }
     .write(&mut out);
     // What it does not take is lost with the connection.

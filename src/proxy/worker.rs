@@ -1,7 +1,9 @@
 //! What one thread of the data plane owns: nothing here is shared with another thread, so nothing is locked.
 
 use super::deadlines::{Deadlines, TICK};
+use super::handshakes::Handshakes;
 use super::upstream::IdlePool;
+use crate::config::snapshot::Listener;
 use crate::http1::{FieldIndex, HeadParser};
 use crate::routing::{CookieKey, Facts, ServiceId, VersionId};
 use crate::shared::{Cached, InForce, Pool, RetryBudget, ServiceInForce, Shared, ThreadStats, VersionInForce};
@@ -30,6 +32,11 @@ pub struct Local {
 }
 
 impl Local {
+    /// The settings of the listener at this position.
+    pub fn listener(&self, listener: usize) -> Option<&Listener> {
+        self.in_force.listeners.get(listener).map(|listener| &listener.spec)
+    }
+
     pub fn service(&self, service: ServiceId) -> Option<&ServiceInForce> {
         self.in_force.services.get(service.0 as usize)
     }
@@ -73,6 +80,7 @@ pub struct Worker {
     local: RefCell<Rc<Local>>,
     pub deadlines: Rc<Deadlines>,
     pub idle: RefCell<IdlePool>,
+    pub handshakes: RefCell<Handshakes>,
     random: RefCell<fastrand::Rng>,
     pub log: RefCell<Option<LogShard>>,
     date: RefCell<Box<str>>,
@@ -102,6 +110,7 @@ impl Worker {
             shared,
             deadlines: Rc::default(),
             idle: RefCell::new(IdlePool::new(most_idle)),
+            handshakes: RefCell::default(),
             random: RefCell::new(fastrand::Rng::new()),
             log: RefCell::new(log),
             date: RefCell::new(http_date()),

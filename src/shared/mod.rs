@@ -4,9 +4,11 @@
 
 mod pool;
 mod stats;
+mod tls;
 
 pub use pool::{Endpoint, InFlight, Pool, RetryBudget, Tried};
 pub use stats::{DURATION_BOUNDS_US, Ended, ThreadStats, Totals, VersionStats};
+pub use tls::{CertificateStatus, ClientTls, EndpointTls, LISTENER_PROTOCOLS, ServerTls, Transport};
 
 use crate::config::{Snapshot, snapshot};
 use crate::routing::{CookieKey, Traffic};
@@ -33,6 +35,7 @@ pub struct InForce {
 #[derive(Clone)]
 pub struct ListenerInForce {
     pub spec: snapshot::Listener,
+    pub tls: Option<Arc<ServerTls>>,
 }
 
 /// A service's live part; kept across publications while its name stays.
@@ -75,6 +78,8 @@ pub struct Shared {
     /// One a worker thread of the data plane.
     pub threads: Box<[Arc<ThreadStats>]>,
     pub reload: std::sync::Mutex<ReloadStatus>,
+    /// Of TLS; written by `control::tls` alone.
+    pub certificates: std::sync::Mutex<Box<[CertificateStatus]>>,
     /// First health pass done, listeners open.
     pub ready: AtomicBool,
     /// Stopping: `/readyz` says 503, answers close their connections.
@@ -90,6 +95,7 @@ impl Shared {
             in_force: Arc::new(ArcSwap::from_pointee(first)),
             threads: (0..threads.max(1)).map(|_| Arc::default()).collect(),
             reload: std::sync::Mutex::default(),
+            certificates: std::sync::Mutex::default(),
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             log_dropped: Arc::default(),

@@ -4,7 +4,7 @@
 //! threads write. What the single writer buys is paid by a rule: `thread` is always the number of the calling thread.
 //! Two threads under one number would lose counts, never more than that.
 
-use crate::outcome::{FailureKind, Outcome, Refusal, Termination};
+use crate::outcome::{FailureKind, Handshake, Outcome, Refusal, Termination};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -334,6 +334,7 @@ pub struct ThreadStats {
     panics: Cell,
     refusals: [Cell; Refusal::ALL.len()],
     terminations: [Cell; Termination::ALL.len()],
+    handshakes: [Cell; Handshake::ALL.len()],
 }
 
 impl Default for ThreadStats {
@@ -345,6 +346,7 @@ impl Default for ThreadStats {
             panics: Cell::default(),
             refusals: std::array::from_fn(|_| Cell::default()),
             terminations: std::array::from_fn(|_| Cell::default()),
+            handshakes: std::array::from_fn(|_| Cell::default()),
         }
     }
 }
@@ -383,6 +385,18 @@ impl ThreadStats {
         if let Some(cell) = self.terminations.get(termination.index()) {
             cell.add(1);
         }
+    }
+
+    /// A TLS handshake with a client has ended.
+    pub fn shook_hands(&self, handshake: Handshake) {
+        if let Some(cell) = self.handshakes.get(handshake.index()) {
+            cell.add(1);
+        }
+    }
+
+    /// TLS handshakes that ended this way.
+    pub fn handshakes(&self, handshake: Handshake) -> u64 {
+        self.handshakes.get(handshake.index()).map_or(0, Cell::get)
     }
 
     /// Downstream connections open now.

@@ -169,6 +169,7 @@ fn forwarded_response(data: &[u8], head: &ResponseHead, method: MethodKind, upgr
         version: Some("v2"),
         framing,
         date: Some("Sun, 06 Nov 1994 08:49:37 GMT"),
+        hsts: None,
         via: true,
     };
     let mut out = Vec::new();

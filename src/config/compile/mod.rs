@@ -8,6 +8,7 @@ mod routes;
 mod segments;
 mod service;
 mod text;
+mod tls;
 mod top;
 
 use super::decode::List;

@@ -116,6 +116,7 @@ mod tests {
             stream: Stream::new(tcp),
             peer: (Ipv4Addr::LOCALHOST, 1).into(),
             destination: None,
+            certificate: None,
             listener: 0,
             slot: worker.deadlines.slot(),
             answering: std::cell::Cell::new(false),

@@ -10,6 +10,7 @@ use super::buffer::Buffer;
 use super::deadlines::Slot;
 use super::stream::Stream;
 use super::worker::Worker;
+use crate::routing::ClientCert;
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
@@ -26,6 +27,8 @@ pub struct Client {
     pub peer: SocketAddr,
     /// Where it connected to, where such a header says so.
     pub destination: Option<Box<SocketAddr>>,
+    /// The certificate it has shown, verified.
+    pub certificate: Option<Box<ClientCert>>,
     /// Position in [`crate::shared::InForce::listeners`].
     pub listener: usize,
     pub slot: Slot,

@@ -1,6 +1,6 @@
 //! Endpoint after endpoint, until one answers or nothing may be tried any more.
 
-use super::{Exchange, text};
+use super::{Exchange, hsts, text};
 use crate::config::snapshot::Balance;
 use crate::http1::{RequestAdditions, RequestBody, write_request};
 use crate::outcome::{FailureKind, Termination};
@@ -209,6 +209,7 @@ impl Exchange<'_> {
             timeouts,
             set_cookie: cookie,
             expose_version: self.exposed_version(),
+            hsts: hsts(&self.local, self.client),
             withholds_5xx: self.rescue(serving).is_some().then_some(&withholds),
             progress: Progress::default(),
         };
@@ -222,7 +223,7 @@ impl Exchange<'_> {
                     None => version.pool.succeeded(endpoint),
                 }
                 if answered.reusable {
-                    on_behalf.keep(endpoint, connection.stream, timeouts.idle);
+                    on_behalf.keep(endpoint, connection, timeouts.idle);
                 }
                 drop(in_flight);
                 Ok(self.answered(&answered, &progress).await)
@@ -245,7 +246,7 @@ impl Exchange<'_> {
         let additions = RequestAdditions {
             client_ip: self.client.peer.ip(),
             peer_trusted: self.peer_trusted,
-            https: false,
+            https: self.client.stream.is_tls(),
             forwarded: self.snapshot().forwarded,
             request_id: text(&self.fresh_id),
             traceparent: text(&self.fresh_trace),
@@ -267,7 +268,7 @@ impl Exchange<'_> {
         let mut value = Vec::with_capacity(160);
         let service = self.snapshot().policy.services.get(decision.service.0 as usize)?;
         let spec = service.affinity.as_ref()?.cookie.as_ref()?;
-        set.header_value(spec, false, &mut value);
+        set.header_value(spec, self.is_https(), &mut value);
         Some(value)
     }
 }

@@ -1,6 +1,6 @@
 //! Idle connections to endpoints: one pool a thread, keyed by endpoint, so that versions never share a connection.
 
-use crate::proxy::stream::Stream;
+use super::Connection;
 use crate::shared::Endpoint;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
@@ -12,8 +12,15 @@ use std::time::{Duration, Instant};
 const BOUND_LIFE: Duration = Duration::from_secs(15);
 
 struct Idle {
-    stream: Stream,
+    connection: Connection,
     until: Instant,
+}
+
+impl Idle {
+    /// Whether nothing has come in, and what it was made by still holds.
+    fn is_good(&self, edition: u64) -> bool {
+        self.connection.edition == edition && self.connection.stream.is_quiet()
+    }
 }
 
 struct Entry {
@@ -86,14 +93,15 @@ impl IdlePool {
         }
     }
 
-    /// The connection used last, if it is still quiet: one that was closed, or on which something came unasked, is
-    /// dropped. `client`: the address it is bound to, if such connections are.
-    pub fn take(&mut self, endpoint: &Arc<Endpoint>, client: Option<IpAddr>) -> Option<Stream> {
+    /// The connection used last, if it is still quiet: one that was closed, on which something came unasked, or that was
+    /// made by TLS settings of before is dropped. `client`: the address it is bound to, if such connections are.
+    pub fn take(&mut self, endpoint: &Arc<Endpoint>, client: Option<IpAddr>) -> Option<Connection> {
         let idle = &mut self.by_use.get_mut(&Key::new(endpoint, client))?.idle;
         let before = idle.len();
+        let edition = endpoint.transport.edition();
         let found = std::iter::from_fn(|| idle.pop())
-            .map(|idle| idle.stream)
-            .find(Stream::is_quiet);
+            .find(|idle| idle.is_good(edition))
+            .map(|idle| idle.connection);
         self.held -= before - idle.len();
         found
     }
@@ -103,7 +111,7 @@ impl IdlePool {
         &mut self,
         endpoint: &Arc<Endpoint>,
         client: Option<IpAddr>,
-        stream: Stream,
+        connection: Connection,
         now: Instant,
         life: Duration,
     ) {
@@ -118,14 +126,19 @@ impl IdlePool {
         let life = if client.is_some() { life.min(BOUND_LIFE) } else { life };
         // A life too long for the clock is a life without end: the peer's word then ends it.
         let until = now.checked_add(life).unwrap_or(now + Duration::from_secs(86_400));
-        entry.idle.push(Idle { stream, until });
+        let connection = Connection {
+            reused: true,
+            ..connection
+        };
+        entry.idle.push(Idle { connection, until });
         self.held += 1;
     }
 
     /// Drops connections that are too old or no longer quiet, and endpoints that left the configuration.
     pub fn sweep(&mut self, now: Instant) {
         self.by_use.retain(|_, entry| {
-            entry.idle.retain(|idle| idle.until > now && idle.stream.is_quiet());
+            let edition = entry.endpoint.transport.edition();
+            entry.idle.retain(|idle| idle.until > now && idle.is_good(edition));
             entry.idle.shrink_to(entry.idle.len() * 2);
             // Other threads' pools hold it, too: an endpoint that left is given up when nothing of it is idle.
             !entry.idle.is_empty() && Arc::strong_count(&entry.endpoint) > 1

@@ -5,10 +5,10 @@ mod idle;
 pub use idle::IdlePool;
 
 use super::downstream::Client;
-use super::stream::Stream;
+use super::stream::{Stream, Tls};
 use crate::config::snapshot::Timeouts;
 use crate::opening::{Addresses, write_proxy_header};
-use crate::shared::Endpoint;
+use crate::shared::{Endpoint, Transport};
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -19,6 +19,8 @@ use tokio::net::TcpStream;
 pub struct Connection {
     pub stream: Stream,
     pub reused: bool,
+    /// Of the TLS settings it was made by: [`crate::shared::Transport::edition`].
+    edition: u64,
 }
 
 /// Whose request a connection is for.
@@ -31,7 +33,7 @@ pub struct OnBehalf<'c> {
 impl OnBehalf<'_> {
     /// The only client address that connections to `endpoint` may serve, if they tell it one.
     fn bound_to(&self, endpoint: &Endpoint) -> Option<IpAddr> {
-        endpoint.send_proxy_protocol.map(|_| self.client_ip)
+        endpoint.transport.send_proxy_protocol.map(|_| self.client_ip)
     }
 
     /// What a PROXY protocol header says. The port is 0 where a trusted proxy names the client: it names no port.
@@ -49,12 +51,12 @@ impl OnBehalf<'_> {
     }
 
     /// Keeps a connection to `endpoint` for later requests it may serve.
-    pub fn keep(&self, endpoint: &Arc<Endpoint>, stream: Stream, life: Duration) {
+    pub fn keep(&self, endpoint: &Arc<Endpoint>, connection: Connection, life: Duration) {
         let worker = &self.client.worker;
         worker
             .idle
             .borrow_mut()
-            .give(endpoint, self.bound_to(endpoint), stream, worker.recently(), life);
+            .give(endpoint, self.bound_to(endpoint), connection, worker.recently(), life);
     }
 }
 
@@ -72,8 +74,8 @@ pub async fn connect(
         let idle = &on_behalf.client.worker.idle;
         let idle = idle.borrow_mut().take(endpoint, on_behalf.bound_to(endpoint));
         match idle {
-            Some(stream) if sure && !stream.is_quiet_for_sure() => {}
-            Some(stream) => return Ok(Connection { stream, reused: true }),
+            Some(idle) if sure && !idle.stream.is_quiet_for_sure() => {}
+            Some(idle) => return Ok(idle),
             // Boxed: the rarer case, and the larger.
             None => return Box::pin(open(on_behalf, endpoint, timeouts.connect)).await,
         }
@@ -83,21 +85,45 @@ pub async fn connect(
 /// A new connection, within `limit`: always a real timer, because the connection's slot may be watching something else.
 pub async fn open(on_behalf: &OnBehalf<'_>, endpoint: &Endpoint, limit: Duration) -> io::Result<Connection> {
     let opened = tokio::time::timeout(limit, open_unhurried(on_behalf, endpoint)).await;
-    let stream =
-        opened.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no connection within timeouts.connect"))??;
-    Ok(Connection { stream, reused: false })
+    opened.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no connection within timeouts.connect"))?
 }
 
-async fn open_unhurried(on_behalf: &OnBehalf<'_>, endpoint: &Endpoint) -> io::Result<Stream> {
+async fn open_unhurried(on_behalf: &OnBehalf<'_>, endpoint: &Endpoint) -> io::Result<Connection> {
     let tcp = TcpStream::connect(endpoint.address).await?;
     tcp.set_nodelay(true)?;
-    let stream = Stream::new(tcp);
-    if let Some(version) = endpoint.send_proxy_protocol {
+    let Transport {
+        send_proxy_protocol,
+        tls,
+    } = &endpoint.transport;
+    let mut stream = Stream::new(tcp);
+    if let Some(version) = *send_proxy_protocol {
         let mut header = Vec::new();
         write_proxy_header(&mut header, version, Some(&on_behalf.addresses()));
         stream.write_all(&mut [IoSlice::new(&header)], |_| {}).await?;
     }
-    Ok(stream)
+    let mut edition = 0;
+    if let Some(tls) = tls {
+        let (config, current) = tls.settings.load();
+        edition = current;
+        let config = config.ok_or_else(|| io::Error::other("the pool's `tls` cannot be used: the log says why"))?;
+        let tcp = stream.into_plain().ok_or(io::ErrorKind::Other)?;
+        let shaken = Tls::connect(tcp, config, tls.name.clone()).await;
+        stream = Stream::tls(shaken.map_err(|error| not_shaken(on_behalf, endpoint, &error))?);
+    }
+    Ok(Connection {
+        stream,
+        reused: false,
+        edition,
+    })
+}
+
+/// Why there is no TLS with an endpoint, also told in the log: somebody has to look at its certificate, or at ours.
+fn not_shaken(on_behalf: &OnBehalf<'_>, endpoint: &Endpoint, error: &io::Error) -> io::Error {
+    if on_behalf.client.worker.may_warn() {
+        let (endpoint, address) = (&endpoint.label, endpoint.address);
+        tracing::warn!(%endpoint, %address, %error, "no TLS with an endpoint (at most one such line a second)");
+    }
+    io::Error::new(error.kind(), format!("TLS: {error}"))
 }
 
 /// Whether a connection could not be made for want of something of our own: descriptors, ports, memory.

@@ -2,7 +2,7 @@
 
 use crate::balancing::{Ejections, Health, address_hash};
 use crate::config::snapshot::HealthCheck;
-use crate::opening::ProxyVersion;
+use crate::shared::tls::Transport;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -23,8 +23,7 @@ pub struct Endpoint {
     pub label: Box<str>,
     pub address: SocketAddr,
     pub weight: u32,
-    /// The PROXY protocol header that each connection begins with.
-    pub send_proxy_protocol: Option<ProxyVersion>,
+    pub transport: Transport,
     /// Service and version, for the log.
     owner: Box<str>,
     hash: u64,
@@ -67,7 +66,7 @@ impl Endpoint {
             label: label.into(),
             address,
             weight,
-            send_proxy_protocol: None,
+            transport: Transport::default(),
             owner: owner.into(),
             hash: address_hash(address),
             in_flight: (0..threads.max(1)).map(|_| ThreadCell::default()).collect(),
@@ -83,13 +82,10 @@ impl Endpoint {
         }
     }
 
-    /// The same, not used yet, with connections that begin with a PROXY protocol header.
+    /// The same, not used yet, with connections made otherwise than as plain TCP.
     #[must_use]
-    pub fn sending_proxy_protocol(self, send_proxy_protocol: Option<ProxyVersion>) -> Self {
-        Self {
-            send_proxy_protocol,
-            ..self
-        }
+    pub fn over(self, transport: Transport) -> Self {
+        Self { transport, ..self }
     }
 
     /// The same address with another weight: what is known of it is kept, its requests in flight are counted anew.
@@ -103,7 +99,7 @@ impl Endpoint {
             false,
             self.in_flight.len(),
         )
-        .sending_proxy_protocol(self.send_proxy_protocol);
+        .over(self.transport.clone());
         {
             let (from, mut to) = (self.standing(), next.standing());
             to.health = from.health;
