@@ -206,12 +206,14 @@ pub enum Termination {
     Deadline,
     /// Still in flight when `limits.drain_timeout` had passed.
     Drain,
+    /// Still in flight on a canary when `kill.drain` had passed since a kill switch came on.
+    Revoked,
     /// The proxy itself failed (a panic).
     Internal,
 }
 
 impl Termination {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Ok,
         Self::Refused,
         Self::NoEndpoint,
@@ -226,6 +228,7 @@ impl Termination {
         Self::UpstreamProtocol,
         Self::Deadline,
         Self::Drain,
+        Self::Revoked,
         Self::Internal,
     ];
 
@@ -251,6 +254,7 @@ impl Termination {
             Self::UpstreamProtocol => "upstream_protocol",
             Self::Deadline => "deadline",
             Self::Drain => "drain",
+            Self::Revoked => "revoked",
             Self::Internal => "internal",
         }
     }
@@ -269,6 +273,7 @@ impl Termination {
             | Self::ClientAbortAnswer
             | Self::ClientTimeout
             | Self::Drain
+            | Self::Revoked
             | Self::Internal => None,
         }
     }

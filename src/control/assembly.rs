@@ -4,7 +4,8 @@ use super::cookie_key::Keeper;
 use super::endpoint_registry::EndpointRegistry;
 use super::listeners::listeners;
 use super::resolver::Resolver;
-use super::tls::Store;
+use super::store::Store;
+use super::tls::TlsFiles;
 use crate::config::Snapshot;
 use crate::routing::{Rule, Service, Traffic, Version};
 use crate::shared::{InForce, Pool, ServiceInForce, VersionInForce, VersionStats};
@@ -21,7 +22,7 @@ pub struct Assembly {
     registry: EndpointRegistry,
     resolver: Arc<Resolver>,
     key: Keeper,
-    tls: Arc<Store>,
+    tls: Arc<TlsFiles>,
 }
 
 impl Assembly {
@@ -37,8 +38,13 @@ impl Assembly {
     }
 
     /// The certificate files in use.
-    pub fn tls(&self) -> Arc<Store> {
+    pub fn tls(&self) -> Arc<TlsFiles> {
         Arc::clone(&self.tls)
+    }
+
+    /// Where the key of affinity cookies is kept from now on.
+    pub fn keep_key_in(&mut self, store: Store) {
+        self.key.keep_in(store);
     }
 
     pub fn resolver(&self) -> Arc<Resolver> {
@@ -70,7 +76,7 @@ impl Assembly {
             services: services.collect(),
             listeners: listeners(&snapshot, previous, &self.tls),
             traffic,
-            cookie_key: self.key.key(&snapshot),
+            cookie_key: self.key.key(&snapshot).await,
             snapshot,
         }
     }
@@ -99,6 +105,12 @@ impl<'p> LiveParts<'p> {
             let index = policy.versions.iter().position(same)?;
             live.versions.get(index).map(|version| Arc::clone(&version.stats))
         };
+        // Whatever its role: what was in flight on a canary that has become stable goes on.
+        let revoked = |version: &Version| {
+            let (policy, live) = before?;
+            let index = policy.versions.iter().position(|other| other.name == version.name)?;
+            live.versions.get(index).map(|version| Arc::clone(&version.revoked))
+        };
         let turn = |rule: &Rule| {
             let (policy, live) = before?;
             let index = policy.rules.iter().position(|other| other.name == rule.name)?;
@@ -111,6 +123,7 @@ impl<'p> LiveParts<'p> {
             .map(|(version, pool)| VersionInForce {
                 stats: stats(version).unwrap_or_else(|| Arc::new(VersionStats::new(threads))),
                 pool,
+                revoked: revoked(version).unwrap_or_default(),
             });
         ServiceInForce {
             turn: before.map_or_else(Arc::default, |(_, live)| Arc::clone(&live.turn)),

@@ -1,7 +1,7 @@
 //! Live pools across publications: what did not change keeps its health, its ejections and its counters.
 
 use super::resolver::Resolved;
-use super::tls::Store;
+use super::tls::TlsFiles;
 use crate::config::snapshot::Host;
 use crate::config::{Snapshot, snapshot};
 use crate::routing::Role;
@@ -27,7 +27,7 @@ impl EndpointRegistry {
     }
 
     /// The pools of a snapshot, parallel to its services and their versions. Pools of versions that left are forgotten.
-    pub fn pools(&mut self, snapshot: &Snapshot, resolved: &Resolved, tls: &Store) -> Box<[Box<[Arc<Pool>]>]> {
+    pub fn pools(&mut self, snapshot: &Snapshot, resolved: &Resolved, tls: &TlsFiles) -> Box<[Box<[Arc<Pool>]>]> {
         let mut next = HashMap::new();
         let services = snapshot.policy.services.iter().zip(&snapshot.services);
         let pools = services
@@ -55,7 +55,7 @@ impl EndpointRegistry {
         role: Role,
         spec: &snapshot::Pool,
         resolved: &Resolved,
-        tls: &Store,
+        tls: &TlsFiles,
     ) -> Arc<Pool> {
         let name = (Box::from(service), Box::from(version));
         let before = self.pools.get(&name);
@@ -136,7 +136,7 @@ fn endpoints(
 
 /// How connections to an endpoint are made. Without `sni` its host is asked for and checked: an address as such, whatever
 /// name resolved to it.
-fn transport(spec: &snapshot::Pool, written: &snapshot::Endpoint, address: SocketAddr, tls: &Store) -> Transport {
+fn transport(spec: &snapshot::Pool, written: &snapshot::Endpoint, address: SocketAddr, tls: &TlsFiles) -> Transport {
     let name = |spec: &snapshot::PoolTls| {
         let name = match (&spec.sni, &written.host) {
             (Some(name), _) | (None, Host::Name(name)) => ServerName::try_from(name.to_string()).ok(),
@@ -171,7 +171,7 @@ mod tests {
 
     fn pool(registry: &mut EndpointRegistry, role: Role, spec: &snapshot::Pool) -> Arc<Pool> {
         let resolved = Resolved::literals(&spec.endpoints);
-        registry.pool(("shop", "v1"), role, spec, &resolved, &Store::default())
+        registry.pool(("shop", "v1"), role, spec, &resolved, &TlsFiles::default())
     }
 
     #[test]
@@ -269,7 +269,7 @@ mod tests {
                 Role::Stable,
                 &names,
                 &Resolved::default(),
-                &Store::default(),
+                &TlsFiles::default(),
             );
             assert_eq!(kept.endpoints.len(), 1);
             assert!(Arc::ptr_eq(&kept.endpoints[0], &first.endpoints[0]));
@@ -282,7 +282,7 @@ mod tests {
             Role::Canary,
             &names,
             &Resolved::default(),
-            &Store::default(),
+            &TlsFiles::default(),
         );
         assert!(new.endpoints.is_empty(), "what never served has nothing to keep");
     }
@@ -294,7 +294,10 @@ mod tests {
         let gone = Arc::downgrade(&pool(&mut registry, Role::Stable, &spec));
         assert!(gone.upgrade().is_some());
         let empty = crate::control::resolver::tests::snapshot(&[]);
-        assert_eq!(registry.pools(&empty, &Resolved::default(), &Store::default()).len(), 0);
+        assert_eq!(
+            registry.pools(&empty, &Resolved::default(), &TlsFiles::default()).len(),
+            0
+        );
         assert!(gone.upgrade().is_none());
     }
 
@@ -304,7 +307,7 @@ mod tests {
         let snapshot = crate::control::resolver::tests::snapshot(&["127.0.0.1:1", "127.0.0.1:2"]);
         let (resolved, tls) = (
             Resolved::literals(&snapshot.services[0].pools[0].endpoints),
-            Store::default(),
+            TlsFiles::default(),
         );
         let pools = registry.pools(&snapshot, &resolved, &tls);
         assert_eq!((pools.len(), pools[0].len(), pools[0][0].endpoints.len()), (1, 1, 2));

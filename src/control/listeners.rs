@@ -2,13 +2,13 @@
 
 use crate::config::Snapshot;
 use crate::config::snapshot::Listener;
-use crate::control::tls::Store;
+use crate::control::tls::TlsFiles;
 use crate::shared::{InForce, ListenerInForce};
 use std::sync::Arc;
 
 /// The listeners of the next publication, one for each socket of the process. A socket finds its settings by its address
 /// (first at its own place in the file); one whose address has left the file keeps those it had.
-pub fn listeners(snapshot: &Snapshot, previous: Option<&InForce>, tls: &Store) -> Arc<[ListenerInForce]> {
+pub fn listeners(snapshot: &Snapshot, previous: Option<&InForce>, tls: &TlsFiles) -> Arc<[ListenerInForce]> {
     let Some(previous) = previous else {
         return snapshot
             .listeners
@@ -27,7 +27,7 @@ pub fn listeners(snapshot: &Snapshot, previous: Option<&InForce>, tls: &Store) -
         .collect()
 }
 
-fn in_force(spec: &Listener, before: Option<&ListenerInForce>, tls: &Store) -> ListenerInForce {
+fn in_force(spec: &Listener, before: Option<&ListenerInForce>, tls: &TlsFiles) -> ListenerInForce {
     let before = before.and_then(|before| Some((before.spec.tls.as_ref()?, before.tls.as_ref()?)));
     ListenerInForce {
         tls: spec.tls.as_ref().map(|spec| tls.listener(spec, before)),
@@ -53,8 +53,8 @@ mod tests {
 
     fn after(first: &[(&str, bool)], then: &[(&str, bool)]) -> Vec<(String, bool)> {
         let mut in_force = fixture::in_force(1, 1, &[]);
-        in_force.listeners = listeners(&snapshot(first), None, &Store::default());
-        let next = listeners(&snapshot(then), Some(&in_force), &Store::default());
+        in_force.listeners = listeners(&snapshot(first), None, &TlsFiles::default());
+        let next = listeners(&snapshot(then), Some(&in_force), &TlsFiles::default());
         let told = |listener: &ListenerInForce| (listener.spec.address.to_string(), listener.spec.proxy_protocol);
         next.iter().map(told).collect()
     }

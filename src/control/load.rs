@@ -1,6 +1,6 @@
 //! The file on disk -> [`Snapshot`], with the files it names checked. `check`, `run` and a reload all load through here.
 
-use super::tls::{Store, Unusable};
+use super::tls::{TlsFiles, Unusable};
 use crate::config::snapshot::Unsupported;
 use crate::config::{self, Problem, Snapshot, yaml};
 use std::collections::HashSet;
@@ -64,7 +64,7 @@ pub fn load(file: &Path) -> Result<Snapshot, LoadError> {
 pub fn check(file: &Path) -> Result<Snapshot, LoadError> {
     let bytes = read(file)?;
     let mut snapshot = parse(file, &bytes)?;
-    let (missing, wrong): (Vec<_>, Vec<_>) = named_files(&snapshot, &Store::default())
+    let (missing, wrong): (Vec<_>, Vec<_>) = named_files(&snapshot, &TlsFiles::default())
         .into_iter()
         .partition(|unusable| unusable.missing);
     if !wrong.is_empty() {
@@ -127,16 +127,16 @@ pub fn read(file: &Path) -> Result<Vec<u8>, LoadError> {
 /// # Errors
 /// Every problem, those of named files included when there is no other.
 pub fn compile(file: &Path, bytes: &[u8]) -> Result<Snapshot, LoadError> {
-    compile_beside(file, bytes, &Store::default())
+    compile_beside(file, bytes, &TlsFiles::default())
 }
 
-/// As [`compile`], beside what is in force: files of TLS that `store` has in use already are not looked at.
+/// As [`compile`], beside what is in force: files of TLS that `tls` has in use already are not looked at.
 ///
 /// # Errors
 /// As [`compile`].
-pub fn compile_beside(file: &Path, bytes: &[u8], store: &Store) -> Result<Snapshot, LoadError> {
+pub fn compile_beside(file: &Path, bytes: &[u8], tls: &TlsFiles) -> Result<Snapshot, LoadError> {
     let snapshot = parse(file, bytes)?;
-    let unusable = named_files(&snapshot, store);
+    let unusable = named_files(&snapshot, tls);
     if unusable.is_empty() {
         return Ok(snapshot);
     }
@@ -161,8 +161,8 @@ fn invalid(file: &Path, mut problems: Vec<Problem>) -> LoadError {
 }
 
 /// Which of the files that `snapshot` names cannot be used.
-fn named_files(snapshot: &Snapshot, store: &Store) -> Vec<Unusable> {
-    let mut unusable = store.prepare(snapshot);
+fn named_files(snapshot: &Snapshot, tls: &TlsFiles) -> Vec<Unusable> {
+    let mut unusable = tls.prepare(snapshot);
     let of_tls: HashSet<&Path> = snapshot.tls_files().collect();
     let others = snapshot.files.iter().filter(|named| !of_tls.contains(&*named.file));
     unusable.extend(others.filter_map(|named| {

@@ -5,7 +5,7 @@ use super::assembly::LOOKUP_BOUND;
 use super::commands::{Envelope, NotDone};
 use super::load;
 use super::resolver::Resolver;
-use super::tls::Store;
+use super::tls::TlsFiles;
 use crate::config::Snapshot;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,7 +43,7 @@ impl Loading {
     }
 
     /// Begins what waits, if nothing is under way.
-    pub fn begin(&mut self, path: &Path, resolver: &Arc<Resolver>, tls: &Arc<Store>) {
+    pub fn begin(&mut self, path: &Path, resolver: &Arc<Resolver>, tls: &Arc<TlsFiles>) {
         if self.running.is_some() {
             return;
         }
@@ -67,7 +67,12 @@ impl Loading {
 }
 
 /// Compiles and checks `text`, and looks up the names that it brings, [`LOOKUP_BOUND`] at the longest.
-async fn prepare(path: PathBuf, text: Arc<str>, resolver: Arc<Resolver>, tls: Arc<Store>) -> Result<Prepared, NotDone> {
+async fn prepare(
+    path: PathBuf,
+    text: Arc<str>,
+    resolver: Arc<Resolver>,
+    tls: Arc<TlsFiles>,
+) -> Result<Prepared, NotDone> {
     // A file of ten thousand services is worth milliseconds, and the files it names are on a disk.
     let compiled = tokio::task::spawn_blocking(move || compile(&path, text, &tls)).await;
     let broken = |error| Err(NotDone::RefusesToRun(format!("compiling the file: {error}")));
@@ -76,7 +81,7 @@ async fn prepare(path: PathBuf, text: Arc<str>, resolver: Arc<Resolver>, tls: Ar
     Ok(prepared)
 }
 
-fn compile(path: &Path, text: Arc<str>, tls: &Store) -> Result<Prepared, NotDone> {
+fn compile(path: &Path, text: Arc<str>, tls: &TlsFiles) -> Result<Prepared, NotDone> {
     let snapshot = load::compile_beside(path, text.as_bytes(), tls)?;
     match load::refused(path, &snapshot) {
         Some(refused) => Err(NotDone::RefusesToRun(refused)),

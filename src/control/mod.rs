@@ -15,5 +15,6 @@ pub mod loading;
 pub mod records;
 pub mod resolver;
 pub mod stamp;
+pub mod store;
 pub mod tls;
 pub mod writer;

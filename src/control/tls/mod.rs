@@ -7,12 +7,12 @@
 //! must be, so that a second or two more do not matter. What cannot be used leaves what is in use as it is.
 
 mod build;
+mod files;
 mod inventory;
 mod material;
-mod store;
 
+pub use files::TlsFiles;
 pub use material::Unusable;
-pub use store::Store;
 
 use crate::control::stamp::Stamp;
 use crate::shared::Shared;
@@ -24,9 +24,9 @@ use std::time::Duration;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Follows the files in use until it is dropped.
-pub async fn follow(store: Arc<Store>, shared: Arc<Shared>) -> Infallible {
+pub async fn follow(files: Arc<TlsFiles>, shared: Arc<Shared>) -> Infallible {
     loop {
-        let (looking, told) = (Arc::clone(&store), Arc::clone(&shared));
+        let (looking, told) = (Arc::clone(&files), Arc::clone(&shared));
         // On a thread that may wait for a disk.
         let looked = tokio::task::spawn_blocking(move || {
             looking.look();

@@ -67,6 +67,7 @@ async fn send_own(client: &Client, answer: &Own<'_>) -> bool {
         fields: &fields,
     }
     .write(&mut out);
+    client.slot.off_canary();
     client.slot.clear_total();
     client.slot.set_phase(ANSWER_PATIENCE);
     let mut parts = [IoSlice::new(&out)];
@@ -76,7 +77,8 @@ async fn send_own(client: &Client, answer: &Own<'_>) -> bool {
 
 impl Exchange<'_> {
     pub(super) async fn answered(&self, answered: &Answered, progress: &Progress) -> Next {
-        self.record.ends(answered.status, Termination::Ok, answered.failure);
+        self.record
+            .ends(answered.status, answered.termination, answered.failure);
         if answered.upgraded {
             self.record.upgraded();
             return Next::Close;
@@ -132,6 +134,11 @@ impl Exchange<'_> {
                 .await
             }
             Failed::Deadline => self.cut(Termination::Deadline),
+            Failed::Revoked if !answer_begun => {
+                let why = "a kill switch is on, and the version it stopped had not answered";
+                self.fail(503, Termination::Revoked, why, !uploaded).await
+            }
+            Failed::Revoked => self.cut(Termination::Revoked),
         }
     }
 
@@ -193,7 +200,7 @@ impl Exchange<'_> {
     }
 
     async fn own_answer_at(&self, status: u16, why: &str, unread: bool, location: Option<&str>) -> Next {
-        let close = unread || !self.head.keep_alive || self.client.worker.is_draining();
+        let close = unread || !self.head.keep_alive || self.client.worker.answers_close();
         let answer = Own {
             status,
             why,

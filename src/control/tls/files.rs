@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 const FORGOTTEN_AFTER: u32 = 60;
 
 /// See the module. Its lock is never held while a file is read: whoever publishes does not wait for a disk.
-pub struct Store {
+pub struct TlsFiles {
     provider: Arc<CryptoProvider>,
     inner: Mutex<Inner>,
 }
@@ -47,7 +47,7 @@ impl<S: Clone, T> Made<S, T> {
     }
 }
 
-impl Default for Store {
+impl Default for TlsFiles {
     fn default() -> Self {
         Self {
             provider: Arc::new(rustls::crypto::ring::default_provider()),
@@ -56,7 +56,7 @@ impl Default for Store {
     }
 }
 
-impl Store {
+impl TlsFiles {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -251,5 +251,5 @@ impl Inner {
 }
 
 #[cfg(test)]
-#[path = "store_tests.rs"]
+#[path = "files_tests.rs"]
 mod tests;
