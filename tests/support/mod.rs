@@ -15,6 +15,7 @@
 mod client;
 mod config;
 mod gate;
+mod haproxy;
 mod lint;
 mod metrics;
 mod nginx;
@@ -25,6 +26,7 @@ mod wire;
 pub use client::{Broken, Client, Response};
 pub use config::{Config, Service};
 pub use gate::{Exit, Gate, Write, lives, rollgate, signal};
+pub use haproxy::Haproxy;
 pub use lint::lint_forwarded_request;
 pub use metrics::Metrics;
 pub use nginx::Nginx;
