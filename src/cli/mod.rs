@@ -1,4 +1,4 @@
-//! The command line: one file a command family. What a command prints is made by functions without I/O; [`client`] asks a
+//! The command line: one file a command family. What a command prints is made by functions without I/O; `client` asks a
 //! running proxy.
 
 mod change;

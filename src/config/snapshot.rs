@@ -2,6 +2,7 @@
 //! (that is `schema`); every name is resolved, every default filled in.
 
 use crate::outcome::FailureKind;
+use crate::rollout::Plan;
 use crate::routing::{Policy, Split};
 use ipnet::IpNet;
 use std::net::SocketAddr;
@@ -117,6 +118,8 @@ pub struct Service {
     /// Parallel to the versions of the policy's service.
     pub pools: Box<[Pool]>,
     pub rescue: Option<Rescue>,
+    /// How its candidate is delivered.
+    pub rollout: Option<Plan>,
 }
 
 /// Which failed attempts on a canary stable answers instead.

@@ -5,6 +5,10 @@
 //! nothing: not for a file that is being compiled, not for a name that is being looked up, not for the disk; and it
 //! overtakes a change toward a canary whose turn had already come.
 
+mod beginning;
+
+pub use beginning::Unbegun;
+
 use super::assembly::Assembly;
 use super::commands::{Done, Envelope, Hold, NotDone, Order, Orders};
 use super::damping::{CHANGES, Damping, QUIET, WINDOW};

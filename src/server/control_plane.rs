@@ -5,33 +5,28 @@ use super::signals::Asked;
 use super::successor::Predecessor;
 use super::upgrade::{Upgrader, Upgrades};
 use super::{AdminSide, Life};
-use crate::config::Snapshot;
 use crate::control::assembly::{Assembly, LOOKUP_BOUND};
-use crate::control::commands::{Commander, Order, Orders};
+use crate::control::commands::{Commander, Order};
 use crate::control::cookie_key::Keeper;
 use crate::control::event_log::EventLog;
-use crate::control::file_watcher::{FileEvent, FileWatcher};
+use crate::control::file_watcher::FileWatcher;
 use crate::control::health_checker::{HealthChecker, first_pass};
-use crate::control::records::Records;
 use crate::control::resolver::Resolver;
 use crate::control::store::{Options, Restored, Store};
-use crate::control::writer::{self, Loaded, Reading, Writer};
+use crate::control::writer::{self, Loaded, Unbegun};
 use crate::proxy::accept::Stage;
-use crate::runtime::{self, Command, EventKind, Happened, Origin};
-use crate::shared::{InForce, Shared};
+use crate::runtime::{EventKind, Origin};
+use crate::shared::Shared;
 use anyhow::Context;
 use async_trait::async_trait;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
-use serde_json::Value;
 use std::convert::Infallible;
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc;
 
 /// How long the start waits for the first probe of every endpoint.
 const FIRST_PASS: Duration = Duration::from_secs(1);
@@ -57,19 +52,6 @@ pub struct Parts {
     /// `None`: it comes with the word of the process before.
     pub state: Option<(Store, Restored)>,
     pub log: Arc<EventLog>,
-}
-
-/// A writer that does not know the state yet.
-struct Unbegun {
-    shared: Arc<Shared>,
-    assembly: Assembly,
-    health: Arc<HealthChecker>,
-    path: PathBuf,
-    started: Arc<Snapshot>,
-    watcher: FileWatcher,
-    events: mpsc::Receiver<FileEvent>,
-    orders: Orders,
-    log: Arc<EventLog>,
 }
 
 /// The planes' meeting place and the control plane, by the file alone: nothing is served yet. `None`: it was asked to stop
@@ -129,63 +111,6 @@ pub fn assemble(
         log,
     };
     Ok(Some((shared, parts)))
-}
-
-impl Unbegun {
-    /// Puts what was kept in force, with what the file says now. Nothing is served before.
-    async fn begin(mut self, store: Store, restored: Restored, kind: EventKind) -> Writer {
-        let by = Origin {
-            who: "rollgate".to_owned(),
-            from: format!("pid {}", std::process::id()),
-            at_ms: writer::now_ms(),
-            reason: None,
-        };
-        // No refusal for a file: what it says is what is asked for.
-        let load = runtime::apply(&restored.state, &self.started, &Command::Load, &by);
-        let (state, mut happened) = match load {
-            Ok(change) => (change.state, change.happened),
-            Err(_) => (restored.state, Vec::new()),
-        };
-        happened.insert(0, began(kind, &self.path));
-        self.assembly.keep_key_in(store.clone());
-        let state = Arc::new(state);
-        let previous = self.shared.load();
-        let snapshot = Arc::clone(&self.started);
-        let next = self
-            .assembly
-            .next(snapshot, Arc::clone(&state), Some(&previous), Duration::ZERO);
-        let next = InForce {
-            generation: previous.generation,
-            ..next.await
-        };
-        self.log.restore(restored.events, restored.last_seq);
-        let mut records = Records::new(Arc::clone(&state), Arc::new(store), self.log);
-        let events = records.number(happened, &by, &next, next.generation);
-        self.shared.publish(next);
-        drop(records.settle(state, events));
-        Writer {
-            shared: self.shared,
-            assembly: self.assembly,
-            health: self.health,
-            path: self.path,
-            started: self.started,
-            watcher: self.watcher,
-            events: self.events,
-            orders: self.orders,
-            records,
-            reading: Reading::default(),
-        }
-    }
-}
-
-fn began(kind: EventKind, path: &Path) -> Happened {
-    Happened {
-        kind,
-        service: None,
-        before: Value::Null,
-        after: Value::Null,
-        text: format!("rollgate {} serves {}", env!("CARGO_PKG_VERSION"), path.display()),
-    }
 }
 
 /// What is taken by the one start.

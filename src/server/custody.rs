@@ -31,7 +31,7 @@ impl Held {
     /// Writes what is not written yet, and gives the state up.
     pub fn close(&self) {
         if let Some(Err(error)) = self.get().map(|store| store.close(LAST_WORDS)) {
-            tracing::error!(error, "the last changes are not on the disk");
+            tracing::error!(error, "the last changes are lost: they could not be written");
         }
     }
 }

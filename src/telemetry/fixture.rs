@@ -128,6 +128,7 @@ fn snapshot(services: &[(&str, &[V<'_>])]) -> Snapshot {
                 killed: false,
                 kill_drain: Some(Duration::from_secs(30)),
                 rescue: None,
+                rollout: None,
                 expose_version: false,
                 pools: versions.iter().map(|V(_, _, _, labels)| pool(labels)).collect(),
             })
