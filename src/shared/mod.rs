@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 /// What is in force: one immutable value, replaced whole.
 pub struct InForce {
-    /// Rises by one with each publication, from 1.
+    /// Rises by one with each change, from 1; a process goes on from the last change that it knows of.
     pub generation: u64,
     pub snapshot: Arc<Snapshot>,
     /// What moves at run time, with who moved it; `traffic` is made of it.

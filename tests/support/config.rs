@@ -38,7 +38,7 @@ impl Config {
 
     pub fn text(&self) -> String {
         let mut text = String::from(
-            "listeners:\n  - address: 127.0.0.1:0\nadmin:\n  address: 127.0.0.1:0\naccess_log: { path: stdout, format: json }\n",
+            "listeners:\n  - address: 127.0.0.1:0\nadmin:\n  address: 127.0.0.1:0\n  socket: rollgate.sock\naccess_log: { path: stdout, format: json }\n",
         );
         text += &self.top;
         if !self.limits.is_empty() {

@@ -19,6 +19,7 @@ mod gate;
 mod lint;
 mod metrics;
 mod nginx;
+mod operator;
 mod upstream;
 mod wire;
 
@@ -29,6 +30,7 @@ pub use gate::{Exit, Gate, Write, lives, rollgate, signal};
 pub use lint::lint_forwarded_request;
 pub use metrics::Metrics;
 pub use nginx::Nginx;
+pub use operator::{Operator, Told};
 pub use upstream::{Blackhole, Exchange, Received, Then, Upstream, reset};
 pub use wire::Head;
 
