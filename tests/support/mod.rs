@@ -12,6 +12,7 @@
     clippy::print_stderr
 )]
 
+mod api;
 mod client;
 mod config;
 mod gate;
@@ -23,6 +24,7 @@ mod operator;
 mod upstream;
 mod wire;
 
+pub use api::{ApiAnswer, ApiSite, ask_tcp, authorization};
 pub use client::{Broken, Client, Response};
 pub use config::{Config, Service};
 pub use gate::{Exit, Gate, Write, lives, rollgate, signal};
