@@ -19,6 +19,7 @@ mod haproxy;
 mod lint;
 mod metrics;
 mod nginx;
+mod tls;
 mod upstream;
 mod wire;
 
@@ -29,7 +30,8 @@ pub use haproxy::Haproxy;
 pub use lint::lint_forwarded_request;
 pub use metrics::Metrics;
 pub use nginx::Nginx;
-pub use upstream::{Blackhole, Exchange, Received, Then, Upstream, reset};
+pub use tls::{Authority, Leaf, Trust, Wire, der, file};
+pub use upstream::{Blackhole, Exchange, Received, Shaken, Then, Upstream, reset};
 pub use wire::Head;
 
 use std::time::{Duration, Instant};
