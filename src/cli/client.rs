@@ -271,18 +271,28 @@ pub fn judged(status: StatusCode, content_type: &str, body: String, client: &Cli
     let Some(problem) = problem else {
         return Err(stranger(status, content_type, &client.found));
     };
-    let failure = Failure::answered(problem, body);
-    Err(match (status, &client.token) {
-        _ if matches!(client.found.place, Place::Unix(_)) => failure,
-        (StatusCode::UNAUTHORIZED, None) => failure.help(
-            "no token was sent: `--token-file FILE`, ROLLGATE_TOKEN_FILE or ROLLGATE_TOKEN gives it; the socket needs none",
+    Err(advised(Failure::answered(problem, body), status, client))
+}
+
+/// Adds what only who asks can know: where a token comes from here, and that the proxy may be another one.
+fn advised(failure: Failure, status: StatusCode, client: &Client) -> Failure {
+    let over_tcp = matches!(client.found.place, Place::Http { .. });
+    match (status, &client.token) {
+        (StatusCode::UNAUTHORIZED, None) if over_tcp => failure.only_help(
+            "`--token-file FILE`, ROLLGATE_TOKEN_FILE or ROLLGATE_TOKEN gives the token; the socket needs none",
         ),
-        (StatusCode::UNAUTHORIZED, Some(_)) => {
-            failure.help("a token was sent, and it is not the one in the proxy's `admin.token_file`")
+        (StatusCode::UNAUTHORIZED, Some(_)) if over_tcp => {
+            failure.only_help("the token that was sent is not one of the proxy's `admin.token_file`")
         }
-        (StatusCode::FORBIDDEN, _) => failure.help("over the socket (`--admin unix:PATH`) changes need no token"),
+        (StatusCode::FORBIDDEN, _) if over_tcp => {
+            failure.help("over the socket (`--admin unix:PATH`) changes need no token")
+        }
+        (StatusCode::NOT_FOUND, _) if failure.is_unknown_path() => failure.only_help(format!(
+            "the proxy does not know this command: `rollgate status` shows its version, this program is {}",
+            env!("CARGO_PKG_VERSION")
+        )),
         _ => failure,
-    })
+    }
 }
 
 fn stranger(status: StatusCode, content_type: &str, found: &Found) -> Failure {

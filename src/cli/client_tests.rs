@@ -51,6 +51,12 @@ fn what_to_do_about_a_missing_permission() {
     let problem = |status: u16| problem_at("http://127.0.0.1:9900", status);
     assert_eq!(problem_at("unix:/run/x.sock", 403).help, Vec::<String>::new());
     assert!(problem(401).help[0].contains("--token-file"));
+    let body = r#"{"type":"urn:rollgate:problem:not-found","title":"T","status":404,"detail":"no","help":"see"}"#;
+    let unknown = judge(404, "application/problem+json", body).unwrap_err();
+    assert!(
+        unknown.help.len() == 1 && unknown.help[0].contains("does not know this command"),
+        "{unknown:?}"
+    );
     assert!(problem(403).help[0].contains("the socket"));
     assert_eq!(problem(409).help, Vec::<String>::new());
     assert!(problem(404).is_not_found() && !problem(409).is_not_found());
