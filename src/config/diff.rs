@@ -180,6 +180,7 @@ fn service_change(
             || rules_differ
             || old_policy.fallback != new_policy.fallback
             || old_rest.killed != new_rest.killed
+            || old_rest.kill_drain != new_rest.kill_drain
             || old_rest.expose_version != new_rest.expose_version
             || old_rest.rescue != new_rest.rescue
             || !same_affinity(old_policy.affinity.as_ref(), new_policy.affinity.as_ref()),

@@ -3,7 +3,7 @@
 
 use super::condition::{Condition, Guarded};
 use super::decode::{List, Map, Required, settings, words};
-use super::scalars::{Delay, Mode, Period, Size, Switch, Threads, Weight, Whole};
+use super::scalars::{Delay, Drain, Mode, OnOff, Period, Size, Switch, Threads, Weight, Whole};
 use super::units::Share;
 
 settings! {
@@ -25,7 +25,7 @@ settings! {
         /// Whether clients are told the version that served them, as `x-rollgate-version`. A service may say otherwise.
         expose_version: bool = "false",
         /// The kill switch for all services: everything goes to stable.
-        kill: bool = "false",
+        kill: OnOff<Kill> = "false",
         /// What one client may use, and how long things may take.
         limits: Limits = "{}",
         /// The API, the dashboard, `/metrics`, `/livez` and `/readyz`.
@@ -100,6 +100,8 @@ settings! {
         drain_timeout: Delay = "30s",
         /// How long a stopping process still accepts while `/readyz` already answers 503, so that balancers notice.
         drain_delay: Delay = "0s",
+        /// How long a new process may take to get ready in an upgrade; then this one goes on.
+        upgrade_timeout: Period = "30s",
     }
 
     /// The admin interfaces. Absent: none.
@@ -136,9 +138,18 @@ settings! {
         /// The plan by which a version is delivered.
         rollout: Option<Rollout>,
         /// The kill switch: everything goes to stable.
-        kill: bool = "false",
+        kill: OnOff<Kill> = "false",
         /// As the key of the same name of the file, for this service. Absent: as there.
         expose_version: Option<bool>,
+    }
+
+    /// A kill switch.
+    Kill as "kill switch" {
+        /// Whether it is on. One that a command set is on besides.
+        on: bool = "false",
+        /// How long what runs on a canary may go on once a kill switch is on, of the file or of a command: downloads,
+        /// streams, WebSockets. Then it is closed; `never` leaves it. Absent: `30s`, or as at the top of the file.
+        drain: Option<Drain>,
     }
 
     /// Hosts, paths and methods that lead to a service.

@@ -80,6 +80,8 @@ pub struct Limits {
     pub drain_timeout: Duration,
     /// How long a stopping process still accepts while `/readyz` already says 503, so that balancers notice.
     pub drain_delay: Duration,
+    /// How long a process that is to take over may take to get ready.
+    pub upgrade_timeout: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -98,6 +100,8 @@ pub struct Service {
     pub split: Split,
     /// `kill: true` in the file.
     pub killed: bool,
+    /// How long what runs on a canary may go on under a kill switch; `None`: to its end.
+    pub kill_drain: Option<Duration>,
     /// Whether the client is told the version (`x-rollgate-version` on the answer).
     pub expose_version: bool,
     /// Parallel to the versions of the policy's service.

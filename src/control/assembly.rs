@@ -83,6 +83,12 @@ impl<'p> LiveParts<'p> {
             let index = policy.versions.iter().position(same)?;
             live.versions.get(index).map(|version| Arc::clone(&version.stats))
         };
+        // Whatever its role: what was in flight on a canary that has become stable goes on.
+        let revoked = |version: &Version| {
+            let (policy, live) = before?;
+            let index = policy.versions.iter().position(|other| other.name == version.name)?;
+            live.versions.get(index).map(|version| Arc::clone(&version.revoked))
+        };
         let turn = |rule: &Rule| {
             let (policy, live) = before?;
             let index = policy.rules.iter().position(|other| other.name == rule.name)?;
@@ -95,6 +101,7 @@ impl<'p> LiveParts<'p> {
             .map(|(version, pool)| VersionInForce {
                 stats: stats(version).unwrap_or_else(|| Arc::new(VersionStats::new(threads))),
                 pool,
+                revoked: revoked(version).unwrap_or_default(),
             });
         ServiceInForce {
             turn: before.map_or_else(Arc::default, |(_, live)| Arc::clone(&live.turn)),

@@ -380,6 +380,25 @@ async fn a_reload_is_answered_with_what_came_of_it() {
     assert_eq!(bench.weights(), [70, 30]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn while_another_process_takes_over_only_a_kill_is_in_force_and_rings() {
+    let bench = Bench::new().await;
+    bench.commander.freeze().await;
+    assert!(matches!(bench.order(weights(50, 50)).await, Err(NotDone::Stopping(_))));
+    bench.file(text("1/1", false)).await;
+    assert_eq!(bench.weights(), [90, 10]);
+    let (killed, ()) = tokio::join!(bench.order(kill()), async {
+        bench.commander.overruled().await;
+        assert!(bench.live().killed);
+        sleep(Duration::from_secs(5)).await;
+        bench.commander.thaw().await;
+    });
+    assert_eq!(killed.unwrap().not_durable, None);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(bench.weights(), [1, 1], "the file is looked at again");
+    assert!(bench.live().killed);
+}
+
 /// What should be in force, as far as the answers say.
 #[derive(Clone, Debug)]
 struct Model {

@@ -138,6 +138,7 @@ impl Drop for Exchange<'_> {
     fn drop(&mut self) {
         let record = &self.record;
         let worker = &self.client.worker;
+        self.client.slot.off_canary();
         // Nobody set an end: the thread ends, and its exchanges with it.
         let termination = record.termination.get().unwrap_or_else(|| {
             if record.status.get() == 0 {

@@ -39,6 +39,8 @@ pub enum Failed {
     Withheld { status: u16 },
     /// `limits.request_timeout` has passed.
     Deadline,
+    /// The version was revoked, and what was in flight on it has had its time.
+    Revoked,
 }
 
 impl Failed {
@@ -59,6 +61,8 @@ pub struct Answered {
     /// The client's connection can carry another request.
     pub keep_alive: bool,
     pub upgraded: bool,
+    /// [`Termination::Ok`], unless an upgraded connection was ended by the proxy.
+    pub termination: Termination,
     /// The `grpc-status` or anything else that decides success comes with other protocols; here the status does.
     pub failure: Option<FailureKind>,
 }
@@ -167,13 +171,18 @@ impl Attempt<'_> {
                     upstream: self.upstream,
                     idle: self.timeouts.idle,
                 };
-                Box::pin(tunnel::run(
+                let ended = Box::pin(tunnel::run(
                     &ends,
                     (upload.reader.buffer(), self.accepted(&self.progress.sent)),
                     (answer, self.accepted(&self.progress.answered)),
                 ))
                 .await;
                 Ok(Answered {
+                    termination: match ended {
+                        Err(Expired::Revoked) => Termination::Revoked,
+                        // Idle for too long: that is how most tunnels end.
+                        Ok(()) | Err(Expired::Phase | Expired::Total) => Termination::Ok,
+                    },
                     status,
                     reusable: false,
                     keep_alive: false,
@@ -195,6 +204,9 @@ impl Attempt<'_> {
     /// Whose fault it is that a deadline passed.
     fn too_late(&self, expired: Expired) -> Failed {
         let progress = &self.progress;
+        if expired == Expired::Revoked {
+            return Failed::Revoked;
+        }
         if progress.writing_client.get() || (progress.reading_client.get() && progress.answer_begun()) {
             return Failed::Client(Termination::ClientTimeout);
         }

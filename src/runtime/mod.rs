@@ -15,9 +15,11 @@
 //!   more, also after `unkill`.
 
 mod apply;
+mod revocation;
 mod state;
 
 pub use apply::{Change, apply, moves_toward_canary, traffic};
+pub use revocation::Revocation;
 pub use state::{FileSplit, FileVersion, Latch, ServiceState, State, WeightsSet};
 
 use serde::{Deserialize, Serialize};

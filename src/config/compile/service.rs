@@ -4,7 +4,7 @@ use super::{Context, MAX_RULES, MAX_VERSIONS};
 use crate::config::condition::Guarded;
 use crate::config::decode::{List, Map};
 use crate::config::problem::{Path, nearest, printable};
-use crate::config::scalars::Weight;
+use crate::config::scalars::{Drain, Weight};
 use crate::config::schema;
 use crate::config::snapshot;
 use crate::routing::{
@@ -104,9 +104,11 @@ impl Context<'_> {
                 schema::Fallback::Fail => Fallback::Fail,
             },
         };
+        let (killed, kill_drain) = super::kill(&service.kill);
         let rest = snapshot::Service {
             split: split?,
-            killed: service.kill,
+            killed,
+            kill_drain: kill_drain.map_or(self.kill_drain, Drain::after),
             expose_version: service.expose_version.unwrap_or(self.expose_version),
             pools: pools?,
             rescue: rescue?,

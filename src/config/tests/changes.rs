@@ -49,6 +49,10 @@ fn each_kind_of_change_is_told_apart() {
     assert_eq!(changed(&old, &old.replace("9002", "9003")), (false, true, false));
     assert_eq!(changed(&old, &with_service("    kill: true\n")), (false, false, true));
     assert_eq!(
+        changed(&old, &with_service("    kill: { drain: 1s }\n")),
+        (false, false, true)
+    );
+    assert_eq!(
         changed(&old, &with_service("    routes: [{ host: a.b }]\n")),
         (false, false, true)
     );

@@ -38,6 +38,7 @@ async fn send_own(client: &Client, status: u16, why: &str, request_id: &str, clo
         head_only,
     }
     .write(&mut out);
+    client.slot.off_canary();
     client.slot.clear_total();
     client.slot.set_phase(ANSWER_PATIENCE);
     let mut parts = [IoSlice::new(&out)];
@@ -47,7 +48,8 @@ async fn send_own(client: &Client, status: u16, why: &str, request_id: &str, clo
 
 impl Exchange<'_> {
     pub(super) async fn answered(&self, answered: &Answered, progress: &Progress) -> Next {
-        self.record.ends(answered.status, Termination::Ok, answered.failure);
+        self.record
+            .ends(answered.status, answered.termination, answered.failure);
         if answered.upgraded {
             self.record.upgraded();
             return Next::Close;
@@ -103,6 +105,11 @@ impl Exchange<'_> {
                 .await
             }
             Failed::Deadline => self.cut(Termination::Deadline),
+            Failed::Revoked if !answer_begun => {
+                let why = "a kill switch is on, and the version it stopped had not answered";
+                self.fail(503, Termination::Revoked, why, !uploaded).await
+            }
+            Failed::Revoked => self.cut(Termination::Revoked),
         }
     }
 
@@ -137,7 +144,7 @@ impl Exchange<'_> {
     }
 
     pub(super) async fn own_answer(&self, status: u16, why: &str, unread: bool) -> Next {
-        let close = unread || !self.head.keep_alive || self.client.worker.is_draining();
+        let close = unread || !self.head.keep_alive || self.client.worker.answers_close();
         let head_only = self.head.method_kind == MethodKind::Head;
         let sent = send_own(self.client, status, why, self.request_id(), close, head_only).await;
         match (sent, close) {

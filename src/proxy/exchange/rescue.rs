@@ -53,6 +53,7 @@ impl Exchange<'_> {
         let stable = self.snapshot().policy.services.get(service.0 as usize)?.stable;
         let rescuer = self.local.version(service, stable)?;
         self.hand_over(service, serving, (kind, status));
+        self.client.slot.off_canary();
         let thread = self.client.worker.index;
         rescuer.stats.begin(thread);
         self.record.rescued(serving, stable, Arc::clone(&rescuer.stats));

@@ -136,6 +136,7 @@ impl Attempt<'_> {
             reusable: whole && head.keep_alive && !until_close,
             keep_alive: !close && self.progress.uploaded.get(),
             upgraded: false,
+            termination: Termination::Ok,
             failure: (500..=599).contains(&head.status).then_some(FailureKind::Status5xx),
         })
     }
@@ -192,7 +193,7 @@ impl Attempt<'_> {
         self.request.keep_alive
             && self.progress.uploaded.get()
             && (!self.progress.half_closed.get() || self.progress.pipelined.get())
-            && !self.client.worker.is_draining()
+            && !self.client.worker.answers_close()
     }
 
     fn write_head(&self, out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], framing: AnswerFraming, close: bool) {

@@ -269,6 +269,13 @@ fn threads(page: &mut Vec<MetricFamily>, shared: &Shared) {
     let open: i64 = shared.threads.iter().map(|thread| thread.connections()).sum();
     let singles = [
         (
+            Family::counter(
+                "rollgate_upgrades_failed_total",
+                "Upgrades that came to nothing: this process went on serving.",
+            ),
+            shared.upgrades_failed.load(Ordering::Relaxed) as f64,
+        ),
+        (
             Family::gauge("rollgate_connections", "Downstream connections open."),
             open as f64,
         ),
