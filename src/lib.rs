@@ -3,7 +3,7 @@
 //! The map of the house. Imports go one way, from the top of this list to the bottom; a test holds it.
 //!
 //! - pure rooms, without I/O, clock, randomness, logging or async: [`config`], [`routing`], [`explain`], [`balancing`],
-//!   [`http1`], [`outcome`], [`runtime`]
+//!   [`http1`], [`outcome`], [`analysis`], [`rollout`], [`runtime`]
 //! - what both planes may touch: [`shared`]
 //! - [`telemetry`]: metrics and the access log
 //! - the shell: [`proxy`] (the data plane), [`control`] (the control plane), [`admin`], [`server`], [`cli`]
@@ -21,6 +21,7 @@ pub mod explain;
 pub mod http1;
 pub mod outcome;
 pub mod proxy;
+pub mod rollout;
 pub mod routing;
 pub mod runtime;
 pub mod server;

@@ -1,6 +1,7 @@
 //! Assembly: the file, the sockets, the planes, the signals, and the order in which they start and stop.
 
 mod control_plane;
+mod custody;
 mod drain;
 mod handover;
 mod notify;
@@ -10,6 +11,7 @@ mod successor;
 pub mod upgrade;
 
 use self::control_plane::{Control, Parts, Start, assemble};
+use self::custody::{Held, StateCustody};
 use self::drain::Drain;
 use self::handover::Role;
 use self::notify::Manager;
@@ -19,6 +21,7 @@ use self::successor::Predecessor;
 use self::upgrade::{Means, Program, Upgrader};
 use crate::admin;
 use crate::control::load;
+use crate::control::store::{Options, Store};
 use crate::control::writer::Loaded;
 use crate::proxy::accept::{DataPlane, Stage, Threads};
 use crate::shared::Shared;
@@ -28,10 +31,10 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server};
 use pingora_core::services::background::background_service;
-use std::net::TcpListener;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -40,53 +43,82 @@ use tokio::sync::watch;
 const RESERVED_DESCRIPTORS: u64 = 384;
 
 /// Runs the proxy on `config` until it is told to stop, or another process has taken over and nothing is left here.
+/// `recover_state`: see [`Options::recover`].
 ///
 /// # Errors
-/// The file is not valid, an address is taken, or a thread or file cannot be had: nothing was served then.
-pub fn run(config: &Path) -> anyhow::Result<()> {
+/// The file is not valid, an address is taken, the state cannot be used, or a thread or file cannot be had: nothing was
+/// served then.
+pub fn run(config: &Path, recover_state: bool) -> anyhow::Result<()> {
     let asked = Asked::listen()?;
     let program = Program::this();
     let (mut predecessor, inherited) = Predecessor::from_environment()?.unzip();
-    let ended = start(config, program, asked, &mut predecessor, inherited.unwrap_or_default());
+    let given = Given {
+        config,
+        recover_state,
+        inherited: inherited.unwrap_or_default(),
+        // A predecessor gives its state up last.
+        opens_state: predecessor.is_none(),
+    };
+    let ended = start(given, program, asked, &mut predecessor);
     if let (Err(error), Some(predecessor)) = (&ended, predecessor) {
         predecessor.refuse(&format!("{error:#}"));
     }
     ended
 }
 
+/// What the process is started with.
+struct Given<'g> {
+    config: &'g Path,
+    recover_state: bool,
+    inherited: Inherited,
+    opens_state: bool,
+}
+
 /// As [`run`]. Takes the predecessor once nothing can go wrong that it does not hear of otherwise.
 fn start(
-    config: &Path,
+    given: Given<'_>,
     program: Result<Program, String>,
     asked: Asked,
     predecessor: &mut Option<Predecessor>,
-    inherited: Inherited,
 ) -> anyhow::Result<()> {
-    let Some(prepared) = prepare(config, &asked, inherited)? else {
+    let Some(mut prepared) = prepare(given, &asked)? else {
         tracing::info!("asked to stop before anything was served");
         return Ok(());
     };
     let (stage, watched) = watch::channel(Stage::Starting);
     let (admin_stop, stopped) = watch::channel(false);
     let shared = prepared.shared;
-    let mut admin = AdminSide {
-        listener: prepared.sockets.admin.map(|(_, listener)| listener),
+    let manager = Arc::new(Manager::from_environment());
+    let state = Held::default();
+    let (upgrader, upgrades) = Upgrader::new(Means {
+        program,
+        sockets: prepared.copies,
+        custody: Some(Arc::new(StateCustody {
+            commander: prepared.parts.commander.clone(),
+            held: state.clone(),
+        })),
         shared: Arc::clone(&shared),
+        asked: asked.clone(),
+        manager: Arc::clone(&manager),
+    });
+    let (listeners, socket_file) = prepared.sockets.admin_side();
+    let mut admin = AdminSide {
+        parts: (!listeners.is_empty()).then(|| admin::Parts {
+            shared: Arc::clone(&shared),
+            commander: prepared.parts.commander.clone(),
+            kept: Arc::new(state.clone()),
+            events: Arc::clone(&prepared.parts.log),
+            file: prepared.file,
+            state_dir: prepared.state_dir,
+            upgrade: upgrade(upgrader.clone()),
+            listeners,
+        }),
         stopped,
     };
     if predecessor.is_none() {
         // A predecessor answers until this process serves.
         admin.serve()?;
     }
-    let manager = Arc::new(Manager::from_environment());
-    let (upgrader, upgrades) = Upgrader::new(Means {
-        program,
-        sockets: prepared.copies,
-        custody: None,
-        shared: Arc::clone(&shared),
-        asked: asked.clone(),
-        manager: Arc::clone(&manager),
-    });
     let life = Life {
         shared,
         stage,
@@ -95,6 +127,7 @@ fn start(
         upgrader,
         manager,
         admin_stop,
+        state,
     };
     let data_plane = DataPlane {
         shared: Arc::clone(&life.shared),
@@ -111,6 +144,10 @@ fn start(
         admin,
     };
     serve(data_plane, start, &life);
+    if let (Some(file), false) = (socket_file, life.shared.handed_over.load(Ordering::SeqCst)) {
+        file.remove();
+    }
+    life.state.close();
     if let Some(log) = prepared.access_log {
         log.close(Duration::from_secs(1));
     }
@@ -126,12 +163,17 @@ struct Prepared {
     /// Of the sockets, for a process that takes over.
     copies: Vec<(Role, OwnedFd)>,
     access_log: Option<AccessLog>,
+    file: PathBuf,
+    state_dir: PathBuf,
     /// How many there may be.
     descriptors: u64,
 }
 
 /// `None`: it was asked to stop meanwhile.
-fn prepare(config: &Path, asked: &Asked, mut inherited: Inherited) -> anyhow::Result<Option<Prepared>> {
+fn prepare(given: Given<'_>, asked: &Asked) -> anyhow::Result<Option<Prepared>> {
+    let Given {
+        config, mut inherited, ..
+    } = given;
     let loaded = load_file(config)?;
     let snapshot = &loaded.snapshot;
     let threads = snapshot
@@ -143,7 +185,16 @@ fn prepare(config: &Path, asked: &Asked, mut inherited: Inherited) -> anyhow::Re
     drop(inherited);
     let copies = sockets.copies().context("copies of the listening sockets")?;
     let access_log = snapshot.access_log.clone();
-    let Some((shared, parts)) = assemble(loaded, threads, asked)? else {
+    let (file, state_dir) = (config.to_owned(), snapshot.state_dir.clone());
+    let options = Options {
+        recover: given.recover_state,
+        lock: None,
+    };
+    let state = given
+        .opens_state
+        .then(|| Store::open(&snapshot.state_dir, options))
+        .transpose()?;
+    let Some((shared, parts)) = assemble(loaded, threads, state, asked)? else {
         return Ok(None);
     };
     let access_log = access_log
@@ -155,6 +206,8 @@ fn prepare(config: &Path, asked: &Asked, mut inherited: Inherited) -> anyhow::Re
         sockets,
         copies,
         access_log,
+        file,
+        state_dir,
         descriptors,
     }))
 }
@@ -174,6 +227,7 @@ struct Life {
     upgrader: Upgrader,
     manager: Arc<Manager>,
     admin_stop: watch::Sender<bool>,
+    state: Held,
 }
 
 /// Runs both planes to their end.
@@ -192,20 +246,35 @@ fn serve(data_plane: DataPlane, start: Start, life: &Life) {
 /// The admin interface, until it is served.
 struct AdminSide {
     /// `None`: there is none, or it is served.
-    listener: Option<TcpListener>,
-    shared: Arc<Shared>,
+    parts: Option<admin::Parts>,
     stopped: watch::Receiver<bool>,
 }
 
 impl AdminSide {
     fn serve(&mut self) -> anyhow::Result<()> {
-        let Some(listener) = self.listener.take() else {
+        let Some(parts) = self.parts.take() else {
             return Ok(());
         };
-        tracing::info!(address = %listener.local_addr()?, "admin listening");
-        admin::serve(listener, Arc::clone(&self.shared), self.stopped.clone()).context("the admin thread")?;
+        for listener in &parts.listeners {
+            match listener {
+                admin::Listener::Tcp(tcp) => tracing::info!(address = %tcp.local_addr()?, "admin listening"),
+                admin::Listener::Unix { socket, .. } => {
+                    let path = socket.local_addr()?;
+                    tracing::info!(path = ?path.as_pathname().unwrap_or(Path::new("")), "admin listening");
+                }
+            }
+        }
+        admin::serve(parts, self.stopped.clone()).context("the admin thread")?;
         Ok(())
     }
+}
+
+/// What the API asks for an upgrade.
+fn upgrade(upgrader: Upgrader) -> admin::Upgrade {
+    Arc::new(move |by| {
+        let upgrader = upgrader.clone();
+        Box::pin(async move { upgrader.upgrade(by).await.map(|upgraded| upgraded.pid) })
+    })
 }
 
 fn load_file(config: &Path) -> anyhow::Result<Loaded> {

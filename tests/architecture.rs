@@ -136,8 +136,10 @@ const ARROWS: [(&str, &[&str]); 19] = [
 ];
 
 /// Words of I/O, clock, randomness, logging and async.
-const IMPURE: [&str; 26] = [
+const IMPURE: [&str; 28] = [
     "Instant::now",
+    "Timestamp::now",
+    "Zoned::now",
     "SystemTime::now",
     "std::fs",
     "std::env",

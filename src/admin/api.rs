@@ -1,11 +1,19 @@
 //! What the API says, as values: the server writes them, the command line reads them.
 
+use crate::config;
+use crate::config::snapshot::Unsupported;
+use crate::control::load::LoadError;
 use crate::runtime::Weights;
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use utoipa::ToSchema;
 
 /// `GET /v1/status`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     /// Of the program.
     pub version: String,
@@ -24,7 +32,7 @@ pub struct Status {
 }
 
 /// How the file is.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ConfigStatus {
     pub file: String,
     /// SHA-256 of the text in force, in hexadecimal.
@@ -39,7 +47,7 @@ pub struct ConfigStatus {
 }
 
 /// How the state directory is.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StateStatus {
     pub directory: String,
     /// Whether all that is in force would survive a crash.
@@ -49,7 +57,7 @@ pub struct StateStatus {
 }
 
 /// A kill switch that is on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Kill {
     /// `admin`: released by `unkill`. `file`: by the file without the key. `both`.
     pub source: String,
@@ -60,14 +68,14 @@ pub struct Kill {
 }
 
 /// `GET /v1/services`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Services {
     pub generation: u64,
     pub services: Vec<ServiceStatus>,
 }
 
 /// `GET /v1/services/{service}`, and each of `GET /v1/services`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ServiceStatus {
     pub name: String,
     /// Whether everything goes to stable, by its own switch or the one for all.
@@ -83,7 +91,7 @@ pub struct ServiceStatus {
     pub rollout: Option<Value>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct VersionStatus {
     pub name: String,
     /// `stable` or `canary`
@@ -107,7 +115,7 @@ pub struct VersionStatus {
     pub endpoints: Vec<EndpointStatus>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EndpointStatus {
     /// As in the file.
     pub endpoint: String,
@@ -117,24 +125,32 @@ pub struct EndpointStatus {
 }
 
 /// Body of `PUT /v1/services/{service}/weights`. Every version is named.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({ "weights": { "v1": 90, "v2": 10 }, "reason": "looks good" }))]
 pub struct WeightsRequest {
+    /// By version: 0 to 1,000,000, not all of them 0.
+    #[serde(deserialize_with = "weights")]
+    #[schema(schema_with = weights_schema)]
     pub weights: Weights,
+    /// One line.
+    #[schema(max_length = 1000, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
 /// Body of `PUT` and `DELETE` of a kill switch, of a reload and of the rollout verbs; may be absent.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReasonRequest {
+    /// One line.
+    #[schema(max_length = 1000, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
 /// The answer to a change: no request accepted afterwards is routed the old way.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Changed {
     /// The generation in force; also the `ETag`.
     pub generation: u64,
@@ -153,7 +169,7 @@ pub struct Changed {
 }
 
 /// `GET /v1/events`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Events {
     /// Oldest first.
     pub events: Vec<crate::control::event_log::Event>,
@@ -162,7 +178,7 @@ pub struct Events {
 }
 
 /// An error (RFC 9457).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// `about:blank`, or `urn:rollgate:problem:` and a word that stays the same.
     #[serde(rename = "type")]
@@ -176,5 +192,212 @@ pub struct Problem {
     pub help: Option<String>,
     /// Of a configuration: each problem with its place, as `check --json` has them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<FileProblem>)]
     pub problems: Vec<Value>,
+}
+
+/// `GET /v1/config`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Config {
+    pub file: String,
+    pub generation: u64,
+    /// SHA-256 of the text, in hexadecimal.
+    pub hash: String,
+    /// The text in force.
+    pub text: String,
+}
+
+/// Body of `POST /v1/config/validate`, unless it is the text itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({ "text": "listeners: [{ address: \"127.0.0.1:8080\" }]\nservices:\n  - name: shop\n    versions: \
+    [{ name: v1, pool: { endpoints: [\"127.0.0.1:9001\"] } }]\n" }))]
+pub struct ValidateRequest {
+    /// A configuration, at most 1 MiB.
+    pub text: String,
+}
+
+/// What `check --json` prints, and `POST /v1/config/validate` answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Checked {
+    pub ok: bool,
+    pub problems: Vec<FileProblem>,
+    /// Keys that are right, and that this version does not act on.
+    pub warnings: Vec<FileWarning>,
+}
+
+/// One problem of a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FileProblem {
+    /// `services[0].versions[1].weight`; empty: the file as a whole.
+    pub path: String,
+    /// From 1; `null`: the file could not be read.
+    pub line: Option<usize>,
+    pub column: Option<usize>,
+    pub message: String,
+    /// What was probably meant.
+    pub suggestion: Option<String>,
+}
+
+/// A key that this version does not act on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FileWarning {
+    pub path: String,
+    pub line: usize,
+    pub column: usize,
+    pub message: String,
+    /// Whether `run` and a reload refuse the file for it.
+    pub refuses_to_run: bool,
+}
+
+impl Checked {
+    /// What is to be said of what was loaded. A file that cannot be read is one problem without a path.
+    pub fn of(loaded: &Result<config::Snapshot, LoadError>) -> Self {
+        let (problems, warnings) = match loaded {
+            Ok(snapshot) => (Vec::new(), snapshot.unsupported.iter().map(Into::into).collect()),
+            Err(LoadError::Invalid { problems, .. }) => (problems.iter().map(Into::into).collect(), Vec::new()),
+            Err(LoadError::Read { source, .. }) => {
+                let unread = FileProblem {
+                    path: String::new(),
+                    line: None,
+                    column: None,
+                    message: source.to_string(),
+                    suggestion: None,
+                };
+                (vec![unread], Vec::new())
+            }
+        };
+        Self {
+            ok: loaded.is_ok(),
+            problems,
+            warnings,
+        }
+    }
+}
+
+impl From<&config::Problem> for FileProblem {
+    fn from(problem: &config::Problem) -> Self {
+        Self {
+            path: problem.path.clone(),
+            line: Some(problem.line),
+            column: Some(problem.column),
+            message: problem.message.clone(),
+            suggestion: problem.suggestion.clone(),
+        }
+    }
+}
+
+impl From<&Unsupported> for FileWarning {
+    fn from(key: &Unsupported) -> Self {
+        Self {
+            path: key.path.clone(),
+            line: key.line,
+            column: key.column,
+            message: key.message.clone(),
+            refuses_to_run: key.refuses_to_run,
+        }
+    }
+}
+
+/// Body of `POST /v1/explain`: a request as it would come, or a `service`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainRequest {
+    #[serde(default = "get")]
+    #[schema(default = "GET", max_length = 32, pattern = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
+    pub method: String,
+    /// As in `Host`. Absent: that of `headers`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// With the query, if there is one. Absent: `/`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// One value, or several, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, FieldValues>,
+    /// Absent: 127.0.0.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub client_ip: Option<IpAddr>,
+    /// A request that has come to this service, whatever its routes say: not beside `host` and `path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+}
+
+/// What stands in the lines of one name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum FieldValues {
+    One(String),
+    Several(Vec<String>),
+}
+
+fn get() -> String {
+    "GET".to_owned()
+}
+
+/// `GET /v1/rejected`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RejectedMessages {
+    /// The last 16, oldest first.
+    pub rejected: Vec<RejectedMessage>,
+}
+
+/// A request or an answer that was refused as a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RejectedMessage {
+    /// RFC 3339.
+    pub time: String,
+    /// `request` or `answer`
+    pub message: String,
+    /// The client's address, or the endpoint as in the file.
+    pub from: String,
+    /// As in `rollgate_refusals_total`, or `protocol` for an answer.
+    pub reason: String,
+    /// What the client was answered.
+    pub status: u16,
+    /// What is wrong, in a sentence.
+    pub detail: String,
+    /// What came, line by line, escaped; instead of values that may be secret, their length.
+    pub head: Vec<String>,
+}
+
+/// Weights by version, none twice: a map that names a version twice has two meanings.
+fn weights<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Weights, D::Error> {
+    struct Once;
+
+    impl<'de> Visitor<'de> for Once {
+        type Value = Weights;
+
+        fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+            out.write_str("a map from versions to weights")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Weights, A::Error> {
+            let mut weights = Weights::new();
+            while let Some((version, weight)) = map.next_entry::<String, u32>()? {
+                if weights.contains_key(&version) {
+                    return Err(A::Error::custom(format!("the version `{version}` is there twice")));
+                }
+                weights.insert(version, weight);
+            }
+            Ok(weights)
+        }
+    }
+
+    deserializer.deserialize_map(Once)
+}
+
+fn weights_schema() -> utoipa::openapi::schema::Object {
+    use utoipa::openapi::schema::{ObjectBuilder, Type};
+    let weight = ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .minimum(Some(0))
+        .maximum(Some(1_000_000));
+    ObjectBuilder::new()
+        .description(Some(
+            "By version: 0 to 1,000,000, not all of them 0. Every version is named.",
+        ))
+        .additional_properties(Some(weight))
+        .build()
 }

@@ -1,61 +1,133 @@
-//! The admin side over HTTP: probes and metrics, on a thread of its own, so that it answers while every worker is busy.
+//! The admin side over HTTP: the API, probes and metrics, on a thread of its own, so that it answers while every worker
+//! is busy.
+//!
+//! Who may what:
+//!
+//! - over the unix socket, whom its permissions let in: everything. With a socket of the owner alone, the kernel's word
+//!   for who is at the other end is asked for, too;
+//! - over TCP, anyone: to read. To change something, or to see what may hold secrets, a token is needed.
+//!
+//! A browser is an involuntary client: over TCP `Host` must be ours (else a page whose name was made to point here could
+//! read), and a request that another site's page makes is refused. There is no CORS, and no GET changes anything.
 //!
 //! Bounded in connections, in what a connection may send, and in how long it may take: whoever reaches the address
-//! can slow this thread, never the traffic.
+//! can slow this thread, never the traffic; and whoever fills it from TCP does not fill the unix socket.
 
 pub mod api;
+mod body;
+mod changes;
+mod configuration;
+mod connection;
+mod document;
+mod events;
+mod explaining;
+mod guard;
+mod problem;
+mod reading;
 mod routes;
+mod socket;
+#[cfg(test)]
+mod tests;
+mod tokens;
+mod users;
 
+pub use changes::Upgrade;
+pub use connection::Listener;
+pub use events::Kept;
+pub use routes::openapi;
+pub use socket::{SocketFile, listen_on_socket, take_over_socket};
+
+use crate::control::commands::Commander;
+use crate::control::event_log::EventLog;
 use crate::shared::Shared;
 use crate::telemetry::ShareWindow;
-use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use std::io;
-use std::net::TcpListener;
-use std::pin::pin;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval};
 
-/// Bytes of a request head.
-const MAX_HEAD: usize = 32 * 1024;
-/// After a failed accept (no descriptors left).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How long a client that has just connected when the thread is told to stop may take to send its request.
-const NEWCOMER: Duration = Duration::from_millis(100);
-/// How often the shares that versions really get are sampled.
+/// How often what versions do is sampled.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+
+/// Threads that wait for disks on this side's behalf.
+const BLOCKING_THREADS: usize = 4;
 
 /// What one client, or all of them, may take.
 #[derive(Clone, Copy)]
 struct Limits {
-    /// Connections served at once; more wait in the kernel's queue.
+    /// Connections served at once by each listener; more wait in the kernel's queue.
     connections: u32,
+    /// Of these, how many may follow events.
+    followers: u32,
     /// For a whole request head, and between two requests of a connection.
     header: Duration,
+    /// For a whole body.
+    body: Duration,
+    /// From a request's head to its answer.
+    answer: Duration,
+    /// The same where another process is started.
+    upgrade: Duration,
     /// Age at which a connection is closed after the answer it is on.
     age: Duration,
     /// For that last answer, and for all answers in flight when the thread is told to stop.
     last_answer: Duration,
+    /// Between two signs of life to who follows events.
+    heartbeat: Duration,
+    /// Before a wrong token is answered.
+    wrong_token: Duration,
 }
 
 const LIMITS: Limits = Limits {
     connections: 64,
+    followers: 16,
     header: Duration::from_secs(10),
+    body: Duration::from_secs(10),
+    answer: Duration::from_secs(30),
+    upgrade: Duration::from_secs(120),
     age: Duration::from_secs(120),
     last_answer: Duration::from_secs(2),
+    heartbeat: Duration::from_secs(15),
+    wrong_token: Duration::from_millis(200),
 };
+
+/// What the admin side is made of.
+pub struct Parts {
+    pub shared: Arc<Shared>,
+    /// Where changes go.
+    pub commander: Commander,
+    /// Where the state is kept.
+    pub kept: Arc<dyn Kept>,
+    /// The latest events.
+    pub events: Arc<EventLog>,
+    /// The configuration's file.
+    pub file: PathBuf,
+    /// The directory of the state, as at the start.
+    pub state_dir: PathBuf,
+    pub upgrade: Upgrade,
+    pub listeners: Vec<Listener>,
+}
 
 /// What the handlers see.
 struct Admin {
     shared: Arc<Shared>,
+    commander: Commander,
+    kept: Arc<dyn Kept>,
+    events: Arc<EventLog>,
+    file: PathBuf,
+    state_dir: PathBuf,
+    upgrade: Upgrade,
+    limits: Limits,
     /// Only this thread's tasks lock it, and never across an await.
     window: Mutex<ShareWindow>,
+    tokens: tokens::TokenFile,
+    users: users::Users,
+    wrong_tokens: guard::WrongTokens,
+    /// Texts compiled at once, for who asks whether they are right.
+    compiling: Semaphore,
+    stop: watch::Receiver<bool>,
 }
 
 impl Admin {
@@ -68,115 +140,69 @@ impl Admin {
     }
 }
 
-/// Serves `/metrics`, `/livez` and `/readyz` on `listener`, from a thread of its own, until `shutdown` is true (or its
-/// sender is gone); answers in flight then have 2 s. The thread ends by itself afterwards.
+/// Serves the admin side on the listeners of `parts`, from a thread of its own, until `stop` is true (or its sender is
+/// gone); answers in flight then have 2 s. The thread ends by itself afterwards.
 ///
 /// # Errors
-/// When the thread, its runtime or the registration of the listener cannot be made.
-pub fn serve(
-    listener: TcpListener,
-    shared: Arc<Shared>,
-    shutdown: watch::Receiver<bool>,
-) -> io::Result<JoinHandle<()>> {
-    serve_within(LIMITS, listener, shared, shutdown)
+/// When the thread, its runtime or the registration of a listener cannot be made.
+pub fn serve(parts: Parts, stop: watch::Receiver<bool>) -> io::Result<JoinHandle<()>> {
+    serve_within(LIMITS, parts, stop)
 }
 
-fn serve_within(
-    limits: Limits,
-    listener: TcpListener,
-    shared: Arc<Shared>,
-    shutdown: watch::Receiver<bool>,
-) -> io::Result<JoinHandle<()>> {
-    listener.set_nonblocking(true)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let listener = {
+fn serve_within(limits: Limits, parts: Parts, stop: watch::Receiver<bool>) -> io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build()?;
+    let doors = {
         let _inside = runtime.enter();
-        tokio::net::TcpListener::from_std(listener)?
+        let doors = parts.listeners.into_iter().map(|listener| listener.open(limits));
+        doors.collect::<io::Result<Vec<_>>>()?
     };
     let admin = Arc::new(Admin {
-        shared,
+        shared: parts.shared,
+        commander: parts.commander,
+        kept: parts.kept,
+        events: parts.events,
+        file: parts.file,
+        state_dir: parts.state_dir,
+        upgrade: parts.upgrade,
+        limits,
         window: Mutex::default(),
+        tokens: tokens::TokenFile::default(),
+        users: users::Users::default(),
+        wrong_tokens: guard::WrongTokens::default(),
+        compiling: Semaphore::new(1),
+        stop: stop.clone(),
     });
     std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
-        runtime.block_on(run(limits, listener, admin, shutdown));
+        runtime.block_on(run(admin, doors, stop));
+        // A disk that hangs holds a thread: it is not waited for.
+        runtime.shutdown_background();
     })
 }
 
-async fn run(
-    limits: Limits,
-    listener: tokio::net::TcpListener,
-    admin: Arc<Admin>,
-    mut shutdown: watch::Receiver<bool>,
-) {
+async fn run(admin: Arc<Admin>, doors: Vec<connection::Door>, mut stop: watch::Receiver<bool>) {
     let router = routes::router(Arc::clone(&admin));
-    let connections = Arc::new(Semaphore::new(limits.connections as usize));
+    let mut serving = tokio::task::JoinSet::new();
+    for door in doors {
+        serving.spawn(door.serve(router.clone(), stop.clone()));
+    }
+    let looked = Arc::clone(&admin);
+    tokio::spawn(async move { looked.tokens.look(&looked.shared).await });
     let mut samples = interval(SAMPLE_EVERY);
     samples.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let accepted = async || {
-        // The semaphore is never closed.
-        let permit = Arc::clone(&connections).acquire_owned().await.ok();
-        (permit, listener.accept().await)
-    };
-    let mut accepting = pin!(accepted());
     loop {
         tokio::select! {
-            _ = stopped(&mut shutdown) => break,
+            () = stopped(&mut stop) => break,
             _ = samples.tick() => admin.sample(),
-            (permit, accept) = &mut accepting => {
-                match accept {
-                    Ok((stream, _)) => {
-                        let connection = connection(limits, stream, router.clone(), shutdown.clone());
-                        tokio::spawn(async move {
-                            connection.await;
-                            drop(permit);
-                        });
-                    }
-                    Err(error) => {
-                        tracing::debug!(%error, "admin: accept failed");
-                        drop(permit);
-                        sleep(ACCEPT_PAUSE).await;
-                    }
-                }
-                accepting.set(accepted());
-            }
         }
     }
-    // Every connection gives its permit back: all of them here means that none is left.
-    accepting.set(accepted());
-    let _ = timeout(limits.last_answer, connections.acquire_many(limits.connections)).await;
+    // Each ends within `last_answer`.
+    serving.join_all().await;
 }
 
-async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+async fn stopped(stop: &mut watch::Receiver<bool>) {
     // An error means that the sender is gone, and with it whoever could stop us later.
-    let _ = shutdown.wait_for(|stop| *stop).await;
+    let _ = stop.wait_for(|stop| *stop).await;
 }
-
-/// Serves one connection to its end. Errors are the client's affair: it left, or did not speak HTTP.
-async fn connection(
-    limits: Limits,
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    router: Router,
-    mut shutdown: watch::Receiver<bool>,
-) {
-    let serving = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header)
-        .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let mut serving = pin!(serving);
-    tokio::select! {
-        _ = serving.as_mut() => return,
-        () = stopped(&mut shutdown) => {
-            // A connection without a request yet closes at once when it is shut down.
-            if timeout(NEWCOMER, serving.as_mut()).await.is_ok() {
-                return;
-            }
-        }
-        () = sleep(limits.age) => {}
-    }
-    serving.as_mut().graceful_shutdown();
-    let _ = timeout(limits.last_answer, serving).await;
-}
-
-#[cfg(test)]
-mod tests;

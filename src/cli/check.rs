@@ -1,9 +1,10 @@
 //! `rollgate check FILE`: all that is wrong with a file, by the same code that would load it.
 
+use crate::admin::api::Checked;
 use crate::config::Snapshot;
 use crate::config::snapshot::Unsupported;
 use crate::control::load::{LoadError, load};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -86,38 +87,16 @@ fn counted(count: usize, what: &str) -> String {
     }
 }
 
-/// The outcome for a program: `{"ok", "problems", "warnings"}`. A file that cannot be read is one problem without path.
+/// The outcome for a program: see [`Checked`].
 pub fn render_json(loaded: &Result<Snapshot, LoadError>) -> String {
-    let (problems, warnings): (Vec<Value>, Vec<Value>) = match loaded {
-        Ok(snapshot) => (Vec::new(), snapshot.unsupported.iter().map(warning).collect()),
-        Err(LoadError::Read { source, .. }) => {
-            let problem = json!({
-                "path": "", "line": null, "column": null, "message": source.to_string(), "suggestion": null,
-            });
-            (vec![problem], Vec::new())
-        }
-        Err(LoadError::Invalid { problems, .. }) => {
-            (problems.iter().map(|problem| json!(problem)).collect(), Vec::new())
-        }
-    };
-    let answer = json!({ "ok": loaded.is_ok(), "problems": problems, "warnings": warnings });
-    format!("{answer}\n")
-}
-
-fn warning(unsupported: &Unsupported) -> Value {
-    json!({
-        "path": unsupported.path,
-        "line": unsupported.line,
-        "column": unsupported.column,
-        "message": unsupported.message,
-        "refuses_to_run": unsupported.refuses_to_run,
-    })
+    format!("{}\n", json!(Checked::of(loaded)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config;
+    use serde_json::Value;
 
     fn checked(text: &str) -> Result<Snapshot, LoadError> {
         config::parse(text, Path::new("")).map_err(|problems| LoadError::Invalid {

@@ -24,5 +24,5 @@ fn start(config: Option<PathBuf>) -> anyhow::Result<()> {
     demo::start_upstreams(&snapshot)?;
     demo::try_listen(&snapshot)?;
     super::print::print(&demo::instructions(&snapshot, &config));
-    server::run(&config)
+    server::run(&config, false)
 }

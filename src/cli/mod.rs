@@ -1,4 +1,4 @@
-//! The command line: one file a command family. What a command prints is made by functions without I/O; [`client`] asks a
+//! The command line: one file a command family. What a command prints is made by functions without I/O; `client` asks a
 //! running proxy.
 
 mod change;
@@ -65,6 +65,10 @@ enum Command {
         /// The configuration file
         #[arg(long, short, value_name = "FILE", env = "ROLLGATE_CONFIG", hide_env_values = true)]
         config: PathBuf,
+        /// Sets aside a state that cannot be read, and begins with everything sent to stable until `rollgate unkill --all`;
+        /// does nothing to a state that can be read
+        #[arg(long)]
+        recover_state: bool,
         /// For programs: the log of the process as JSON lines
         #[arg(long)]
         json: bool,
@@ -177,7 +181,11 @@ impl Cli {
             return print::finish(Err(failure), before_json);
         }
         match self.command {
-            Command::Run { config, json } => run::run(&config, json || before_json),
+            Command::Run {
+                config,
+                recover_state,
+                json,
+            } => run::run(&config, recover_state, json || before_json),
             Command::Demo { config, json } => demo::run(config, json || before_json),
             Command::Check { file, json } => {
                 let (code, text) = check::run(&file, json || before_json);

@@ -13,9 +13,9 @@ use tracing_subscriber::EnvFilter;
 const DEFAULT_FILTER: &str = "info,pingora_core=warn,pingora_runtime=warn";
 
 /// Runs the proxy until it is told to stop. `json`: its log is for programs.
-pub fn run(config: &Path, json: bool) -> ExitCode {
+pub fn run(config: &Path, recover_state: bool, json: bool) -> ExitCode {
     let _log = start_log(json);
-    match server::run(config) {
+    match server::run(config, recover_state) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => report(&error),
     }

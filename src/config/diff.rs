@@ -31,6 +31,8 @@ pub struct ServiceChange {
     pub pools: bool,
     /// Routes, versions, roles, rules, affinity, fallback, `kill`, `expose_version`.
     pub routing: bool,
+    /// The plan of its rollout: its candidate, steps, checks, or anything else of it.
+    pub rollout: bool,
 }
 
 impl Diff {
@@ -117,6 +119,7 @@ fn settings_changed(old: &Snapshot, new: &Snapshot) -> Vec<String> {
         ("kill", old.killed != new.killed),
         ("limits", old.limits != new.limits),
         ("admin.token_file", old.admin.token_file != new.admin.token_file),
+        ("admin.hosts", old.admin.hosts != new.admin.hosts),
     ];
     settings
         .into_iter()
@@ -184,8 +187,9 @@ fn service_change(
             || old_rest.expose_version != new_rest.expose_version
             || old_rest.rescue != new_rest.rescue
             || !same_affinity(old_policy.affinity.as_ref(), new_policy.affinity.as_ref()),
+        rollout: old_rest.rollout != new_rest.rollout,
     };
-    (change.weights || change.pools || change.routing).then_some(change)
+    (change.weights || change.pools || change.routing || change.rollout).then_some(change)
 }
 
 fn same_affinity(a: Option<&Affinity>, b: Option<&Affinity>) -> bool {

@@ -14,9 +14,11 @@ mod schema;
 pub mod snapshot;
 #[cfg(test)]
 mod tests;
+pub mod tokens;
 pub mod units;
 pub mod yaml;
 
+pub use compile::host_and_port;
 pub use diff::{Diff, diff};
 pub use problem::Problem;
 pub use snapshot::Snapshot;

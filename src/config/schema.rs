@@ -112,8 +112,12 @@ settings! {
         socket_mode: Mode = "0600",
         /// IP address and port of the API, the dashboard, `/metrics`, `/livez` and `/readyz` over TCP.
         address: Option<String>,
-        /// File of the bearer token. Without it nothing can be changed over TCP.
+        /// File of the bearer tokens, one a line: a token of 16 characters or more, or `name: token`. Read again when it
+        /// changes. Without it nothing can be changed over TCP.
         token_file: Option<String>,
+        /// Names, with or without a port, under which `address` may be asked for beside itself and `localhost`: of a proxy
+        /// in front, or of a published port. Any other `Host` is refused, but for `/metrics`, `/livez` and `/readyz`.
+        hosts: List<String> = "[]",
     }
 
     /// An application being delivered.
@@ -313,7 +317,8 @@ settings! {
         candidate: Option<String>,
         /// Whether it begins by itself when a candidate of a new name appears.
         start: Start = "automatic",
-        /// Its steps, 1 to 100. Shares never fall from one to the next.
+        /// Its steps, 1 to 100. Shares never fall from one to the next. After steps that end below `100%` comes one more,
+        /// `100%` without a hold.
         steps: Required<List<RolloutStep>>,
         /// How the candidate is judged.
         analysis: Analysis = "{}",
@@ -323,13 +328,19 @@ settings! {
         notify: List<Notify> = "[]",
         /// Who is asked.
         gates: List<Gate> = "[]",
+        /// When nothing advances by itself, at most 64 windows: each week (`Fri 16:00-Mon 08:00 Europe/Berlin`), each day
+        /// (`22:00-06:00 UTC`) or once (`2026-12-23 12:00-2027-01-04 08:00 UTC`). Rolling back never waits for one.
+        freeze: List<String> = "[]",
+        /// The other services of its train, at most 15: all go on to the next step together, and are rolled back together.
+        /// Each has a rollout of its own with as many steps. One service of a train names the others.
+        with: List<String> = "[]",
     }
 
     /// One entry of the plan: a `share`, or `segments` that are admitted whatever the share, or both.
     RolloutStep as "step" {
-        /// Segments that are admitted to the candidate (a ring).
+        /// Segments that are admitted to the candidate (a ring). Absent: those of the step before.
         segments: Option<List<String>>,
-        /// The candidate's share. Absent: as it is.
+        /// The candidate's share. Absent: that of the step before.
         share: Option<Share>,
         /// How long the step lasts at least.
         hold: Required<Delay>,
@@ -341,13 +352,14 @@ settings! {
     Analysis as "analysis" {
         /// The time after a step begins in which latency does not count. Failures always do.
         warmup: Delay = "30s",
-        /// Requests of the candidate without which there is no verdict.
+        /// Requests of the candidate in a step without which no check passes. One fails as soon as the evidence is there.
         min_requests: Whole<1, 1_000_000_000> = "200",
         /// Of 100 rollouts of a version identical to stable, how many are not rolled back: `50%` to `99.999%`.
         confidence: Share = "99%",
         /// What happens when there is still no evidence after `max_hold`.
         on_no_evidence: OnNoEvidence = "hold",
-        /// How long a step may wait for evidence. Absent: for ever.
+        /// How long a step may wait for evidence, from its beginning, but not less than its hold. Absent: its hold; with
+        /// `hold`, which waits on, it has no effect.
         max_hold: Option<Period>,
         /// The conditions, at most 32.
         checks: List<Check> = "[]",
@@ -365,7 +377,8 @@ settings! {
         max: Option<String>,
         /// The least it may be; for `prometheus` queries.
         min: Option<String>,
-        /// What a failed check does.
+        /// What a failed check does. `step_back` is to the step before, with affinity cookies revoked; from the first step
+        /// it is a rollback, and at the third time the rollout waits for a person.
         on_fail: OnFail = "rollback",
         /// Where the metric comes from, when it is not the proxy's own.
         prometheus: Option<Prometheus>,
@@ -449,6 +462,7 @@ words! {
         Pause = "pause",
         Resume = "resume",
         Promote = "promote",
+        Success = "success",
         Rollback = "rollback",
         Kill = "kill",
     }

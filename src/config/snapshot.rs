@@ -2,6 +2,7 @@
 //! (that is `schema`); every name is resolved, every default filled in.
 
 use crate::outcome::FailureKind;
+use crate::rollout::Plan;
 use crate::routing::{Policy, Split};
 use ipnet::IpNet;
 use std::net::SocketAddr;
@@ -91,6 +92,16 @@ pub struct Admin {
     /// Permission bits of the socket.
     pub socket_mode: u32,
     pub token_file: Option<PathBuf>,
+    pub hosts: Box<[AdminHost]>,
+}
+
+/// A name under which the admin address may be asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminHost {
+    /// In small letters; an IPv6 address in brackets.
+    pub name: Box<str>,
+    /// `None`: any.
+    pub port: Option<u16>,
 }
 
 /// The part of a service that routing does not need.
@@ -107,6 +118,8 @@ pub struct Service {
     /// Parallel to the versions of the policy's service.
     pub pools: Box<[Pool]>,
     pub rescue: Option<Rescue>,
+    /// How its candidate is delivered.
+    pub rollout: Option<Plan>,
 }
 
 /// Which failed attempts on a canary stable answers instead.

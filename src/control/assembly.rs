@@ -3,8 +3,10 @@
 use super::cookie_key::Keeper;
 use super::endpoint_registry::EndpointRegistry;
 use super::resolver::Resolver;
+use super::store::Store;
 use crate::config::Snapshot;
-use crate::routing::{Rule, Service, Traffic, Version};
+use crate::routing::{Rule, Service, Version};
+use crate::runtime::{self, State};
 use crate::shared::{InForce, Pool, ServiceInForce, VersionInForce, VersionStats};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,16 +34,21 @@ impl Assembly {
         }
     }
 
+    /// Where the key of affinity cookies is kept from now on.
+    pub fn keep_key_in(&mut self, store: Store) {
+        self.key.keep_in(store);
+    }
+
     pub fn resolver(&self) -> Arc<Resolver> {
         Arc::clone(&self.resolver)
     }
 
-    /// The next thing in force, with `snapshot` and `traffic` in it. What did not change is carried over from `previous`:
+    /// The next thing in force, with `snapshot` and `state` in it. What did not change is carried over from `previous`:
     /// health, ejections, counters, idle connections. Names never looked up are waited for, `bound` at the longest.
     pub async fn next(
         &mut self,
         snapshot: Arc<Snapshot>,
-        traffic: Traffic,
+        state: Arc<State>,
         previous: Option<&InForce>,
         bound: Duration,
     ) -> InForce {
@@ -53,8 +60,9 @@ impl Assembly {
         InForce {
             generation: previous.map_or(1, |previous| previous.generation + 1),
             services: services.collect(),
-            traffic,
-            cookie_key: self.key.key(&snapshot),
+            traffic: runtime::traffic(&state, &snapshot),
+            state,
+            cookie_key: self.key.key(&snapshot).await,
             snapshot,
         }
     }

@@ -92,6 +92,7 @@ fn in_force(generation: u64, pool: &Arc<Pool>) -> InForce {
     InForce {
         generation,
         snapshot: Arc::new(snapshot_of(&[])),
+        state: Arc::default(),
         traffic: Traffic::default(),
         cookie_key: CookieKey::new(&[7; 32]),
         services: [ServiceInForce {

@@ -1,5 +1,6 @@
 //! The file on disk -> [`Snapshot`], with the files it names checked. `check`, `run` and a reload all load through here.
 
+use crate::config::tokens::{self, Tokens};
 use crate::config::{self, Problem, Snapshot, yaml};
 use std::fmt;
 use std::fs::File;
@@ -93,12 +94,18 @@ pub fn compile(file: &Path, bytes: &[u8]) -> Result<Snapshot, LoadError> {
         .files
         .iter()
         .filter_map(|named| {
-            let error = readable(&named.file).err()?;
+            let is_tokens = snapshot.admin.token_file.as_ref() == Some(&named.file);
+            let wrong = if is_tokens {
+                tokens(&named.file).err()
+            } else {
+                let cannot = |error| format!("cannot read {}: {error}", named.file.display());
+                readable(&named.file).map_err(cannot).err()
+            };
             Some(Problem {
                 path: named.path.clone(),
                 line: named.line,
                 column: named.column,
-                message: format!("cannot read {}: {error}", named.file.display()),
+                message: wrong?,
                 suggestion: None,
             })
         })
@@ -116,6 +123,26 @@ fn readable(file: &Path) -> std::io::Result<()> {
         return Err(std::io::Error::other("not a regular file"));
     }
     File::open(file).map(|_| ())
+}
+
+/// The tokens in `file`. Blocks on the disk.
+///
+/// # Errors
+/// What is wrong, with the file's name and without any of its text.
+pub fn tokens(file: &Path) -> Result<Tokens, String> {
+    let read = || {
+        readable(file)?;
+        let mut text = String::new();
+        File::open(file)?
+            .take(tokens::MAX_FILE_BYTES as u64 + 1)
+            .read_to_string(&mut text)?;
+        if text.len() > tokens::MAX_FILE_BYTES {
+            return Err(std::io::Error::other("it is larger than 64 KiB"));
+        }
+        Ok(text)
+    };
+    let text = read().map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+    Tokens::parse(&text).map_err(|problem| format!("{}: {problem}", file.display()))
 }
 
 /// The keys that `run` and a reload refuse rather than do something else than the file says; `None`: there are none.
@@ -194,7 +221,17 @@ mod tests {
         assert_eq!(error.problems().len(), 1);
         assert_eq!(error.problems()[0].path, "admin.token_file");
         assert_eq!((error.problems()[0].line, error.problems()[0].column), (5, 22));
-        std::fs::write(directory.path().join("admin.token"), "secret").unwrap();
+        let token_file = directory.path().join("admin.token");
+        for (token, words) in [
+            ("short".to_owned(), "line 1: a token has 16 to"),
+            ("x".repeat(70_000), "larger than 64 KiB"),
+            ("\u{0}".repeat(20), "letters, digits"),
+        ] {
+            std::fs::write(&token_file, token).unwrap();
+            let error = load(&file).unwrap_err();
+            assert!(error.problems()[0].message.contains(words), "{error}");
+        }
+        std::fs::write(&token_file, "0123456789abcdef\n").unwrap();
         assert_eq!(load(&file).unwrap().files.len(), 1);
     }
 }

@@ -38,9 +38,9 @@ pub struct Records {
 }
 
 impl Records {
-    pub fn new(state: State, keep: Arc<dyn Keep>, log: Arc<EventLog>) -> Self {
+    pub fn new(state: Arc<State>, keep: Arc<dyn Keep>, log: Arc<EventLog>) -> Self {
         Self {
-            state: Arc::new(state),
+            state,
             keep,
             next_seq: log.last_seq() + 1,
             log,
@@ -71,22 +71,22 @@ impl Records {
 
     /// Makes `state` the one that is remembered, keeps it, and tells the events. The future is for who wants to know when
     /// that is on the disk.
-    pub fn settle(&mut self, state: State, events: Vec<Arc<Event>>) -> Saving {
-        self.state = Arc::new(state);
+    pub fn settle(&mut self, state: Arc<State>, events: Vec<Arc<Event>>) -> Saving {
+        self.state = state;
         self.tell(events.clone());
         self.keep.save(Arc::clone(&self.state), events)
     }
 
     /// Keeps `state` and `events` before they are true: what becomes of them is for [`Self::take`] or [`Self::withdraw`] to
     /// say. Events told until then wait, so that followers get them in order.
-    pub fn propose(&mut self, state: &State, events: Vec<Arc<Event>>) -> Saving {
+    pub fn propose(&mut self, state: Arc<State>, events: Vec<Arc<Event>>) -> Saving {
         self.fate_open = true;
-        self.keep.save(Arc::new(state.clone()), events)
+        self.keep.save(state, events)
     }
 
     /// What was proposed has become true.
-    pub fn take(&mut self, state: State, events: Vec<Arc<Event>>) {
-        self.state = Arc::new(state);
+    pub fn take(&mut self, state: Arc<State>, events: Vec<Arc<Event>>) {
+        self.state = state;
         self.close(events);
     }
 
@@ -138,7 +138,7 @@ impl Records {
     }
 }
 
-/// Waits for the disk, [`DISK_BOUND`] at the longest.
+/// Waits for the disk, a second at the longest.
 ///
 /// # Errors
 /// Why it cannot be said to be there.

@@ -23,6 +23,7 @@ pub(crate) fn snapshot(labels: &[&str]) -> Snapshot {
         killed: false,
         kill_drain: None,
         rescue: None,
+        rollout: None,
         expose_version: false,
         pools: [pool].into(),
     };

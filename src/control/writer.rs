@@ -5,6 +5,10 @@
 //! nothing: not for a file that is being compiled, not for a name that is being looked up, not for the disk; and it
 //! overtakes a change toward a canary whose turn had already come.
 
+mod beginning;
+
+pub use beginning::Unbegun;
+
 use super::assembly::Assembly;
 use super::commands::{Done, Envelope, Hold, NotDone, Order, Orders};
 use super::damping::{CHANGES, Damping, QUIET, WINDOW};
@@ -187,11 +191,12 @@ impl Writer {
 
     fn publish_first(&mut self, change: Change, envelope: Envelope) -> Carried {
         let previous = self.shared.load();
-        let generation = self.publish_traffic(&change.state, &previous);
+        let state = Arc::new(change.state);
+        let generation = self.publish_traffic(Arc::clone(&state), &previous);
         let events = self
             .records
             .number(change.happened, &envelope.by, &previous, generation);
-        let saving = self.records.settle(change.state, events);
+        let saving = self.records.settle(state, events);
         Carried {
             to: envelope.answer,
             saving,
@@ -206,7 +211,8 @@ impl Writer {
         let events = self
             .records
             .number(change.happened, &envelope.by, &in_force, in_force.generation + 1);
-        let mut saving = std::pin::pin!(on_disk(self.records.propose(&change.state, events.clone())));
+        let state = Arc::new(change.state);
+        let mut saving = std::pin::pin!(on_disk(self.records.propose(Arc::clone(&state), events.clone())));
         let mut overtaken = false;
         let kept = loop {
             tokio::select! {
@@ -222,8 +228,8 @@ impl Writer {
             Err(why) => NotDone::NotDurable(why),
             Ok(()) if overtaken => NotDone::Overtaken,
             Ok(()) => {
-                let generation = self.publish_traffic(&change.state, &in_force);
-                self.records.take(change.state, events);
+                let generation = self.publish_traffic(Arc::clone(&state), &in_force);
+                self.records.take(state, events);
                 return answer(envelope.answer, Ok(done(generation, change.text)));
             }
         };
@@ -334,9 +340,10 @@ impl Writer {
             happened.insert(0, reloaded(&previous.snapshot, &snapshot));
         }
         self.succeeded(Arc::clone(&text), restart.clone());
-        let generation = self.publish_snapshot(snapshot, &change.state).await;
+        let state = Arc::new(change.state);
+        let generation = self.publish_snapshot(snapshot, Arc::clone(&state)).await;
         let events = self.records.number(happened, by, &previous, generation);
-        let saving = self.records.settle(change.state, events);
+        let saving = self.records.settle(state, events);
         self.watcher.set_in_force(text);
         let done = Done {
             changed,
@@ -354,25 +361,25 @@ impl Writer {
     async fn on_addresses(&mut self) {
         let snapshot = Arc::clone(&self.shared.load().snapshot);
         let state = Arc::clone(&self.records.state);
-        self.publish_snapshot(snapshot, &state).await;
+        self.publish_snapshot(snapshot, state).await;
     }
 
     /// The names of `snapshot` have been looked up: none is waited for.
-    async fn publish_snapshot(&mut self, snapshot: Arc<Snapshot>, state: &State) -> u64 {
+    async fn publish_snapshot(&mut self, snapshot: Arc<Snapshot>, state: Arc<State>) -> u64 {
         let previous = self.shared.load();
-        let traffic = runtime::traffic(state, &snapshot);
         let next = self
             .assembly
-            .next(snapshot, traffic, Some(&previous), Duration::ZERO)
+            .next(snapshot, state, Some(&previous), Duration::ZERO)
             .await;
         self.publish(next)
     }
 
-    fn publish_traffic(&self, state: &State, previous: &InForce) -> u64 {
+    fn publish_traffic(&self, state: Arc<State>, previous: &InForce) -> u64 {
         self.publish(InForce {
             generation: previous.generation + 1,
             snapshot: Arc::clone(&previous.snapshot),
-            traffic: runtime::traffic(state, &previous.snapshot),
+            traffic: runtime::traffic(&state, &previous.snapshot),
+            state,
             cookie_key: previous.cookie_key.clone(),
             services: Arc::clone(&previous.services),
         })
@@ -438,7 +445,7 @@ impl Writer {
         };
         let in_force = self.shared.load();
         let events = self.records.number(vec![happened], by, &in_force, in_force.generation);
-        let state = State::clone(&self.records.state);
+        let state = Arc::clone(&self.records.state);
         drop(self.records.settle(state, events));
     }
 

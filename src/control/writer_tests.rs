@@ -108,11 +108,13 @@ impl Bench {
         let path = directory.path().join("rollgate.yaml");
         std::fs::write(&path, &*file).unwrap();
         let started = Arc::new(load::load(&path).unwrap());
-        let mut assembly = Assembly::new(1, Arc::new(Resolver::new()), Keeper::new(directory.path()).unwrap());
+        let mut assembly = Assembly::new(1, Arc::new(Resolver::new()), Keeper::new().unwrap());
         let last_seq = disk.0.lock().unwrap().events.keys().last().copied().unwrap_or(0);
         let change = runtime::apply(&disk.state(), &started, &Command::Load, &by("file")).unwrap();
-        let traffic = runtime::traffic(&change.state, &started);
-        let first = assembly.next(Arc::clone(&started), traffic, None, LOOKUP_BOUND).await;
+        let state = Arc::new(change.state);
+        let first = assembly
+            .next(Arc::clone(&started), Arc::clone(&state), None, LOOKUP_BOUND)
+            .await;
         let shared = Arc::new(Shared::new(first, 1));
         shared.reload.lock().unwrap().text = Arc::clone(&file);
         let (files, events) = mpsc::channel(1);
@@ -127,7 +129,7 @@ impl Bench {
             started,
             events,
             orders,
-            records: Records::new(change.state, Arc::new(disk.clone()), Arc::clone(&log)),
+            records: Records::new(state, Arc::new(disk.clone()), Arc::clone(&log)),
             reading: Reading::default(),
         };
         Self {

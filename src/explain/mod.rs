@@ -80,7 +80,7 @@ impl Facts for Assume {
 }
 
 /// The answer. `None` where there is nothing to say: no route, no version (`fallback: fail`), no bucket.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Explanation {
     pub service: Option<String>,
     pub version: Option<String>,
@@ -99,7 +99,7 @@ pub struct Explanation {
     pub notes: Vec<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct VersionShare {
     pub version: String,
     /// Percent.

@@ -26,6 +26,7 @@
 mod chunk;
 mod connection;
 mod error;
+mod excerpt;
 mod field;
 mod forwarded;
 mod framing;
@@ -44,6 +45,7 @@ mod tests;
 
 pub use chunk::{CHUNK_END, ChunkDecoder, ChunkError, ChunkStep, write_chunk_head, write_last_chunk};
 pub use error::HeadError;
+pub use excerpt::excerpt;
 pub use head::{FieldIndex, Fields, HeadLimits, HeadParser};
 pub use lint::{LintError, lint_request, lint_response};
 pub use method::MethodKind;

@@ -4,9 +4,10 @@
 use super::exchange::Exchange;
 use super::relay::Progress;
 use super::worker::{Local, Worker};
+use crate::http1::excerpt;
 use crate::outcome::{CLIENT_ABORT_STATUS, FailureKind, Outcome, Refusal, Termination};
 use crate::routing::{Decision, Reason, ServiceId, VersionId};
-use crate::shared::{Ended, Endpoint, VersionStats};
+use crate::shared::{Ended, Endpoint, Rejected, VersionStats};
 use crate::telemetry::access_log::Line;
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
@@ -244,6 +245,35 @@ fn reason_word(reason: Reason) -> &'static str {
         Reason::Weight => "weight",
         Reason::Fallback => "fallback",
     }
+}
+
+/// Keeps a request that was refused as a message, for the operator.
+pub fn keep_refused(worker: &Worker, from: IpAddr, refusal: Refusal, why: &str, bytes: &[u8]) {
+    if matches!(refusal, Refusal::NoRoute | Refusal::MaxConnections) {
+        return;
+    }
+    worker.shared.rejected.keep(|| Rejected {
+        at: SystemTime::now(),
+        is_answer: false,
+        from: from.to_canonical().to_string(),
+        reason: refusal.as_str(),
+        status: refusal.status(),
+        why: why.to_owned(),
+        head: excerpt(bytes),
+    });
+}
+
+/// Keeps an endpoint's answer that broke HTTP. `bytes`: its head, if that is what is broken.
+pub fn keep_broken(worker: &Worker, endpoint: &Endpoint, why: &str, bytes: &[u8]) {
+    worker.shared.rejected.keep(|| Rejected {
+        at: SystemTime::now(),
+        is_answer: true,
+        from: endpoint.label.to_string(),
+        reason: FailureKind::Protocol.as_str(),
+        status: 502,
+        why: why.to_owned(),
+        head: excerpt(bytes),
+    });
 }
 
 /// The telling of what could not be read as a request.

@@ -1,4 +1,4 @@
-//! What moves at run time, and the one function that moves it: [`apply`].
+//! What moves at run time, and the one function that moves it: [`apply()`].
 //!
 //! The file, an admin command and a rollout all become a [`Command`]; `apply` says what comes of it as a value, or why it
 //! is refused. Who applied it, when and why comes in as an [`Origin`]. The same commands in the same order give the same
@@ -73,7 +73,7 @@ pub struct Origin {
 }
 
 /// What an audit event is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
     /// The process began to serve.

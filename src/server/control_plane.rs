@@ -8,20 +8,22 @@ use super::{AdminSide, Life};
 use crate::control::assembly::{Assembly, LOOKUP_BOUND};
 use crate::control::commands::{Commander, Order};
 use crate::control::cookie_key::Keeper;
-use crate::control::event_log::{Event, EventLog};
+use crate::control::event_log::EventLog;
 use crate::control::file_watcher::FileWatcher;
 use crate::control::health_checker::{HealthChecker, first_pass};
-use crate::control::records::{Keep, Records, Saving};
 use crate::control::resolver::Resolver;
-use crate::control::writer::{self, Loaded, Reading, Writer};
+use crate::control::store::{Options, Restored, Store};
+use crate::control::writer::{self, Loaded, Unbegun};
 use crate::proxy::accept::Stage;
-use crate::runtime::{self, Command, Origin, State};
+use crate::runtime::{EventKind, Origin};
 use crate::shared::Shared;
 use anyhow::Context;
 use async_trait::async_trait;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
 use std::convert::Infallible;
+use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -43,35 +45,36 @@ const LOOK: Duration = Duration::from_millis(1);
 
 /// What the control plane runs.
 pub struct Parts {
-    writer: Writer,
+    writer: Unbegun,
     resolver: Arc<Resolver>,
     health: Arc<HealthChecker>,
-    commander: Commander,
+    pub commander: Commander,
+    /// `None`: it comes with the word of the process before.
+    pub state: Option<(Store, Restored)>,
+    pub log: Arc<EventLog>,
 }
 
-/// The planes' meeting place and the control plane; `None`: it was asked to stop meanwhile.
+/// The planes' meeting place and the control plane, by the file alone: nothing is served yet. `None`: it was asked to stop
+/// meanwhile.
 ///
 /// # Errors
 /// A thread, a watch or random bytes cannot be had.
-pub fn assemble(loaded: Loaded, threads: usize, asked: &Asked) -> anyhow::Result<Option<(Arc<Shared>, Parts)>> {
+pub fn assemble(
+    loaded: Loaded,
+    threads: usize,
+    state: Option<(Store, Restored)>,
+    asked: &Asked,
+) -> anyhow::Result<Option<(Arc<Shared>, Parts)>> {
     let resolver = Arc::new(Resolver::new());
     let started = Arc::new(loaded.snapshot);
-    let key = Keeper::new(&started.state_dir).context("the key of affinity cookies")?;
+    let key = Keeper::new().context("the key of affinity cookies")?;
     let mut assembly = Assembly::new(threads, Arc::clone(&resolver), key);
     let executor = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let by = Origin {
-        who: "file".to_owned(),
-        from: loaded.path.display().to_string(),
-        at_ms: writer::now_ms(),
-        reason: None,
-    };
-    let change = runtime::apply(&State::default(), &started, &Command::Load, &by)?;
-    let traffic = runtime::traffic(&change.state, &started);
     let first = executor.block_on(async {
         tokio::select! {
             biased;
             () = asked.stop(1) => None,
-            first = assembly.next(Arc::clone(&started), traffic, None, LOOKUP_BOUND) => Some(first),
+            first = assembly.next(Arc::clone(&started), Arc::default(), None, LOOKUP_BOUND) => Some(first),
             never = resolver.run() => match never {},
         }
     });
@@ -85,11 +88,10 @@ pub fn assemble(loaded: Loaded, threads: usize, asked: &Asked) -> anyhow::Result
         status.text = Arc::clone(&loaded.text);
     }
     let log = Arc::new(EventLog::new(Vec::new(), 0));
-    let records = Records::new(change.state, Arc::new(Unkept), Arc::clone(&log));
     let (commander, orders) = Commander::new();
     let health = Arc::new(HealthChecker::new(Arc::clone(&shared)));
     let (watcher, events) = FileWatcher::spawn(&loaded.path, loaded.text).context("watching the file")?;
-    let writer = Writer {
+    let writer = Unbegun {
         shared: Arc::clone(&shared),
         assembly,
         health: Arc::clone(&health),
@@ -98,14 +100,15 @@ pub fn assemble(loaded: Loaded, threads: usize, asked: &Asked) -> anyhow::Result
         watcher,
         events,
         orders,
-        records,
-        reading: Reading::default(),
+        log: Arc::clone(&log),
     };
     let parts = Parts {
         writer,
         resolver,
         health,
         commander,
+        state,
+        log,
     };
     Ok(Some((shared, parts)))
 }
@@ -130,10 +133,9 @@ impl BackgroundService for Control {
         let Some(start) = self.start.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             return;
         };
-        self.run_parts(start.parts);
         tokio::spawn(start.upgrades.run());
         tokio::spawn(upgrade_on_signal(self.life.upgrader.clone(), self.life.asked.clone()));
-        if let Err(error) = self.serve(start.predecessor, start.admin).await {
+        if let Err(error) = self.serve(start.parts, start.predecessor, start.admin).await {
             for line in format!("{error:#}").lines() {
                 tracing::error!("{line}");
             }
@@ -151,29 +153,33 @@ impl Control {
         }
     }
 
-    fn run_parts(&self, parts: Parts) {
-        let Parts {
-            writer,
-            resolver,
-            health,
-            commander,
-        } = parts;
-        let looked_up = Arc::clone(&resolver);
+    fn run_checks(&self, parts: &Parts) {
+        let (health, resolver) = (Arc::clone(&parts.health), Arc::clone(&parts.resolver));
         tokio::spawn(supervise("health checks", move || {
             let health = Arc::clone(&health);
             async move { health.run().await }
         }));
         tokio::spawn(supervise("name lookups", move || {
-            let resolver = Arc::clone(&looked_up);
+            let resolver = Arc::clone(&resolver);
             async move { resolver.run().await }
         }));
+    }
+
+    async fn run_writer(&self, unbegun: Unbegun, (store, restored): (Store, Restored), kind: EventKind) {
+        self.life.state.set(store.clone());
+        let writer = unbegun.begin(store, restored, kind).await;
         tokio::spawn(write(writer.run(), Arc::clone(&self.life.shared)));
-        tokio::spawn(reload_on_hangup(commander, self.life.asked.clone()));
     }
 
     /// From probing the endpoints to serving requests. A process that takes over serves when the one before says so, and
     /// says that it does.
-    async fn serve(&self, predecessor: Option<Predecessor>, mut admin: AdminSide) -> anyhow::Result<()> {
+    async fn serve(&self, parts: Parts, predecessor: Option<Predecessor>, mut admin: AdminSide) -> anyhow::Result<()> {
+        self.run_checks(&parts);
+        tokio::spawn(reload_on_hangup(parts.commander, self.life.asked.clone()));
+        let mut unbegun = Some(parts.writer);
+        if let (Some(state), Some(writer)) = (parts.state, unbegun.take_if(|_| predecessor.is_none())) {
+            self.run_writer(writer, state, EventKind::Started).await;
+        }
         let patience = match predecessor {
             Some(_) => FIRST_PASS_OF_SUCCESSOR,
             None => FIRST_PASS,
@@ -181,9 +187,20 @@ impl Control {
         if !first_pass(&self.life.shared, patience).await {
             tracing::warn!("some endpoints have not answered a probe yet");
         }
-        let predecessor = match predecessor {
-            Some(predecessor) => Some(told_to_go(predecessor).await?),
-            None => None,
+        let predecessor = match (predecessor, unbegun) {
+            (Some(predecessor), Some(writer)) => {
+                let (predecessor, lock) = told_to_go(predecessor).await?;
+                let state = match self.open_state(lock).await {
+                    Ok(state) => state,
+                    Err(error) => {
+                        predecessor.refuse(&format!("{error:#}"));
+                        return Err(error);
+                    }
+                };
+                self.run_writer(writer, state, EventKind::Upgraded).await;
+                Some(predecessor)
+            }
+            _ => None,
         };
         // A stop that was asked for meanwhile stands.
         self.life.stage.send_if_modified(|stage| {
@@ -207,6 +224,16 @@ impl Control {
         Ok(())
     }
 
+    /// The state that the process before has given up, with its lock.
+    async fn open_state(&self, lock: Option<OwnedFd>) -> anyhow::Result<(Store, Restored)> {
+        let directory = self.life.shared.load().snapshot.state_dir.clone();
+        let options = Options {
+            recover: false,
+            lock: lock.map(File::from),
+        };
+        Ok(tokio::task::spawn_blocking(move || Store::open(&directory, options)).await??)
+    }
+
     async fn wait_until_all_accept(&self) {
         let all = self.life.shared.threads.len();
         let accepting = async {
@@ -219,8 +246,8 @@ impl Control {
     }
 }
 
-async fn told_to_go(mut predecessor: Predecessor) -> anyhow::Result<Predecessor> {
-    let waiting = tokio::task::spawn_blocking(move || predecessor.wait_for_go().map(|_lock| predecessor));
+async fn told_to_go(mut predecessor: Predecessor) -> anyhow::Result<(Predecessor, Option<OwnedFd>)> {
+    let waiting = tokio::task::spawn_blocking(move || predecessor.wait_for_go().map(|lock| (predecessor, lock)));
     waiting.await?
 }
 
@@ -276,19 +303,6 @@ fn by_signal(name: &str) -> Origin {
         from: "signal".to_owned(),
         at_ms: writer::now_ms(),
         reason: None,
-    }
-}
-
-/// For a process that keeps nothing: it says so, and gives a canary nothing more.
-struct Unkept;
-
-impl Keep for Unkept {
-    fn save(&self, _state: Arc<State>, _events: Vec<Arc<Event>>) -> Saving {
-        Box::pin(std::future::ready(Err("the state is kept in memory alone".to_owned())))
-    }
-
-    fn not_durable(&self) -> Option<String> {
-        Some("the state is kept in memory alone".to_owned())
     }
 }
 

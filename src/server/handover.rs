@@ -25,6 +25,7 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Raised when a message changes its meaning: processes that disagree do not hand over.
@@ -50,6 +51,8 @@ pub enum Role {
     Listener(SocketAddr),
     /// `admin.address`, as in the file.
     AdminAddress(SocketAddr),
+    /// `admin.socket`, by its path.
+    AdminSocket(PathBuf),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,7 @@
 //! The signals that Rollgate listens to, from before the file is read to the end of the process.
 
 use anyhow::Context;
+use nix::sys::signal::Signal;
 use std::io;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -28,6 +29,8 @@ impl Asked {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
         let handlers = || -> io::Result<_> {
             let _here = runtime.enter();
+            // Heard so that it does not end the process: a limit of file sizes is a full disk, which writers are told.
+            drop(signal(SignalKind::from_raw(Signal::SIGXFSZ as i32))?);
             Ok((
                 signal(SignalKind::terminate())?,
                 signal(SignalKind::interrupt())?,

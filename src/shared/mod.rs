@@ -5,15 +5,18 @@
 mod cell;
 mod durations;
 mod pool;
+mod rejected;
 mod revoked;
 mod stats;
 
 pub use pool::{Endpoint, InFlight, Pool, RetryBudget, Tried};
+pub use rejected::{Rejected, RejectedLog};
 pub use revoked::Revoked;
 pub use stats::{DURATION_BOUNDS_US, Ended, ThreadStats, Totals, VersionStats};
 
 use crate::config::Snapshot;
 use crate::routing::{CookieKey, Role, Traffic};
+use crate::runtime::State;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,6 +27,8 @@ pub struct InForce {
     /// Rises by one with each publication, from 1.
     pub generation: u64,
     pub snapshot: Arc<Snapshot>,
+    /// What moves at run time, with who moved it; `traffic` is made of it.
+    pub state: Arc<State>,
     pub traffic: Traffic,
     /// Signs affinity cookies.
     pub cookie_key: CookieKey,
@@ -62,6 +67,28 @@ impl InForce {
             }
         }
     }
+
+    /// Whether everything of the service goes to stable.
+    pub fn is_killed(&self, service: usize) -> bool {
+        self.traffic.killed || self.traffic.services.get(service).is_some_and(|live| live.killed)
+    }
+
+    /// What the version is to get of the service's requests that no rule decides, in percent, 0 to 100. Positions as in
+    /// the file.
+    pub fn share_target(&self, service: usize, version: usize) -> f64 {
+        if self.is_killed(service) {
+            let stable = self.snapshot.policy.services.get(service).map(|policy| policy.stable.0);
+            return if stable == u32::try_from(version).ok() {
+                100.0
+            } else {
+                0.0
+            };
+        }
+        self.traffic
+            .services
+            .get(service)
+            .map_or(0.0, |live| live.split.share_percent(version))
+    }
 }
 
 /// How the last load of the file went.
@@ -98,6 +125,8 @@ pub struct Shared {
     pub upgrades_failed: AtomicU64,
     /// Lines of the access log dropped because the writer fell behind.
     pub log_dropped: Arc<AtomicU64>,
+    /// The last messages that were refused as such.
+    pub rejected: RejectedLog,
     started: Instant,
 }
 
@@ -114,6 +143,7 @@ impl Shared {
             handed_over: AtomicBool::new(false),
             upgrades_failed: AtomicU64::new(0),
             log_dropped: Arc::default(),
+            rejected: RejectedLog::default(),
             started,
         }
     }

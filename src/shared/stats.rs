@@ -203,6 +203,17 @@ impl VersionStats {
         self.written().fold(0, |sum, shard| sum.wrapping_add(shard.begun.get()))
     }
 
+    /// Failures charged, of every kind.
+    pub fn failed(&self) -> u64 {
+        let shard = |shard: &Shard| {
+            shard
+                .failures
+                .iter()
+                .fold(0, |sum: u64, cell| sum.wrapping_add(cell.get()))
+        };
+        self.written().fold(0, |sum, one| sum.wrapping_add(shard(one)))
+    }
+
     /// Durations since the version appeared, to within 1 %. (Cells wrap at 2^32.)
     pub fn histogram(&self) -> Histogram {
         let mut histogram = Histogram::default();

@@ -14,6 +14,7 @@ pub fn in_force(generation: u64, threads: usize, services: &[(&str, &[V<'_>])]) 
     InForce {
         generation,
         snapshot: Arc::new(snapshot(services)),
+        state: Arc::default(),
         traffic: Traffic {
             killed: false,
             services: services.iter().map(|(_, versions)| traffic(versions)).collect(),
@@ -127,6 +128,7 @@ fn snapshot(services: &[(&str, &[V<'_>])]) -> Snapshot {
                 killed: false,
                 kill_drain: Some(Duration::from_secs(30)),
                 rescue: None,
+                rollout: None,
                 expose_version: false,
                 pools: versions.iter().map(|V(_, _, _, labels)| pool(labels)).collect(),
             })

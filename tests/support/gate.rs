@@ -148,7 +148,7 @@ impl Gate {
     /// # Errors
     /// How it ended, when it did before it was ready.
     pub fn start_at(directory: TempDir, path: &Path, config: &str) -> Result<Self, Exit> {
-        Self::start_with(command(), directory, path, config)
+        Self::start_with(command(), directory, path, config, &[])
     }
 
     /// Starts it by a link `rollgate` beside the configuration, so that a test can turn it to another program; `variables`
@@ -166,7 +166,8 @@ impl Gate {
         symlink(env!("CARGO_BIN_EXE_rollgate"), &link).unwrap();
         let mut command = plain_environment(Command::new(link));
         command.envs(variables.iter().copied());
-        Self::start_with(command, directory, &path, config).unwrap_or_else(|exit| panic!("rollgate ended: {exit:#?}"))
+        Self::start_with(command, directory, &path, config, &[])
+            .unwrap_or_else(|exit| panic!("rollgate ended: {exit:#?}"))
     }
 
     /// Starts it as the successor of whoever has the other end of `link`.
@@ -179,14 +180,40 @@ impl Gate {
         fs::write(&path, config).unwrap();
         let mut command = command();
         command.env("ROLLGATE_SUCCESSOR", "1").stdin(link);
-        Self::start_with(command, directory, &path, config)
+        Self::start_with(command, directory, &path, config, &[])
     }
 
-    fn start_with(mut command: Command, directory: TempDir, path: &Path, config: &str) -> Result<Self, Exit> {
+    /// Starts it with further arguments, by a shell that does `first` before.
+    ///
+    /// # Errors
+    /// How it ended, when it did before it was ready.
+    pub fn try_start_with(config: &str, first: &str, arguments: &[&str]) -> Result<Self, Exit> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("rollgate.yaml");
+        fs::write(&path, config).unwrap();
+        let rollgate = command();
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", &format!("{first} exec \"$0\" \"$@\"")])
+            .arg(rollgate.get_program())
+            .env_remove("RUST_LOG")
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null());
+        Self::start_with(shell, directory, &path, config, arguments)
+    }
+
+    fn start_with(
+        mut command: Command,
+        directory: TempDir,
+        path: &Path,
+        config: &str,
+        arguments: &[&str],
+    ) -> Result<Self, Exit> {
         let mut child = command
             .current_dir(directory.path())
             .args(["run", "--config"])
             .arg(path)
+            .args(arguments)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

@@ -1,6 +1,7 @@
 //! Schema -> [`Snapshot`]: every check of meaning, all problems at once. No file is touched: the files that the
 //! configuration names are in [`Snapshot::files`].
 
+mod checks;
 mod cookies;
 mod pool;
 mod rollout;
@@ -9,6 +10,9 @@ mod segments;
 mod service;
 mod text;
 mod top;
+mod train;
+
+pub use text::{host_and_port, name_problem};
 
 use super::decode::List;
 use super::problem::{Path, Problem, Problems, nearest, printable, shown};
@@ -272,8 +276,10 @@ impl Context<'_> {
                 self.taken("service", name, &path.index(first), &at);
             }
         }
-        services
+        let mut compiled = services
             .compile(|index, service: &schema::Service| self.service(service, &path.index(index)))
-            .map(Vec::from)
+            .map(Vec::from);
+        self.trains(services, &names, compiled.as_deref_mut().unwrap_or_default(), &path);
+        compiled
     }
 }

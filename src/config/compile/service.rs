@@ -55,6 +55,17 @@ impl<'a> Versions<'a> {
         self.roles.get(usize::try_from(id.0).ok()?).copied()
     }
 
+    /// The name of the canary, where there is one alone.
+    pub(super) fn only_canary(&self) -> Option<&'a str> {
+        let mut canaries = self
+            .names
+            .iter()
+            .zip(&self.roles)
+            .filter(|(_, role)| **role == Role::Canary);
+        let only = canaries.next().filter(|_| canaries.next().is_none());
+        only.and_then(|(name, _)| *name)
+    }
+
     pub(super) fn canaries(&self) -> usize {
         self.roles.iter().filter(|role| **role == Role::Canary).count()
     }
@@ -93,6 +104,13 @@ impl Context<'_> {
             None => Some(None),
         };
         self.unsupported_parts(service, &versions, path);
+        let rollout = match &service.rollout {
+            Some(rollout) => {
+                let name = service.name.get().map(String::as_str);
+                self.rollout(rollout, name, &versions, &path.key("rollout")).map(Some)
+            }
+            None => Some(None),
+        };
         let policy = Service {
             name: service.name.get()?.as_str().into(),
             versions: compiled?,
@@ -112,6 +130,7 @@ impl Context<'_> {
             expose_version: service.expose_version.unwrap_or(self.expose_version),
             pools: pools?,
             rescue: rescue?,
+            rollout: rollout?,
         };
         Some((policy, rest))
     }

@@ -47,6 +47,18 @@ pub fn is_bracketed_v6(host: &str) -> bool {
         .is_some_and(|address| address.parse::<Ipv6Addr>().is_ok())
 }
 
+/// What a `Host` field may hold: the name in small letters (an IPv6 address in brackets), and the port if there is one.
+pub fn host_and_port(text: &str) -> Option<(String, Option<u16>)> {
+    let (name, port) = match text.rsplit_once(':') {
+        Some((name, port)) if !text.ends_with(']') => {
+            let digits = !port.is_empty() && port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit());
+            (name, Some(port.parse::<u16>().ok().filter(|_| digits)?))
+        }
+        _ => (text, None),
+    };
+    (is_host_name(name) || is_bracketed_v6(name)).then(|| (name.to_ascii_lowercase(), port))
+}
+
 /// A path as it may stand in a request's target: visible ASCII without `?` and `#`.
 pub fn is_path(path: &str) -> bool {
     path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'?' | b'#'))
@@ -183,6 +195,25 @@ mod tests {
         assert_eq!(meant("127.0.0.1").as_deref(), Some("127.0.0.1:8080"));
         assert_eq!(meant("::").as_deref(), Some("[::]:8080"));
         assert_eq!(meant("shop.example.com:80"), None);
+    }
+
+    #[test]
+    fn hosts_may_have_a_port() {
+        let found = |text| host_and_port(text).map(|(name, port)| (name, port.unwrap_or(0)));
+        for (text, name, port) in [
+            ("Admin.Example.com", "admin.example.com", 0),
+            ("localhost:9900", "localhost", 9900),
+            ("10.0.0.1", "10.0.0.1", 0),
+            ("[::1]", "[::1]", 0),
+            ("[::1]:80", "[::1]", 80),
+        ] {
+            assert_eq!(found(text), Some((name.to_owned(), port)), "{text}");
+        }
+        for text in [
+            "", ":80", "a:", "a:x", "a:+1", "a:65536", "http://a", "a/b", "a b", "::1", "[::1", "*.a", "u@a",
+        ] {
+            assert_eq!(found(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::config::decode::List;
 use crate::config::problem::{Path, shown};
 use crate::config::scalars::Switch;
 use crate::config::schema::{self, Root};
-use crate::config::snapshot::{AccessLog, Admin, Limits, Listener, LogPath};
+use crate::config::snapshot::{AccessLog, Admin, AdminHost, Limits, Listener, LogPath};
 use crate::config::units::Share;
 use ipnet::IpNet;
 use std::collections::HashMap;
@@ -150,15 +150,12 @@ impl Context<'_> {
         let mut complete = true;
         let socket = admin.socket.as_ref().and_then(|socket| {
             let here = path.key("socket");
-            self.unsupported(&here, "there is no admin socket", false);
             let socket = self.file_path(socket, &here);
             complete &= socket.is_some();
             socket
         });
         let token_file = admin.token_file.as_ref().and_then(|file| {
-            let here = path.key("token_file");
-            self.unsupported(&here, "nothing can be changed over TCP", false);
-            let file = self.named_file(file, &here);
+            let file = self.named_file(file, &path.key("token_file"));
             complete &= file.is_some();
             file
         });
@@ -167,11 +164,35 @@ impl Context<'_> {
             complete &= address.is_some();
             address
         });
-        complete.then_some(Admin {
+        let hosts = self.admin_hosts(&admin.hosts, &path.key("hosts"));
+        let admin = Admin {
             address,
             socket,
             socket_mode: admin.socket_mode.0,
             token_file,
+            hosts: hosts?,
+        };
+        complete.then_some(admin)
+    }
+
+    fn admin_hosts(&mut self, hosts: &List<String>, path: &Path<'_>) -> Option<Box<[AdminHost]>> {
+        if !self.count(hosts, 0, MAX_LIST, "hosts", path) {
+            return None;
+        }
+        hosts.compile(|index, written| {
+            let host = text::host_and_port(written);
+            if host.is_none() {
+                let message = format!(
+                    "expected a name or an address as in `Host`, such as `admin.example.com` or `10.0.0.1:9900`, found {}",
+                    shown(written)
+                );
+                self.problems.add(&path.index(index), message);
+            }
+            let (name, port) = host?;
+            Some(AdminHost {
+                name: name.into(),
+                port,
+            })
         })
     }
 

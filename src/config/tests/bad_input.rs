@@ -152,6 +152,10 @@ fn listeners_admin_and_networks() {
         ),
         ("admin on a listener", with_top("admin: { address: 127.0.0.1:8080 }\n")),
         (
+            "bad admin hosts",
+            with_top("admin: { address: 127.0.0.1:1, hosts: [admin.example.com, \"http://a\", \"a:99999\"] }\n"),
+        ),
+        (
             "bad networks",
             with_top("trusted_proxies: [10.0.0.0/33, 10.0.0, fd00::/8, 10.1.2.3]\n"),
         ),

@@ -128,6 +128,17 @@ fn the_full_example_means_what_it_says() {
 }
 
 #[test]
+fn names_of_the_admin_address() {
+    let text = with_top("admin: { address: 127.0.0.1:1, hosts: [Admin.Example.com, \"10.0.0.1:9900\", \"[::1]\"] }\n");
+    let hosts = valid(&text).admin.hosts;
+    let hosts: Vec<_> = hosts.iter().map(|host| (&*host.name, host.port)).collect();
+    assert_eq!(
+        hosts,
+        [("admin.example.com", None), ("10.0.0.1", Some(9900)), ("[::1]", None)]
+    );
+}
+
+#[test]
 fn absent_weights_and_roles() {
     let split = |versions: &[&str]| {
         let snapshot = valid(&with_versions(versions));

@@ -31,7 +31,9 @@ pub async fn serve(client: Client) {
                 client.worker.recycle(head);
                 next
             }
-            Arrival::Refused(refusal, why) => Box::pin(exchange::refuse_unread(&client, refusal, &why)).await,
+            Arrival::Refused(refusal, why) => {
+                Box::pin(exchange::refuse_unread(&client, refusal, &why, input.unread())).await
+            }
         };
         match next {
             Next::KeepAlive => first = false,

@@ -6,6 +6,7 @@ use crate::http1::{RequestAdditions, RequestBody, write_request};
 use crate::outcome::{FailureKind, Termination};
 use crate::proxy::buffer::{Buffer, HeadBytes};
 use crate::proxy::downstream::Next;
+use crate::proxy::record::keep_broken;
 use crate::proxy::relay::{Attempt, Failed, Progress, Upload};
 use crate::proxy::upstream;
 use crate::routing::{Decision, HashName, VersionId};
@@ -227,6 +228,16 @@ impl Exchange<'_> {
                 Ok(self.answered(&answered, &progress).await)
             }
             Err(failed) => {
+                if let Failed::Upstream {
+                    termination: Termination::UpstreamProtocol,
+                    why,
+                    ..
+                } = &failed
+                {
+                    // What follows a head that was passed on is a body.
+                    let bytes = if progress.answer_begun() { b"" } else { answer.unread() };
+                    keep_broken(worker, endpoint, why, bytes);
+                }
                 let failure = Failure::of(failed, &progress, connection.reused);
                 if matches!(failure.failed, Failed::Withheld { .. }) {
                     version.pool.failed(endpoint, FailureKind::Status5xx, self.now_ms());

@@ -8,7 +8,7 @@ use crate::proxy::answers::OwnAnswer;
 use crate::proxy::buffer::HeadBytes;
 use crate::proxy::downstream::{Client, Next, took_the_answer};
 use crate::proxy::headers::hex_id;
-use crate::proxy::record::log_unread;
+use crate::proxy::record::{keep_refused, log_unread};
 use crate::proxy::relay::{Answered, Failed, Progress};
 use std::io::IoSlice;
 use std::time::Duration;
@@ -16,8 +16,9 @@ use std::time::Duration;
 /// How long a client may take over one of our own answers.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Refuses what could not be read as a request.
-pub async fn refuse_unread(client: &Client, refusal: Refusal, why: &str) -> Next {
+/// Refuses what could not be read as a request: `bytes`, as far as they have come.
+pub async fn refuse_unread(client: &Client, refusal: Refusal, why: &str, bytes: &[u8]) -> Next {
+    keep_refused(&client.worker, client.peer, refusal, why, bytes);
     let request_id = hex_id(client.worker.draw_id());
     let request_id = text(&request_id);
     log_unread(&client.worker, client.peer, refusal, request_id);
@@ -139,6 +140,7 @@ impl Exchange<'_> {
     /// Answers a request that no version may see.
     pub(super) async fn refuse(&self, refusal: Refusal, why: &str) -> Next {
         self.record.refused(refusal);
+        keep_refused(&self.client.worker, self.client_ip, refusal, why, self.bytes);
         let unread = !matches!(self.head.body, RequestBody::None);
         self.own_answer(refusal.status(), why, unread).await
     }

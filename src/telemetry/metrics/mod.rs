@@ -3,14 +3,13 @@
 
 mod family;
 
-use super::{Process, ShareWindow};
+use super::{Process, ShareWindow, endpoints};
 use crate::outcome::{FailureKind, Refusal, Termination};
-use crate::routing::{Role, Service, ServiceTraffic};
-use crate::shared::{InForce, Pool, ServiceInForce, Shared, ThreadStats, VersionInForce};
+use crate::routing::{Role, Service};
+use crate::shared::{InForce, ServiceInForce, Shared, ThreadStats, VersionInForce};
 use family::{Family, single};
 use prometheus::TextEncoder;
 use prometheus::proto::MetricFamily;
-use std::collections::{HashMap, HashSet};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
@@ -104,12 +103,11 @@ impl Versions {
 fn versions(page: &mut Vec<MetricFamily>, in_force: &InForce, window: &ShareWindow, now_ms: u64) {
     let mut families = Versions::new();
     let policies = &in_force.snapshot.policy.services;
-    for ((policy, live), traffic) in policies.iter().zip(&*in_force.services).zip(&in_force.traffic.services) {
-        let killed = in_force.traffic.killed || traffic.killed;
-        families
-            .killed
-            .push(&[("service", &policy.name)], f64::from(u8::from(killed)));
-        shares(&mut families, policy, live, traffic, killed, window);
+    for (index, (policy, live)) in policies.iter().zip(&*in_force.services).enumerate() {
+        let killed = f64::from(u8::from(in_force.is_killed(index)));
+        families.killed.push(&[("service", &policy.name)], killed);
+        let target = |version| in_force.share_target(index, version);
+        shares(&mut families, policy, live, target, window);
         for (version, live) in policy.versions.iter().zip(&live.versions) {
             let labels = [
                 ("service", policy.name.as_ref()),
@@ -117,7 +115,12 @@ fn versions(page: &mut Vec<MetricFamily>, in_force: &InForce, window: &ShareWind
                 ("role", role(version.role)),
             ];
             signals(&mut families, labels, live);
-            endpoints(&mut families.healthy, [labels[0], labels[1]], &live.pool, now_ms);
+            for endpoint in endpoints(&live.pool, now_ms) {
+                families.healthy.push(
+                    &[labels[0], labels[1], ("endpoint", endpoint.label)],
+                    f64::from(u8::from(endpoint.healthy)),
+                );
+            }
         }
     }
     page.extend(families.finish());
@@ -164,8 +167,7 @@ fn shares(
     families: &mut Versions,
     policy: &Service,
     live: &ServiceInForce,
-    traffic: &ServiceTraffic,
-    killed: bool,
+    target: impl Fn(usize) -> f64,
     window: &ShareWindow,
 ) {
     let requests: Vec<u64> = live
@@ -176,44 +178,11 @@ fn shares(
     let total: u64 = requests.iter().sum();
     for ((index, version), requests) in policy.versions.iter().enumerate().zip(requests) {
         let labels = [("service", policy.name.as_ref()), ("version", version.name.as_ref())];
-        let target = match (killed, version.role) {
-            (true, Role::Stable) => 100.0,
-            (true, Role::Canary) => 0.0,
-            (false, _) => traffic.split.share_percent(index),
-        };
-        families.target.push(&labels, target);
+        families.target.push(&labels, target(index));
         if total > 0 {
             families.observed.push(&labels, requests as f64 * 100.0 / total as f64);
         }
     }
-}
-
-fn endpoints(family: &mut Family, [service, version]: [(&str, &str); 2], pool: &Pool, now_ms: u64) {
-    let labels = pool.spec.endpoints.iter().map(|spec| spec.label.as_ref());
-    let live = pool
-        .endpoints
-        .iter()
-        .map(|endpoint| (endpoint.label.as_ref(), endpoint.usable(now_ms)));
-    for (label, healthy) in health_by_label(labels, live) {
-        family.push(&[service, version, ("endpoint", label)], f64::from(u8::from(healthy)));
-    }
-}
-
-/// One entry a label of the file, in file order: a name with several addresses is healthy if one of them is, and one
-/// that has none yet is not. A label that the file has twice is one entry: a page with a series twice is refused whole.
-fn health_by_label<'a>(
-    labels: impl Iterator<Item = &'a str>,
-    live: impl Iterator<Item = (&'a str, bool)>,
-) -> Vec<(&'a str, bool)> {
-    let mut healthy: HashMap<&str, bool> = HashMap::new();
-    for (label, is_healthy) in live {
-        *healthy.entry(label).or_default() |= is_healthy;
-    }
-    let mut written = HashSet::new();
-    labels
-        .filter(|&label| written.insert(label))
-        .map(|label| (label, healthy.get(label).copied().unwrap_or(false)))
-        .collect()
 }
 
 fn configuration(page: &mut Vec<MetricFamily>, in_force: &InForce, shared: &Shared) {

@@ -183,23 +183,6 @@ fn the_window_forgets_versions_that_left() {
 }
 
 #[test]
-fn a_label_is_healthy_if_one_of_its_addresses_is() {
-    let labels = ["a:1", "b:1", "a:1", "c:1", "d:1"];
-    let live = [
-        ("a:1", false),
-        ("a:1", true),
-        ("a:1", false),
-        ("b:1", false),
-        ("d:1", true),
-        ("gone:1", true),
-    ];
-    assert_eq!(
-        health_by_label(labels.into_iter(), live.into_iter()),
-        [("a:1", true), ("b:1", false), ("c:1", false), ("d:1", true)]
-    );
-}
-
-#[test]
 fn an_ejected_endpoint_is_not_healthy() {
     let shared = shared(in_force(1, 1, &[("shop", SHOP)]), 1);
     let pool = Arc::clone(&shared.load().services[0].versions[0].pool);

@@ -1,49 +1,15 @@
 use super::*;
-use crate::routing::Role;
-use crate::telemetry::fixture::{V, in_force, shared};
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::Ordering;
-use std::time::Instant;
-
-const SHORT: Limits = Limits {
-    connections: 2,
-    header: Duration::from_millis(300),
-    age: Duration::from_secs(20),
-    last_answer: Duration::from_millis(500),
-};
-const LONG: Duration = Duration::from_secs(10);
-
-struct Running {
-    address: SocketAddr,
-    shared: Arc<Shared>,
-    stop: watch::Sender<bool>,
-    thread: JoinHandle<()>,
-}
 
 fn start(limits: Limits) -> Running {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let versions = [V("v1", Role::Stable, 1, &["127.0.0.1:9001"])];
-    let shared = shared(in_force(1, 1, &[("shop", &versions)]), 1);
-    let (stop, stopped) = watch::channel(false);
-    let thread = serve_within(limits, listener, Arc::clone(&shared), stopped).unwrap();
-    Running {
-        address,
-        shared,
-        stop,
-        thread,
+    Bench {
+        limits,
+        ..Bench::default()
     }
+    .start()
 }
 
 impl Running {
-    fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(LONG)).unwrap();
-        stream
-    }
-
-    /// The whole answer, in bytes as sent; the connection is closed after it.
+    /// The whole answer, in bytes as sent, by any name; the connection is closed after it.
     fn ask(&self, method: &str, path: &str) -> String {
         let mut stream = self.connect();
         write!(
@@ -54,14 +20,6 @@ impl Running {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer
-    }
-
-    /// Returns how long the thread took to end.
-    fn stop(self) -> Duration {
-        let began = Instant::now();
-        self.stop.send(true).unwrap();
-        self.thread.join().unwrap();
-        began.elapsed()
     }
 }
 
@@ -107,12 +65,14 @@ fn the_page_is_prometheus_text() {
 fn anything_else_is_a_problem() {
     let admin = start(SHORT);
     for (method, path, status) in [
-        ("GET", "/", 404),
         ("GET", "/metrics/", 404),
+        ("GET", "/v1", 404),
         ("POST", "/nothing", 404),
         ("POST", "/metrics", 405),
         ("DELETE", "/livez", 405),
         ("OPTIONS", "/readyz", 405),
+        ("OPTIONS", "/v1/kill", 405),
+        ("POST", "/v1/services/shop/weights", 405),
     ] {
         let answer = admin.ask(method, path);
         assert!(
@@ -126,7 +86,7 @@ fn anything_else_is_a_problem() {
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         let body: serde_json::Value = serde_json::from_str(body).unwrap();
         assert_eq!(body["status"], status);
-        assert_eq!(status == 405, head.contains("\r\nallow: GET"), "{head}");
+        assert_eq!(status == 405, head.contains("\r\nallow: "), "{head}");
     }
     admin.stop();
 }
@@ -206,5 +166,32 @@ fn an_old_connection_is_closed_between_answers() {
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.ends_with("alive\n"), "{answer}");
     assert!(began.elapsed() < Duration::from_secs(5));
+    admin.stop();
+}
+
+/// Whoever fills the connections of one listener does not fill those of another.
+#[test]
+fn the_unix_socket_is_not_filled_from_tcp() {
+    let admin = start(Limits { header: LONG, ..SHORT });
+    let _silent: Vec<_> = (0..SHORT.connections + 1).map(|_| admin.connect()).collect();
+    let began = Instant::now();
+    assert_eq!(admin.unix("PUT /v1/kill", "").status, 200);
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    admin.stop();
+}
+
+#[test]
+fn the_index_names_what_is_there() {
+    let admin = start(SHORT);
+    let index = admin.get("/");
+    assert_eq!(index.status, 200);
+    assert!(index.header("content-type").unwrap().starts_with("text/plain"));
+    let document = admin.get("/openapi.json");
+    assert_eq!(document.body, openapi());
+    let paths = document.json()["paths"].as_object().unwrap().clone();
+    for word in index.body.split_whitespace().filter(|word| word.starts_with('/')) {
+        let path = word.trim_end_matches(',');
+        assert!(path == "/openapi.json" || paths.contains_key(path), "{path}");
+    }
     admin.stop();
 }
