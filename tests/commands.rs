@@ -5,7 +5,8 @@ mod support;
 
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use support::{Exit, Gate, PATIENCE, Upstream, Write, eventually};
 
 /// A proxy with a socket at its usual place, and its upstreams.
@@ -102,6 +103,47 @@ impl House {
             .map(|_| client.get("/", &[]).served_by().to_owned())
             .collect();
         ["v1", "v2"].map(|version| served.iter().filter(|served| *served == version).count())
+    }
+}
+
+/// A command that goes on, and the JSON lines it prints. Killed when dropped.
+struct Going {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Going {
+    fn start(house: &House, arguments: &[&str]) -> Self {
+        let mut child = house
+            .command(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = channel();
+        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Self { child, lines }
+    }
+
+    fn next(&self) -> Value {
+        serde_json::from_str(&self.lines.recv_timeout(PATIENCE).unwrap()).unwrap()
+    }
+
+    /// All up to the one that is `wanted`.
+    fn until(&self, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
+        let mut all = vec![self.next()];
+        while !all.last().is_some_and(&wanted) {
+            all.push(self.next());
+        }
+        all
+    }
+}
+
+impl Drop for Going {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
     }
 }
 
@@ -264,26 +306,42 @@ fn over_tcp_reading_is_free_and_changing_needs_the_token() {
 #[test]
 fn events_are_followed_as_they_happen() {
     let house = house();
-    let mut following = house
-        .command(&["events", "--follow", "--limit", "0", "--json", "--service", "shop"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(following.stdout.take().unwrap()).lines();
-    let mut next = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
+    let following = Going::start(
+        &house,
+        &["events", "--follow", "--limit", "0", "--json", "--service", "shop"],
+    );
     // It may begin to follow only after this one.
     house.done(&["weights", "shop", "v1=91", "v2=9"]);
     house.done(&["kill", "shop", "--reason", "followed"]);
-    let event = std::iter::repeat_with(&mut next)
-        .find(|event| event["type"] == "kill")
-        .unwrap();
+    let told = following.until(|event| event["type"] == "kill");
+    let event = told.last().unwrap();
     assert_eq!(
         (&event["reason"], &event["service"]),
         (&"followed".into(), &"shop".into())
     );
-    following.kill().unwrap();
-    following.wait().unwrap();
+}
+
+/// Who follows is told of what happens in the process that took over.
+#[test]
+fn upgrade_answers_when_the_new_process_serves() {
+    let house = house();
+    house.done(&["kill", "shop"]);
+    let following = Going::start(&house, &["events", "--follow", "--after", "0", "--json"]);
+    let said = house.done(&["upgrade", "--reason", "newer"]);
+    let first = house.gate.pid();
+    eventually(PATIENCE, "the log names who serves", || house.gate.serving() != first);
+    let serving = house.gate.serving();
+    assert!(said.contains(&format!("process {serving} serves now")), "{said}");
+    assert_eq!(house.json(&["status"])["pid"], serving);
+    assert_eq!(house.answers(20), [20, 0], "the kill switch stays on");
+    house.done(&["unkill", "shop"]);
+    let told = following.until(|event| event["type"] == "unkill");
+    assert!(told.iter().any(|event| event["type"] == "upgraded"), "{told:#?}");
+    let numbers: Vec<u64> = told.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
+    assert!(
+        numbers.iter().copied().eq(1..=numbers.len() as u64),
+        "none is missing and none is there twice: {numbers:?}"
+    );
 }
 
 #[test]
@@ -305,16 +363,8 @@ fn a_proxy_that_has_ended_is_called_so() {
 #[test]
 fn watching_sees_a_change() {
     let house = house();
-    let mut watching = house
-        .command(&["status", "shop", "--watch", "--json"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
-    let mut next = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
-    assert_eq!(next()["killed"], false);
+    let watching = Going::start(&house, &["status", "shop", "--watch", "--json"]);
+    assert_eq!(watching.next()["killed"], false);
     house.done(&["kill", "shop"]);
-    eventually(PATIENCE, "the watch sees the kill", || next()["killed"] == true);
-    watching.kill().unwrap();
-    watching.wait().unwrap();
+    watching.until(|look| look["killed"] == true);
 }

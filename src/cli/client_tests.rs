@@ -79,3 +79,20 @@ fn names_stay_inside_their_segment() {
     assert_eq!(segment("checkout-v1.2_x~"), "checkout-v1.2_x~");
     assert_eq!(segment("../a b?c#é"), "..%2Fa%20b%3Fc%23%C3%A9");
 }
+
+#[test]
+fn a_silent_proxy_is_given_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("silent.sock");
+    // It takes connections, in the kernel's queue, and reads nothing.
+    let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let client = client(&format!("unix:{}", path.display()));
+    let request = Request::send(Method::PUT, "/v1/kill", &serde_json::json!({})).within(Duration::from_millis(20));
+    let failure = client.call(&request).unwrap_err();
+    assert_eq!(failure.exit, Exit::Unreachable);
+    assert!(failure.detail.contains("does not answer within 0 s"), "{failure:?}");
+    assert!(
+        failure.help.iter().any(|help| help.contains("is not known")),
+        "{failure:?}"
+    );
+}
