@@ -45,13 +45,13 @@ impl ApiSite {
     /// `config` with an admin socket, a token file and a state of this site.
     pub fn config(&self, config: &Config) -> String {
         let at = self.directory.path().display();
-        let admin = "admin:\n  address: 127.0.0.1:0\n";
+        let admin = "admin:\n  address: 127.0.0.1:0\n  socket: rollgate.sock\n";
         let text = config.text();
         assert!(text.contains(admin));
         text.replace(
             admin,
             &format!(
-                "{admin}  socket: {at}/run/rollgate.sock\n  token_file: {at}/admin.token\nstate_dir: {at}/state\n"
+                "admin:\n  address: 127.0.0.1:0\n  socket: {at}/run/rollgate.sock\n  token_file: {at}/admin.token\nstate_dir: {at}/state\n"
             ),
         )
     }
