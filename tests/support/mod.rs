@@ -21,6 +21,7 @@ mod lint;
 mod metrics;
 mod nginx;
 mod operator;
+mod tls;
 mod upstream;
 mod wire;
 
@@ -33,7 +34,8 @@ pub use lint::lint_forwarded_request;
 pub use metrics::Metrics;
 pub use nginx::Nginx;
 pub use operator::{Operator, Told};
-pub use upstream::{Blackhole, Exchange, Received, Then, Upstream, reset};
+pub use tls::{Authority, Leaf, Trust, Wire, der, file};
+pub use upstream::{Blackhole, Exchange, Received, Shaken, Then, Upstream, reset};
 pub use wire::Head;
 
 use std::time::{Duration, Instant};
