@@ -45,15 +45,11 @@ impl ApiSite {
     /// `config` with an admin socket, a token file and a state of this site.
     pub fn config(&self, config: &Config) -> String {
         let at = self.directory.path().display();
-        let admin = "admin:\n  address: 127.0.0.1:0\n  socket: rollgate.sock\n";
+        let socket = "  socket: rollgate.sock\n";
         let text = config.text();
-        assert!(text.contains(admin));
-        text.replace(
-            admin,
-            &format!(
-                "admin:\n  address: 127.0.0.1:0\n  socket: {at}/run/rollgate.sock\n  token_file: {at}/admin.token\nstate_dir: {at}/state\n"
-            ),
-        )
+        assert!(text.contains(socket), "{text}");
+        let own = format!("  socket: {at}/run/rollgate.sock\n  token_file: {at}/admin.token\nstate_dir: {at}/state\n");
+        text.replace(socket, &own)
     }
 
     pub fn start(&self, config: &Config) -> Gate {
@@ -69,7 +65,7 @@ impl ApiSite {
     pub fn ask_with(&self, start: &str, lines: &str, body: &str) -> ApiAnswer {
         let stream = UnixStream::connect(self.socket()).expect("the admin socket");
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        exchange(stream, start, &format!("host: localhost\r\n{lines}"), body)
+        exchange(stream, start, &format!("host: localhost\r\n{lines}"), body).expect("a whole answer")
     }
 }
 
@@ -78,7 +74,7 @@ pub fn ask_tcp(gate: &Gate, start: &str, lines: &str, body: &str) -> ApiAnswer {
     let stream = TcpStream::connect(("127.0.0.1", gate.admin_port())).expect("the admin address");
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let host = format!("host: 127.0.0.1:{}\r\n", gate.admin_port());
-    exchange(stream, start, &format!("{host}{lines}"), body)
+    exchange(stream, start, &format!("{host}{lines}"), body).expect("a whole answer")
 }
 
 /// The header line of who has the token.
@@ -86,23 +82,26 @@ pub fn authorization() -> String {
     format!("Authorization: Bearer {TOKEN}\r\n")
 }
 
-fn exchange(mut stream: impl Read + Write, start: &str, lines: &str, body: &str) -> ApiAnswer {
-    let of_body = if body.is_empty() {
-        String::new()
+/// One request and its answer; `None` when the other side leaves before the answer is whole. `body` is JSON, or empty.
+pub fn exchange(mut stream: impl Read + Write, start: &str, lines: &str, body: &str) -> Option<ApiAnswer> {
+    let kind = if body.is_empty() {
+        ""
     } else {
-        format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len())
+        "content-type: application/json\r\n"
     };
+    let length = body.len();
     write!(
         stream,
-        "{start} HTTP/1.1\r\n{lines}{of_body}connection: close\r\n\r\n{body}"
+        "{start} HTTP/1.1\r\n{lines}{kind}content-length: {length}\r\nconnection: close\r\n\r\n{body}"
     )
-    .unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{text:?}"));
-    ApiAnswer {
-        status: head[9..12].parse().unwrap(),
+    .ok()?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).ok()?;
+    let text = String::from_utf8_lossy(&answer).into_owned();
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    Some(ApiAnswer {
+        status: head.get(9..12)?.parse().ok()?,
         head: head.to_owned(),
-        json: serde_json::from_str(body).unwrap_or(Value::String(body.to_owned())),
-    }
+        json: serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.to_owned())),
+    })
 }
