@@ -3,7 +3,7 @@
 //! The map of the house. Imports go one way, from the top of this list to the bottom; a test holds it.
 //!
 //! - pure rooms, without I/O, clock, randomness, logging or async: [`config`], [`routing`], [`balancing`], [`http1`],
-//!   [`outcome`], [`runtime`]
+//!   [`http2`], [`outcome`], [`runtime`]
 //! - what both planes may touch: [`shared`]
 //! - [`telemetry`]: metrics and the access log
 //! - the shell: [`proxy`] (the data plane), [`control`] (the control plane), [`admin`], [`server`], [`cli`]
@@ -17,6 +17,7 @@ pub mod config;
 pub mod control;
 pub mod demo;
 pub mod http1;
+pub mod http2;
 pub mod outcome;
 pub mod proxy;
 pub mod routing;

@@ -6,11 +6,12 @@ use std::fs;
 use std::path::Path;
 
 /// Without I/O, clock, randomness, logging and async.
-const PURE: [&str; 8] = [
+const PURE: [&str; 9] = [
     "config",
     "routing",
     "balancing",
     "http1",
+    "http2",
     "outcome",
     "analysis",
     "rollout",
@@ -18,12 +19,14 @@ const PURE: [&str; 8] = [
 ];
 
 /// What each room may name beside itself; a room that is not here does not exist.
-const ARROWS: [(&str, &[&str]); 18] = [
+const ARROWS: [(&str, &[&str]); 19] = [
     ("outcome", &[]),
     ("routing", &[]),
     ("balancing", &[]),
     // Refusals are its errors, and its fields are what routing looks at.
     ("http1", &["outcome", "routing"]),
+    // Its heads are read and written as text of http1.
+    ("http2", &["http1"]),
     ("analysis", &["outcome"]),
     ("rollout", &["analysis"]),
     ("config", &["routing", "analysis", "rollout"]),
@@ -52,6 +55,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
             "routing",
             "balancing",
             "http1",
+            "http2",
             "outcome",
         ],
     ),

@@ -71,6 +71,10 @@ pub struct Limits {
     pub request_timeout: Duration,
     /// How long a kept-alive connection may wait for its next request.
     pub keepalive_timeout: Duration,
+    /// How long a connection may go on being used for further requests.
+    pub connection_age: Duration,
+    /// Requests at once on one connection of HTTP/2.
+    pub max_streams: u32,
     /// Bytes of a request's body.
     pub max_body: u64,
     /// Bytes of a request's or answer's head.

@@ -76,6 +76,8 @@ fn limits() -> Limits {
         header_timeout: Duration::from_secs(10),
         request_timeout: Duration::from_secs(60),
         keepalive_timeout: Duration::from_secs(60),
+        connection_age: Duration::from_secs(3600),
+        max_streams: 128,
         max_body: 1 << 20,
         max_head: 32 << 10,
         drain_timeout: Duration::from_secs(30),

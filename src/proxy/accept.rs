@@ -5,10 +5,11 @@
 //! takes the next connection, and closing a thread's copy loses nobody who is waiting in the queue.
 
 use super::answers::OwnAnswer;
-use super::downstream::{self, Client};
+use super::downstream::{self, Client, Link};
 use super::record::log_unread;
 use super::stream::Stream;
 use super::worker::Worker;
+use crate::http1::Version;
 use crate::outcome::Refusal;
 use crate::shared::{Shared, ThreadStats};
 use crate::telemetry::access_log::LogShard;
@@ -278,9 +279,10 @@ fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, cap: usize) {
     let slot = worker.deadlines.slot();
     let client = Client {
         worker: Rc::clone(worker),
-        stream: Stream::new(tcp),
+        link: Link::Wire(Stream::new(tcp)),
         peer: peer.ip().to_canonical(),
         slot,
+        since: worker.recently(),
         answering: Cell::new(false),
     };
     tokio::task::spawn_local(async move {
@@ -293,18 +295,20 @@ fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, cap: usize) {
 fn turn_away(worker: &Worker, tcp: &TcpStream, peer: IpAddr) {
     let request_id = super::headers::hex_id(worker.draw_id());
     let request_id = std::str::from_utf8(&request_id).unwrap_or_default();
-    log_unread(worker, peer, Refusal::MaxConnections, request_id);
+    log_unread(worker, peer, Version::Http11, Refusal::MaxConnections, request_id);
     let mut out = Vec::new();
     let date = worker.date();
-    OwnAnswer {
+    let body = OwnAnswer {
         status: Refusal::MaxConnections.status(),
         text: "limits.max_connections is reached",
         request_id,
         date: &date,
+        client: Version::Http11,
         close: true,
         head_only: false,
     }
     .write(&mut out);
+    out.extend_from_slice(&body);
     // What it does not take is lost with the connection.
     let _ = tcp.try_write(&out);
 }

@@ -5,7 +5,7 @@ mod endings;
 
 pub use endings::refuse_unread;
 
-use super::buffer::Buffer;
+use super::body::BodyReader;
 use super::downstream::{Client, Next};
 use super::headers::{client_address, hex_id, is_trusted, traceparent};
 use super::panics;
@@ -21,11 +21,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Serves the request whose head has arrived; its body and what follows is behind it in `input`.
-pub async fn run(client: &Client, head: &RequestHead, bytes: &[u8], input: &mut Buffer) -> Next {
+/// Serves the request whose head has arrived.
+pub async fn run(client: &Client, head: &RequestHead, bytes: &[u8], body: &mut BodyReader<'_>) -> Next {
     client.answering.set(false);
     let exchange = Exchange::new(client, head, bytes);
-    let served = panics::catch(pin!(exchange.serve(input))).await;
+    let served = panics::catch(pin!(exchange.serve(body))).await;
     match served {
         Ok(next) => next,
         Err(()) => {
@@ -113,7 +113,7 @@ impl<'c> Exchange<'c> {
         self.client.worker.shared.uptime_ms_at(Instant::now())
     }
 
-    async fn serve(&self, input: &mut Buffer) -> Next {
+    async fn serve(&self, body: &mut BodyReader<'_>) -> Next {
         self.client.slot.set_total(self.limits().request_timeout);
         if matches!(self.head.body, RequestBody::Length(bytes) if bytes > self.limits().max_body) {
             return Box::pin(self.refuse(Refusal::BodyTooLarge, "the body is larger than limits.max_body")).await;
@@ -123,7 +123,7 @@ impl<'c> Exchange<'c> {
         }
         match self.decide() {
             None => Box::pin(self.refuse(Refusal::NoRoute, "no route for this host, path and method")).await,
-            Some(decision) => self.serve_decided(decision, input).await,
+            Some(decision) => self.serve_decided(decision, body).await,
         }
     }
 
@@ -162,7 +162,7 @@ impl<'c> Exchange<'c> {
         }
     }
 
-    async fn serve_decided(&self, decision: Decision, input: &mut Buffer) -> Next {
+    async fn serve_decided(&self, decision: Decision, body: &mut BodyReader<'_>) -> Next {
         let serving = decision.version.unwrap_or(decision.chosen);
         let (Some(chosen), Some(version)) = (
             self.local.version(decision.service, decision.chosen),
@@ -187,6 +187,6 @@ impl<'c> Exchange<'c> {
         if !usable {
             return Box::pin(self.no_endpoint()).await;
         }
-        self.attempts(serving, version, cookie.as_deref(), input).await
+        self.attempts(serving, version, cookie.as_deref(), body).await
     }
 }

@@ -11,6 +11,7 @@ mod deadlines;
 mod downstream;
 mod exchange;
 mod headers;
+mod io;
 mod panics;
 mod record;
 mod relay;

@@ -7,10 +7,10 @@
 mod receive;
 mod send;
 
-use super::body::{Accepted, BodyReader, Coding, Framing};
+use super::body::{Accepted, BodyReader, Coding};
 use super::buffer::{Buffer, HeadBytes};
 use super::deadlines::Expired;
-use super::downstream::Client;
+use super::downstream::{Client, Link};
 use super::stream::Stream;
 use super::tunnel;
 use crate::config::snapshot::{Limits, Timeouts};
@@ -62,25 +62,24 @@ pub struct Answered {
 }
 
 /// The request's body and what is needed to send it again.
-pub struct Upload<'c> {
-    pub reader: BodyReader<'c>,
+pub struct Upload<'c, 'b> {
+    pub reader: &'c mut BodyReader<'b>,
     pub coding: Coding,
     /// What was read of it, while all of it is kept. `None`: not repeatable.
     pub replay: Option<Vec<u8>>,
     pub bytes: u64,
 }
 
-impl<'c> Upload<'c> {
-    /// The body of `head`, read from the client's connection.
-    pub fn new(head: &RequestHead, stream: &'c Stream, input: &'c mut Buffer) -> Self {
-        let (framing, coding) = match head.body {
-            RequestBody::None => (Framing::Done, Coding::Plain),
-            RequestBody::Length(bytes) => (Framing::length(bytes), Coding::Plain),
-            RequestBody::Chunked => (Framing::chunked(), Coding::Chunked),
+impl<'c, 'b> Upload<'c, 'b> {
+    /// The body of the request with this head.
+    pub fn new(head: &RequestHead, reader: &'c mut BodyReader<'b>) -> Self {
+        let coding = match head.body {
+            RequestBody::None | RequestBody::Length(_) => Coding::Plain,
+            RequestBody::Chunked => Coding::Chunked,
         };
         let replay = head.method_kind.is_idempotent().then(Vec::new);
         Self {
-            reader: BodyReader::new(stream, input, framing),
+            reader,
             coding,
             replay,
             bytes: 0,
@@ -138,7 +137,12 @@ impl Progress {
 
 impl Attempt<'_> {
     /// Runs the attempt to its end. `head`: the request's head as it is sent.
-    pub async fn run(&self, head: HeadBytes, upload: &mut Upload<'_>, answer: &mut Buffer) -> Result<Answered, Failed> {
+    pub async fn run(
+        &self,
+        head: HeadBytes,
+        upload: &mut Upload<'_, '_>,
+        answer: &mut Buffer,
+    ) -> Result<Answered, Failed> {
         self.client.slot.set_phase(self.timeouts.idle);
         let result = {
             let mut send = pin!(self.send(head, upload));
@@ -152,17 +156,7 @@ impl Attempt<'_> {
         match result {
             Received::Whole(answered) => Ok(answered),
             Received::Upgraded(status) => {
-                let ends = tunnel::Ends {
-                    client: self.client,
-                    upstream: self.upstream,
-                    idle: self.timeouts.idle,
-                };
-                Box::pin(tunnel::run(
-                    &ends,
-                    (upload.reader.buffer(), self.accepted(&self.progress.sent)),
-                    (answer, self.accepted(&self.progress.answered)),
-                ))
-                .await;
+                self.tunnel(upload.reader, answer).await;
                 Ok(Answered {
                     status,
                     reusable: false,
@@ -172,6 +166,25 @@ impl Attempt<'_> {
                 })
             }
         }
+    }
+
+    /// Joins the connections of client and endpoint. Only what HTTP/1.1 brought can have been upgraded.
+    async fn tunnel(&self, body: &mut BodyReader<'_>, answer: &mut Buffer) {
+        let (Link::Wire(client), Some(input)) = (&self.client.link, body.buffer()) else {
+            return;
+        };
+        let ends = tunnel::Ends {
+            client,
+            upstream: self.upstream,
+            slot: &self.client.slot,
+            idle: self.timeouts.idle,
+        };
+        Box::pin(tunnel::run(
+            &ends,
+            (input, self.accepted(&self.progress.sent)),
+            (answer, self.accepted(&self.progress.answered)),
+        ))
+        .await;
     }
 
     fn client_left(&self) -> Termination {

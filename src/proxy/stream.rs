@@ -34,6 +34,11 @@ impl Stream {
         read.map_ok(|()| n)
     }
 
+    /// Reads what is there, for who brings room of his own.
+    pub fn poll_read(&self, context: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_read(context, room)
+    }
+
     /// See [`Stream::poll_fill`].
     pub async fn fill(&self, buffer: &mut Buffer, limit: usize) -> io::Result<usize> {
         poll_fn(|context| self.poll_fill(context, buffer, limit)).await
@@ -55,7 +60,7 @@ impl Stream {
     }
 
     /// One system call: a plain send where there is one part.
-    fn poll_write(&self, context: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    pub fn poll_write(&self, context: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let mut tcp = self.0.borrow_mut();
         match parts {
             [part] => Pin::new(&mut *tcp).poll_write(context, part),
@@ -102,7 +107,12 @@ impl Stream {
 
     /// Says that nothing more will be sent.
     pub async fn finish(&self) -> io::Result<()> {
-        poll_fn(|context| Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(context)).await
+        poll_fn(|context| self.poll_finish(context)).await
+    }
+
+    /// See [`Stream::finish`].
+    pub fn poll_finish(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(context)
     }
 
     /// The close that follows will be a reset: the peer sees that what it has is not all.

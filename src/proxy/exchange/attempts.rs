@@ -1,15 +1,17 @@
 //! Endpoint after endpoint, until one answers or nothing may be tried any more.
 
 use super::{Exchange, text};
-use crate::config::snapshot::Balance;
-use crate::http1::{RequestAdditions, write_request};
+use crate::config::snapshot::{Balance, Timeouts};
+use crate::http1::{RequestAdditions, Version, write_request};
 use crate::outcome::{FailureKind, Termination};
+use crate::proxy::body::BodyReader;
 use crate::proxy::buffer::{Buffer, HeadBytes};
 use crate::proxy::downstream::Next;
 use crate::proxy::relay::{Attempt, Failed, Progress, Upload};
-use crate::proxy::upstream;
+use crate::proxy::upstream::{self, Connection};
 use crate::routing::{Decision, HashName, VersionId};
 use crate::shared::{Endpoint, RetryBudget, Tried, VersionInForce};
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -36,9 +38,9 @@ impl Exchange<'_> {
         serving: VersionId,
         version: &VersionInForce,
         cookie: Option<&[u8]>,
-        input: &mut Buffer,
+        body: &mut BodyReader<'_>,
     ) -> Next {
-        let mut upload = Upload::new(self.head, &self.client.stream, input);
+        let mut upload = Upload::new(self.head, body);
         let mut tried = Tried::default();
         let mut fresh = false;
         self.with_budget(serving, |budget| budget.request(self.started_ms()));
@@ -109,7 +111,7 @@ impl Exchange<'_> {
     }
 
     /// Whether the request may be sent again: nothing of it may be done twice that may not be (RFC 9110 section 9.2.2).
-    fn may_repeat(&self, failure: &Failure, upload: &Upload<'_>) -> bool {
+    fn may_repeat(&self, failure: &Failure, upload: &Upload<'_, '_>) -> bool {
         let Failed::Upstream {
             termination,
             nothing_received,
@@ -134,30 +136,17 @@ impl Exchange<'_> {
         endpoint: &Arc<Endpoint>,
         fresh: bool,
         cookie: Option<&[u8]>,
-        upload: &mut Upload<'_>,
+        upload: &mut Upload<'_, '_>,
     ) -> Result<Next, Failure> {
         let worker = &self.client.worker;
         let timeouts = &version.pool.spec.timeouts;
         let in_flight = endpoint.begin(worker.index);
         let first = self.record.attempts() == 1;
         let began = if first { self.started } else { Instant::now() };
-        let connected = if fresh {
-            Box::pin(upstream::open(endpoint, timeouts.connect)).await
-        } else {
-            upstream::connect(worker, endpoint, timeouts, !self.head.method_kind.is_idempotent()).await
-        };
-        let connection = match connected {
-            Ok(connection) => connection,
-            Err(error) => {
-                if upstream::is_ours(&error) {
-                    // No endpoint is to blame: what is idle gives its descriptors up.
-                    worker.idle.borrow_mut().clear();
-                } else {
-                    version.pool.failed(endpoint, FailureKind::Connect, self.now_ms());
-                }
-                return Err(Failure::to_connect(&error, upload.reader.is_done()));
-            }
-        };
+        let connection = self.connect(endpoint, timeouts, fresh).await.map_err(|error| {
+            self.blame_for_connecting(version, endpoint, &error);
+            Failure::to_connect(&error, upload.reader.is_done())
+        })?;
         let mut out = HeadBytes::new();
         self.write_head(&mut out, endpoint);
         let mut answer = Buffer::default();
@@ -200,8 +189,26 @@ impl Exchange<'_> {
         }
     }
 
+    async fn connect(&self, endpoint: &Arc<Endpoint>, timeouts: &Timeouts, fresh: bool) -> io::Result<Connection> {
+        if fresh {
+            return Box::pin(upstream::open(endpoint, timeouts.connect)).await;
+        }
+        let sure = !self.head.method_kind.is_idempotent();
+        upstream::connect(&self.client.worker, endpoint, timeouts, sure).await
+    }
+
+    fn blame_for_connecting(&self, version: &VersionInForce, endpoint: &Endpoint, error: &io::Error) {
+        if upstream::is_ours(error) {
+            // No endpoint is to blame: what is idle gives its descriptors up.
+            self.client.worker.idle.borrow_mut().clear();
+        } else {
+            version.pool.failed(endpoint, FailureKind::Connect, self.now_ms());
+        }
+    }
+
     fn write_head(&self, out: &mut Vec<u8>, endpoint: &Endpoint) {
         let additions = RequestAdditions {
+            to: Version::Http11,
             client_ip: self.client.peer,
             peer_trusted: self.peer_trusted,
             https: false,
@@ -232,7 +239,7 @@ impl Exchange<'_> {
 }
 
 impl Failure {
-    fn to_connect(error: &std::io::Error, uploaded: bool) -> Self {
+    fn to_connect(error: &io::Error, uploaded: bool) -> Self {
         let termination = if upstream::is_ours(error) {
             Termination::Internal
         } else {

@@ -5,12 +5,14 @@ use super::{Exchange, text};
 use crate::http1::{MethodKind, RequestBody};
 use crate::outcome::{Refusal, Termination};
 use crate::proxy::answers::OwnAnswer;
+use crate::proxy::body::{Accepted, Coding};
 use crate::proxy::buffer::HeadBytes;
 use crate::proxy::downstream::{Client, Next, took_the_answer};
 use crate::proxy::headers::hex_id;
 use crate::proxy::record::log_unread;
 use crate::proxy::relay::{Answered, Failed, Progress};
-use std::io::IoSlice;
+use h2::Reason;
+use std::cell::Cell;
 use std::time::Duration;
 
 /// How long a client may take over one of our own answers.
@@ -20,28 +22,40 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 pub async fn refuse_unread(client: &Client, refusal: Refusal, why: &str) -> Next {
     let request_id = hex_id(client.worker.draw_id());
     let request_id = text(&request_id);
-    log_unread(&client.worker, client.peer, refusal, request_id);
-    let sent = send_own(client, refusal.status(), why, request_id, true, false).await;
-    if sent { Next::Linger } else { Next::Close }
-}
-
-/// One of our own answers; whether the client took all of it. In a time of its own: the exchange's may be over.
-async fn send_own(client: &Client, status: u16, why: &str, request_id: &str, close: bool, head_only: bool) -> bool {
-    let mut out = HeadBytes::new();
+    let version = client.link.version();
+    log_unread(&client.worker, client.peer, version, refusal, request_id);
     let date = client.worker.date().to_owned();
-    OwnAnswer {
-        status,
+    let answer = OwnAnswer {
+        status: refusal.status(),
         text: why,
         request_id,
         date: &date,
-        close,
-        head_only,
-    }
-    .write(&mut out);
+        client: version,
+        close: true,
+        head_only: false,
+    };
+    let sent = send_own(client, &answer).await;
+    if sent { Next::Linger } else { Next::Close }
+}
+
+/// Sends one of our own answers; whether the client took all of it. In a time of its own: the exchange's may be over.
+async fn send_own(client: &Client, answer: &OwnAnswer<'_>) -> bool {
+    let mut head = HeadBytes::new();
+    let body = answer.write(&mut head);
     client.slot.clear_total();
     client.slot.set_phase(ANSWER_PATIENCE);
-    let mut parts = [IoSlice::new(&out)];
-    let write = client.stream.write_all(&mut parts, |_| {});
+    let accepted = Accepted {
+        bytes: &Cell::new(0),
+        slot: &client.slot,
+        idle: ANSWER_PATIENCE,
+    };
+    let mut writer = client.link.writer(head, Coding::Plain, accepted);
+    let write = async {
+        if !body.is_empty() {
+            writer.write(&body).await?;
+        }
+        writer.finish(b"").await
+    };
     matches!(client.slot.guard(write).await, Ok(Ok(())))
 }
 
@@ -108,6 +122,10 @@ impl Exchange<'_> {
 
     /// The answer ends in the middle, and the client sees that.
     pub(super) fn cut(&self, termination: Termination) -> Next {
+        self.client.link.cut(match termination {
+            Termination::Deadline => Reason::CANCEL,
+            _ => Reason::INTERNAL_ERROR,
+        });
         self.record.ends_cut(termination);
         Next::Close
     }
@@ -137,9 +155,19 @@ impl Exchange<'_> {
     }
 
     pub(super) async fn own_answer(&self, status: u16, why: &str, unread: bool) -> Next {
-        let close = unread || !self.head.keep_alive || self.client.worker.is_draining();
-        let head_only = self.head.method_kind == MethodKind::Head;
-        let sent = send_own(self.client, status, why, self.request_id(), close, head_only).await;
+        let ends = self.client.worker.is_draining() || self.client.is_old(self.limits().connection_age);
+        let close = unread || ends || !self.head.keep_alive;
+        let date = self.client.worker.date().to_owned();
+        let answer = OwnAnswer {
+            status,
+            text: why,
+            request_id: self.request_id(),
+            date: &date,
+            client: self.head.version,
+            close,
+            head_only: self.head.method_kind == MethodKind::Head,
+        };
+        let sent = send_own(self.client, &answer).await;
         match (sent, close) {
             // Half an answer, or none: what came next would be taken for it.
             (false, _) => Next::Close,

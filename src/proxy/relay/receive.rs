@@ -2,12 +2,13 @@
 
 use super::{Answered, Attempt, Failed, Received};
 use crate::http1::{
-    Framing as AnswerFraming, HeadError, HeadLimits, ResponseAdditions, ResponseBody, ResponseHead, parse_response,
-    write_response,
+    Framing as AnswerFraming, HeadError, HeadLimits, ResponseAdditions, ResponseBody, ResponseHead, Version,
+    parse_response, write_response,
 };
 use crate::outcome::{FailureKind, Termination};
 use crate::proxy::body::{BodyError, BodyReader, BodyWriter, Coding, Framing};
 use crate::proxy::buffer::{Buffer, HeadBytes};
+use crate::proxy::downstream::Link;
 use std::time::Instant;
 
 /// Interim answers (1xx) relayed for one request; more of them is a broken endpoint.
@@ -87,13 +88,12 @@ impl Attempt<'_> {
 
     /// 100 and 103 reach a client that knows of them (HTTP/1.0 does not: RFC 9110 section 15.2).
     async fn relay_interim(&self, head: &ResponseHead, bytes: &[u8]) -> Result<(), Failed> {
-        if self.request.minor > 0 {
+        if self.request.version > Version::Http10 {
             let mut out = HeadBytes::new();
             self.write_head(&mut out, head, bytes, AnswerFraming::None, false);
             let accepted = self.accepted(&self.progress.interim);
-            let mut writer = BodyWriter::new(&self.client.stream, out, Coding::Plain, accepted);
             self.progress.writing_client.set(true);
-            let written = writer.flush().await;
+            let written = self.client.link.interim(out, accepted).await;
             self.wrote(written)?;
         }
         if self.progress.uploaded.get() {
@@ -104,7 +104,7 @@ impl Attempt<'_> {
 
     /// Relays the final answer, head and body.
     async fn relay(&self, head: &ResponseHead, bytes: &[u8], answer: &mut Buffer) -> Result<Answered, Failed> {
-        let answer_framing = head.forward_framing(self.request.minor);
+        let answer_framing = head.forward_framing(self.request.version);
         let coding = match answer_framing {
             AnswerFraming::Chunked => Coding::Chunked,
             _ => Coding::Plain,
@@ -114,14 +114,17 @@ impl Attempt<'_> {
         self.write_head(&mut out, head, bytes, answer_framing, close);
         self.client.slot.set_phase(self.timeouts.idle);
 
-        let mut reader = BodyReader::new(self.upstream, answer, framing_of(&head.body));
-        let mut writer = BodyWriter::new(&self.client.stream, out, coding, self.accepted(&self.progress.answered));
+        let mut reader = BodyReader::wire(self.upstream, answer, framing_of(&head.body));
+        let mut writer = self
+            .client
+            .link
+            .writer(out, coding, self.accepted(&self.progress.answered));
         self.progress
             .cut_by_reset
             .set(answer_framing == AnswerFraming::UntilClose);
         self.relay_body(head.status, &mut reader, &mut writer).await?;
-        if self.progress.cut_by_reset.get() {
-            self.client.stream.close_in_order();
+        if let (true, Link::Wire(stream)) = (self.progress.cut_by_reset.get(), &self.client.link) {
+            stream.close_in_order();
         }
         let until_close = matches!(head.body, ResponseBody::UntilClose);
         drop(reader);
@@ -166,9 +169,11 @@ impl Attempt<'_> {
 
     /// The final answer is about to be written: from the first time on, nothing else can be answered.
     fn answers(&self, status: u16) {
-        if !self.progress.answer_begun() && self.progress.cut_by_reset.get() {
+        if let (false, Link::Wire(stream)) = (self.progress.answer_begun(), &self.client.link)
+            && self.progress.cut_by_reset.get()
+        {
             // Until the answer is whole: however it is broken off, nothing else would show the client that it was.
-            self.client.stream.reset_on_close();
+            stream.reset_on_close();
         }
         self.progress.status.set(Some(status));
         self.client.answering.set(true);
@@ -188,14 +193,15 @@ impl Attempt<'_> {
             && self.progress.uploaded.get()
             && (!self.progress.half_closed.get() || self.progress.pipelined.get())
             && !self.client.worker.is_draining()
+            && !self.client.is_old(self.limits.connection_age)
     }
 
     fn write_head(&self, out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], framing: AnswerFraming, close: bool) {
         let date = self.client.worker.date();
         let additions = ResponseAdditions {
-            client_minor: self.request.minor,
+            client: self.request.version,
             close,
-            keep_alive_10: !close && self.request.minor == 0,
+            keep_alive_10: !close && self.request.version == Version::Http10,
             set_cookie: self.set_cookie.filter(|_| head.status >= 200),
             version: self.expose_version.filter(|_| head.status >= 200),
             framing,
@@ -216,9 +222,10 @@ fn framing_of(body: &ResponseBody) -> Framing {
 }
 
 fn cut(error: BodyError) -> Failed {
-    let termination = match error {
-        BodyError::Malformed(_) => Termination::UpstreamProtocol,
-        BodyError::Closed | BodyError::Io(_) => Termination::UpstreamTruncated,
+    let termination = if error.is_malformed() {
+        Termination::UpstreamProtocol
+    } else {
+        Termination::UpstreamTruncated
     };
     Failed::upstream(termination, error.to_string())
 }

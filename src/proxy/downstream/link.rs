@@ -1,0 +1,52 @@
+//! What a request came in on, and its answer goes out on.
+
+use crate::http1::Version;
+use crate::proxy::body::{Accepted, BodyWriter, Coding, Outgoing};
+use crate::proxy::buffer::HeadBytes;
+use crate::proxy::stream::Stream;
+use h2::Reason;
+use std::io;
+
+/// See the module.
+pub enum Link {
+    /// A connection that serves one request after the other.
+    Wire(Stream),
+    /// One of the streams of a connection.
+    Frames(Outgoing),
+}
+
+impl Link {
+    /// What is spoken on it.
+    pub fn version(&self) -> Version {
+        match self {
+            Self::Wire(_) => Version::Http11,
+            Self::Frames(_) => Version::Http2,
+        }
+    }
+
+    /// Writes an answer whose head is `head`.
+    pub fn writer<'c>(&'c self, head: HeadBytes, coding: Coding, progress: Accepted<'c>) -> BodyWriter<'c> {
+        match self {
+            Self::Wire(stream) => BodyWriter::wire(stream, head, coding, progress),
+            Self::Frames(outgoing) => BodyWriter::frames(outgoing, head, progress),
+        }
+    }
+
+    /// Writes an interim answer.
+    ///
+    /// # Errors
+    /// The client has gone.
+    pub async fn interim(&self, head: HeadBytes, progress: Accepted<'_>) -> io::Result<()> {
+        match self {
+            Self::Wire(stream) => BodyWriter::wire(stream, head, Coding::Plain, progress).flush().await,
+            Self::Frames(outgoing) => outgoing.interim(&head),
+        }
+    }
+
+    /// The answer ends in the middle, and the client is to see that. A connection of HTTP/1.1 says so by closing.
+    pub fn cut(&self, reason: Reason) {
+        if let Self::Frames(outgoing) = self {
+            outgoing.reset(reason);
+        }
+    }
+}
