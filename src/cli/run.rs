@@ -9,8 +9,9 @@ use std::sync::{Arc, OnceLock};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
-/// What is logged unless `RUST_LOG` says otherwise: ours, and of the framework what is wrong.
-const DEFAULT_FILTER: &str = "info,pingora_core=warn,pingora_runtime=warn";
+/// What is logged unless `RUST_LOG` says otherwise: ours, and of the framework what is wrong. What the `h2` crate warns of
+/// is what any client can bring about.
+const DEFAULT_FILTER: &str = "info,h2=error,pingora_core=warn,pingora_runtime=warn";
 
 /// Runs the proxy until it is told to stop.
 pub fn run(config: &Path) -> ExitCode {

@@ -14,6 +14,7 @@
 
 mod client;
 mod config;
+pub mod frames;
 mod gate;
 mod lint;
 mod metrics;
