@@ -70,6 +70,7 @@ fn access_log(criterion: &mut Criterion) {
         protocol: "HTTP/1.1",
         status: 200,
         service: Some("checkout"),
+        rescued: None,
         version: Some("v1"),
         reason: Some("bucket"),
         rule: None,

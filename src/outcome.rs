@@ -172,12 +172,14 @@ pub enum Termination {
     Deadline,
     /// Still in flight when `limits.drain_timeout` had passed.
     Drain,
+    /// Still in flight on a canary when `kill.drain` had passed since a kill switch came on.
+    Revoked,
     /// The proxy itself failed (a panic).
     Internal,
 }
 
 impl Termination {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Ok,
         Self::Refused,
         Self::NoEndpoint,
@@ -192,6 +194,7 @@ impl Termination {
         Self::UpstreamProtocol,
         Self::Deadline,
         Self::Drain,
+        Self::Revoked,
         Self::Internal,
     ];
 
@@ -217,6 +220,7 @@ impl Termination {
             Self::UpstreamProtocol => "upstream_protocol",
             Self::Deadline => "deadline",
             Self::Drain => "drain",
+            Self::Revoked => "revoked",
             Self::Internal => "internal",
         }
     }
@@ -235,6 +239,7 @@ impl Termination {
             | Self::ClientAbortAnswer
             | Self::ClientTimeout
             | Self::Drain
+            | Self::Revoked
             | Self::Internal => None,
         }
     }

@@ -6,9 +6,10 @@ use std::fs;
 use std::path::Path;
 
 /// Without I/O, clock, randomness, logging and async.
-const PURE: [&str; 9] = [
+const PURE: [&str; 10] = [
     "config",
     "routing",
+    "explain",
     "balancing",
     "http1",
     "http2",
@@ -19,9 +20,10 @@ const PURE: [&str; 9] = [
 ];
 
 /// What each room may name beside itself; a room that is not here does not exist.
-const ARROWS: [(&str, &[&str]); 19] = [
+const ARROWS: [(&str, &[&str]); 20] = [
     ("outcome", &[]),
     ("routing", &[]),
+    ("explain", &["routing"]),
     ("balancing", &[]),
     // Refusals are its errors, and its fields are what routing looks at.
     ("http1", &["outcome", "routing"]),
@@ -29,7 +31,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("http2", &["http1"]),
     ("analysis", &["outcome"]),
     ("rollout", &["analysis"]),
-    ("config", &["routing", "analysis", "rollout"]),
+    ("config", &["outcome", "routing", "analysis", "rollout"]),
     ("runtime", &["config", "routing", "analysis", "rollout"]),
     ("shared", &PURE),
     (
@@ -82,6 +84,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
             "shared",
             "config",
             "routing",
+            "explain",
             "outcome",
             "analysis",
             "rollout",
@@ -126,6 +129,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
             "shared",
             "config",
             "routing",
+            "explain",
             "outcome",
             "runtime",
             "http1",
@@ -136,8 +140,10 @@ const ARROWS: [(&str, &[&str]); 19] = [
 ];
 
 /// Words of I/O, clock, randomness, logging and async.
-const IMPURE: [&str; 26] = [
+const IMPURE: [&str; 28] = [
     "Instant::now",
+    "Timestamp::now",
+    "Zoned::now",
     "SystemTime::now",
     "std::fs",
     "std::env",

@@ -1,5 +1,6 @@
 //! Every file in `config/` is right.
 
+use rollgate::config::snapshot::LogPath;
 use rollgate::control::load::load;
 use std::path::{Path, PathBuf};
 
@@ -60,8 +61,34 @@ fn the_full_example_loads_beside_the_files_it_names() {
             "admin.socket",
             "admin.token_file",
             "services[0].mirror",
-            "services[0].rescue",
             "services[0].rollout"
         ]
     );
+}
+
+/// The value of a key of the unit.
+fn of_unit<'u>(unit: &'u str, key: &str) -> Option<&'u str> {
+    unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+}
+
+#[test]
+fn the_unit_of_systemd_fits_its_file() {
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let unit = std::fs::read_to_string(config.join("rollgate.service")).unwrap();
+    let snapshot = load(&config.join("systemd.yaml")).unwrap();
+    let stop: u64 = of_unit(&unit, "TimeoutStopSec").unwrap().parse().unwrap();
+    assert!(stop > (snapshot.limits.drain_delay + snapshot.limits.drain_timeout).as_secs());
+    let descriptors: usize = of_unit(&unit, "LimitNOFILE").unwrap().parse().unwrap();
+    assert!((descriptors - 384) / 3 >= snapshot.limits.max_connections);
+    // What the file writes to is what the unit makes.
+    let directory = |kind: &str, key: &str| Path::new(kind).join(of_unit(&unit, key).unwrap());
+    assert_eq!(snapshot.state_dir, directory("/var/lib", "StateDirectory"));
+    let socket = snapshot.admin.socket.unwrap();
+    assert_eq!(socket.parent().unwrap(), directory("/run", "RuntimeDirectory"));
+    let Some(LogPath::File(log)) = snapshot.access_log.map(|log| log.path) else {
+        panic!("no access log");
+    };
+    assert_eq!(log.parent().unwrap(), directory("/var/log", "LogsDirectory"));
+    let port = snapshot.listeners[0].address.port();
+    assert!(port >= 1024 || of_unit(&unit, "AmbientCapabilities") == Some("CAP_NET_BIND_SERVICE"));
 }

@@ -17,6 +17,19 @@ fn with_many_services(count: usize) -> String {
     format!("listeners: [{{ address: \"127.0.0.1:0\" }}]\nservices:\n{services}")
 }
 
+/// As many services as fit, each with a rollout that says `more`.
+fn with_many_rollouts(more: &str) -> String {
+    let services: String = (0..4_000)
+        .map(|n| {
+            format!(
+                "- {{name: s{n}, routes: [{{host: h{n}.example}}], versions: [{{name: v, pool: {{endpoints: [\"h:1\"]}}}}, {{name: w, pool: \
+                 {{endpoints: [\"h:2\"]}}}}], rollout: {{steps: [{{share: 1%, hold: 1s}}], {more}}}}}\n"
+            )
+        })
+        .collect();
+    format!("listeners: [{{ address: \"127.0.0.1:0\" }}]\nservices:\n{services}")
+}
+
 #[test]
 fn a_thousand_services_compile_in_linear_time() {
     let time = |count: usize| {
@@ -54,6 +67,9 @@ fn hostile_files_are_refused_quickly() {
         "#\n".repeat(500_000),
         format!("a: |\n{}", " x\n".repeat(300_000)),
         "a\n".repeat(500_000),
+        // Each needs all time zones, or all services, to say what was meant.
+        with_many_rollouts("freeze: [0:00-1:00 Xy]"),
+        with_many_rollouts("with: [ss]"),
     ];
     for text in hostile {
         let start = Instant::now();

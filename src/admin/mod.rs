@@ -26,6 +26,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 const MAX_HEAD: usize = 32 * 1024;
 /// After a failed accept (no descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long a client that has just connected when the thread is told to stop may take to send its request.
+const NEWCOMER: Duration = Duration::from_millis(100);
 /// How often the shares that versions really get are sampled.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
@@ -164,7 +166,12 @@ async fn connection(
     let mut serving = pin!(serving);
     tokio::select! {
         _ = serving.as_mut() => return,
-        () = stopped(&mut shutdown) => {}
+        () = stopped(&mut shutdown) => {
+            // A connection without a request yet closes at once when it is shut down.
+            if timeout(NEWCOMER, serving.as_mut()).await.is_ok() {
+                return;
+            }
+        }
         () = sleep(limits.age) => {}
     }
     serving.as_mut().graceful_shutdown();

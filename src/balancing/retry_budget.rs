@@ -38,19 +38,29 @@ impl RetryBudget {
 
     /// Whether one more attempt is allowed; if so it is counted.
     pub fn try_retry(&mut self, now_ms: u64) -> bool {
+        let allowed = self.allows(now_ms);
+        if allowed {
+            self.count(now_ms);
+        }
+        allowed
+    }
+
+    /// Whether one more attempt would be allowed.
+    pub fn allows(&mut self, now_ms: u64) -> bool {
         self.turn(now_ms);
         let (mut requests, mut retries) = (0_u32, 0_u32);
         for slot in &self.slots {
             requests = requests.saturating_add(slot.requests);
             retries = retries.saturating_add(slot.retries);
         }
-        if retries >= FLOOR.max(requests / REQUESTS_PER_RETRY) {
-            return false;
-        }
+        retries < FLOOR.max(requests / REQUESTS_PER_RETRY)
+    }
+
+    /// Counts an attempt beyond the first.
+    pub fn count(&mut self, now_ms: u64) {
         if let Some(slot) = self.slot(now_ms) {
-            slot.retries += 1;
+            slot.retries = slot.retries.saturating_add(1);
         }
-        true
     }
 
     fn slot(&mut self, now_ms: u64) -> Option<&mut Slot> {
@@ -84,6 +94,15 @@ mod tests {
             let allowed = (0..10).filter(|_| budget.try_retry(second * 1_000)).count();
             assert_eq!(allowed, 3, "second {second}");
         }
+    }
+
+    #[test]
+    fn what_is_not_counted_is_allowed_for_ever() {
+        let mut budget = RetryBudget::new();
+        assert!((0..1000).all(|_| budget.allows(5_000)));
+        (0..3).for_each(|_| budget.count(5_000));
+        assert!(!budget.allows(5_999));
+        assert!(budget.allows(6_000));
     }
 
     #[test]

@@ -6,9 +6,9 @@ use crate::{demo, server};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Runs the demo until Ctrl-C.
-pub fn run(config: Option<PathBuf>) -> ExitCode {
-    let _log = start_log();
+/// Runs the demo until Ctrl-C. `json`: its log is for programs.
+pub fn run(config: Option<PathBuf>, json: bool) -> ExitCode {
+    let _log = start_log(json);
     match start(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => super::run::report(&error),
@@ -23,6 +23,6 @@ fn start(config: Option<PathBuf>) -> anyhow::Result<()> {
     }
     demo::start_upstreams(&snapshot)?;
     demo::try_listen(&snapshot)?;
-    super::print(&demo::instructions(&snapshot, &config));
-    server::run(&config)
+    super::print::print(&demo::instructions(&snapshot, &config));
+    server::run(&config, false)
 }

@@ -13,10 +13,10 @@ use tracing_subscriber::EnvFilter;
 /// is what any client can bring about.
 const DEFAULT_FILTER: &str = "info,h2=error,pingora_core=warn,pingora_runtime=warn";
 
-/// Runs the proxy until it is told to stop.
-pub fn run(config: &Path) -> ExitCode {
-    let _log = start_log();
-    match server::run(config) {
+/// Runs the proxy until it is told to stop. `json`: its log is for programs.
+pub fn run(config: &Path, recover_state: bool, json: bool) -> ExitCode {
+    let _log = start_log(json);
+    match server::run(config, recover_state) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => report(&error),
     }
@@ -35,16 +35,20 @@ const QUEUE: usize = 4096;
 
 /// The log goes to stderr: stdout is the access log's, if it wants it. A thread of its own writes it, so that nobody who
 /// logs, worker threads among them, waits for a pipe that stalls. What is dropped last: it writes what is queued, waiting
-/// a second or so at most.
-pub fn start_log() -> WorkerGuard {
+/// a second or so at most. `json`: one object a line.
+pub fn start_log(json: bool) -> WorkerGuard {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let (writer, guard) = queued(std::io::stderr(), QUEUE);
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(writer)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
+        .with_target(false);
+    if json {
+        log.json().flatten_event(true).init();
+    } else {
+        log.init();
+    }
     std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "a panic: please report it")));
     guard
 }

@@ -31,6 +31,8 @@ pub struct ServiceChange {
     pub pools: bool,
     /// Routes, versions, roles, rules, affinity, fallback, `kill`, `expose_version`.
     pub routing: bool,
+    /// The plan of its rollout: its candidate, steps, checks, or anything else of it.
+    pub rollout: bool,
 }
 
 impl Diff {
@@ -180,10 +182,13 @@ fn service_change(
             || rules_differ
             || old_policy.fallback != new_policy.fallback
             || old_rest.killed != new_rest.killed
+            || old_rest.kill_drain != new_rest.kill_drain
             || old_rest.expose_version != new_rest.expose_version
+            || old_rest.rescue != new_rest.rescue
             || !same_affinity(old_policy.affinity.as_ref(), new_policy.affinity.as_ref()),
+        rollout: old_rest.rollout != new_rest.rollout,
     };
-    (change.weights || change.pools || change.routing).then_some(change)
+    (change.weights || change.pools || change.routing || change.rollout).then_some(change)
 }
 
 fn same_affinity(a: Option<&Affinity>, b: Option<&Affinity>) -> bool {

@@ -170,6 +170,40 @@ impl Decode for Delay {
     }
 }
 
+/// A duration, or `never`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drain {
+    Never,
+    After(Duration),
+}
+
+impl Drain {
+    /// `None`: never.
+    pub fn after(self) -> Option<Duration> {
+        match self {
+            Self::Never => None,
+            Self::After(duration) => Some(duration),
+        }
+    }
+}
+
+impl Decode for Drain {
+    fn decode(node: &Node, path: &Path<'_>, problems: &mut Problems<'_>) -> Option<Self> {
+        match &node.value {
+            Value::Scalar { text, .. } if &**text == "never" => Some(Self::Never),
+            Value::Scalar { text, .. } if nearest(text, ["never"]).is_some() => {
+                expected_with(node, path, problems, &a(&Self::kind()), Some("never".to_owned()));
+                None
+            }
+            _ => Delay::decode(node, path, problems).map(|delay| Self::After(delay.0)),
+        }
+    }
+
+    fn kind() -> String {
+        "duration or `never`".to_owned()
+    }
+}
+
 impl Decode for Share {
     fn decode(node: &Node, path: &Path<'_>, problems: &mut Problems<'_>) -> Option<Self> {
         unit(node, path, problems, units::SHARE, units::share)
@@ -266,6 +300,34 @@ impl<T: Decode> Decode for Switch<T> {
 
     fn kind() -> String {
         format!("`off` or {}", a(&T::kind()))
+    }
+
+    fn describe(place: &str, sections: &mut Vec<Section>) {
+        T::describe(place, sections);
+    }
+}
+
+/// `true` or `false`, or the settings of what can be on.
+#[derive(Debug, Clone, PartialEq)]
+pub enum OnOff<T> {
+    Plain(bool),
+    Full(T),
+}
+
+impl<T: Decode> Decode for OnOff<T> {
+    fn decode(node: &Node, path: &Path<'_>, problems: &mut Problems<'_>) -> Option<Self> {
+        match &node.value {
+            Value::Scalar { .. } => bool::decode(node, path, problems).map(Self::Plain),
+            Value::Mapping(_) => T::decode(node, path, problems).map(Self::Full),
+            Value::Sequence(_) | Value::Null => {
+                expected(node, path, problems, &Self::kind());
+                None
+            }
+        }
+    }
+
+    fn kind() -> String {
+        format!("`true`, `false` or {}", a(&T::kind()))
     }
 
     fn describe(place: &str, sections: &mut Vec<Section>) {

@@ -3,7 +3,7 @@
 
 use super::condition::{Condition, Guarded};
 use super::decode::{List, Map, Required, settings, words};
-use super::scalars::{Delay, Mode, Period, Size, Switch, Threads, Weight, Whole};
+use super::scalars::{Delay, Drain, Mode, OnOff, Period, Size, Switch, Threads, Weight, Whole};
 use super::units::Share;
 
 settings! {
@@ -25,7 +25,7 @@ settings! {
         /// Whether clients are told the version that served them, as `x-rollgate-version`. A service may say otherwise.
         expose_version: bool = "false",
         /// The kill switch for all services: everything goes to stable.
-        kill: bool = "false",
+        kill: OnOff<Kill> = "false",
         /// What one client may use, and how long things may take.
         limits: Limits = "{}",
         /// The API, the dashboard, `/metrics`, `/livez` and `/readyz`.
@@ -105,6 +105,8 @@ settings! {
         drain_timeout: Delay = "30s",
         /// How long a stopping process still accepts while `/readyz` already answers 503, so that balancers notice.
         drain_delay: Delay = "0s",
+        /// How long a new process may take to get ready in an upgrade; then this one goes on.
+        upgrade_timeout: Period = "30s",
     }
 
     /// The admin interfaces. Absent: none.
@@ -141,9 +143,18 @@ settings! {
         /// The plan by which a version is delivered.
         rollout: Option<Rollout>,
         /// The kill switch: everything goes to stable.
-        kill: bool = "false",
+        kill: OnOff<Kill> = "false",
         /// As the key of the same name of the file, for this service. Absent: as there.
         expose_version: Option<bool>,
+    }
+
+    /// A kill switch.
+    Kill as "kill switch" {
+        /// Whether it is on. One that a command set is on besides.
+        on: bool = "false",
+        /// How long what runs on a canary may go on once a kill switch is on, of the file or of a command: downloads,
+        /// streams, WebSockets. Then it is closed; `never` leaves it. Absent: `30s`, or as at the top of the file.
+        drain: Option<Drain>,
     }
 
     /// Hosts, paths and methods that lead to a service.
@@ -291,11 +302,13 @@ settings! {
         methods: List<String> = "[GET, HEAD]",
     }
 
-    /// Failed attempts on a canary that stable answers instead.
+    /// Failed attempts on a canary that stable answers instead, so that their clients see no error. The failure is the
+    /// canary's all the same.
     Rescue as "rescue" {
-        /// Of which methods.
+        /// Of which methods. Any but safe ones may be carried out twice: once by the canary that failed, once by stable.
         methods: List<String> = "[GET, HEAD, OPTIONS]",
-        /// After which failures.
+        /// After which failures, as long as nothing of an answer has reached the client and at most 64 KiB of a body were
+        /// read.
         on: List<RescueOn> = "[connect, reset, timeout, 5xx]",
     }
 
@@ -305,7 +318,8 @@ settings! {
         candidate: Option<String>,
         /// Whether it begins by itself when a candidate of a new name appears.
         start: Start = "automatic",
-        /// Its steps, 1 to 100. Shares never fall from one to the next.
+        /// Its steps, 1 to 100. Shares never fall from one to the next. After steps that end below `100%` comes one more,
+        /// `100%` without a hold.
         steps: Required<List<RolloutStep>>,
         /// How the candidate is judged.
         analysis: Analysis = "{}",
@@ -315,13 +329,19 @@ settings! {
         notify: List<Notify> = "[]",
         /// Who is asked.
         gates: List<Gate> = "[]",
+        /// When nothing advances by itself, at most 64 windows: each week (`Fri 16:00-Mon 08:00 Europe/Berlin`), each day
+        /// (`22:00-06:00 UTC`) or once (`2026-12-23 12:00-2027-01-04 08:00 UTC`). Rolling back never waits for one.
+        freeze: List<String> = "[]",
+        /// The other services of its train, at most 15: all go on to the next step together, and are rolled back together.
+        /// Each has a rollout of its own with as many steps. One service of a train names the others.
+        with: List<String> = "[]",
     }
 
     /// One entry of the plan: a `share`, or `segments` that are admitted whatever the share, or both.
     RolloutStep as "step" {
-        /// Segments that are admitted to the candidate (a ring).
+        /// Segments that are admitted to the candidate (a ring). Absent: those of the step before.
         segments: Option<List<String>>,
-        /// The candidate's share. Absent: as it is.
+        /// The candidate's share. Absent: that of the step before.
         share: Option<Share>,
         /// How long the step lasts at least.
         hold: Required<Delay>,
@@ -333,13 +353,14 @@ settings! {
     Analysis as "analysis" {
         /// The time after a step begins in which latency does not count. Failures always do.
         warmup: Delay = "30s",
-        /// Requests of the candidate without which there is no verdict.
+        /// Requests of the candidate in a step without which no check passes. One fails as soon as the evidence is there.
         min_requests: Whole<1, 1_000_000_000> = "200",
         /// Of 100 rollouts of a version identical to stable, how many are not rolled back: `50%` to `99.999%`.
         confidence: Share = "99%",
         /// What happens when there is still no evidence after `max_hold`.
         on_no_evidence: OnNoEvidence = "hold",
-        /// How long a step may wait for evidence. Absent: for ever.
+        /// How long a step may wait for evidence, from its beginning, but not less than its hold. Absent: its hold; with
+        /// `hold`, which waits on, it has no effect.
         max_hold: Option<Period>,
         /// The conditions, at most 32.
         checks: List<Check> = "[]",
@@ -357,7 +378,8 @@ settings! {
         max: Option<String>,
         /// The least it may be; for `prometheus` queries.
         min: Option<String>,
-        /// What a failed check does.
+        /// What a failed check does. `step_back` is to the step before, with affinity cookies revoked; from the first step
+        /// it is a rollback, and at the third time the rollout waits for a person.
         on_fail: OnFail = "rollback",
         /// Where the metric comes from, when it is not the proxy's own.
         prometheus: Option<Prometheus>,
@@ -441,6 +463,7 @@ words! {
         Pause = "pause",
         Resume = "resume",
         Promote = "promote",
+        Success = "success",
         Rollback = "rollback",
         Kill = "kill",
     }

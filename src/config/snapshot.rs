@@ -1,6 +1,8 @@
 //! The compiled, immutable configuration: what the rest of the program reads. Nothing here is as typed in the file
 //! (that is `schema`); every name is resolved, every default filled in.
 
+use crate::outcome::FailureKind;
+use crate::rollout::Plan;
 use crate::routing::{Policy, Split};
 use ipnet::IpNet;
 use std::net::SocketAddr;
@@ -83,6 +85,8 @@ pub struct Limits {
     pub drain_timeout: Duration,
     /// How long a stopping process still accepts while `/readyz` already says 503, so that balancers notice.
     pub drain_delay: Duration,
+    /// How long a process that is to take over may take to get ready.
+    pub upgrade_timeout: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -101,10 +105,22 @@ pub struct Service {
     pub split: Split,
     /// `kill: true` in the file.
     pub killed: bool,
+    /// How long what runs on a canary may go on under a kill switch; `None`: to its end.
+    pub kill_drain: Option<Duration>,
     /// Whether the client is told the version (`x-rollgate-version` on the answer).
     pub expose_version: bool,
     /// Parallel to the versions of the policy's service.
     pub pools: Box<[Pool]>,
+    pub rescue: Option<Rescue>,
+    /// How its candidate is delivered.
+    pub rollout: Option<Plan>,
+}
+
+/// Which failed attempts on a canary stable answers instead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rescue {
+    pub methods: Box<[Box<str>]>,
+    pub on: Box<[FailureKind]>,
 }
 
 /// The addresses behind a version and how they are used.

@@ -3,6 +3,7 @@
 use super::cookie_key::Keeper;
 use super::endpoint_registry::EndpointRegistry;
 use super::resolver::Resolver;
+use super::store::Store;
 use crate::config::Snapshot;
 use crate::routing::{Rule, Service, Traffic, Version};
 use crate::shared::{InForce, Pool, ServiceInForce, VersionInForce, VersionStats};
@@ -32,6 +33,11 @@ impl Assembly {
         }
     }
 
+    /// Where the key of affinity cookies is kept from now on.
+    pub fn keep_key_in(&mut self, store: Store) {
+        self.key.keep_in(store);
+    }
+
     pub fn resolver(&self) -> Arc<Resolver> {
         Arc::clone(&self.resolver)
     }
@@ -54,7 +60,7 @@ impl Assembly {
             generation: previous.map_or(1, |previous| previous.generation + 1),
             services: services.collect(),
             traffic,
-            cookie_key: self.key.key(&snapshot),
+            cookie_key: self.key.key(&snapshot).await,
             snapshot,
         }
     }
@@ -83,6 +89,12 @@ impl<'p> LiveParts<'p> {
             let index = policy.versions.iter().position(same)?;
             live.versions.get(index).map(|version| Arc::clone(&version.stats))
         };
+        // Whatever its role: what was in flight on a canary that has become stable goes on.
+        let revoked = |version: &Version| {
+            let (policy, live) = before?;
+            let index = policy.versions.iter().position(|other| other.name == version.name)?;
+            live.versions.get(index).map(|version| Arc::clone(&version.revoked))
+        };
         let turn = |rule: &Rule| {
             let (policy, live) = before?;
             let index = policy.rules.iter().position(|other| other.name == rule.name)?;
@@ -95,6 +107,7 @@ impl<'p> LiveParts<'p> {
             .map(|(version, pool)| VersionInForce {
                 stats: stats(version).unwrap_or_else(|| Arc::new(VersionStats::new(threads))),
                 pool,
+                revoked: revoked(version).unwrap_or_default(),
             });
         ServiceInForce {
             turn: before.map_or_else(Arc::default, |(_, live)| Arc::clone(&live.turn)),

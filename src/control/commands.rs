@@ -2,7 +2,8 @@
 
 use super::load::LoadError;
 use crate::runtime::{Command, Origin, Refusal};
-use tokio::sync::{mpsc, oneshot};
+use std::sync::Arc;
+use tokio::sync::{Notify, mpsc, oneshot};
 
 /// Orders that may wait for the writer; who comes when it is full waits too.
 const QUEUE: usize = 64;
@@ -73,28 +74,71 @@ pub struct Envelope {
     pub answer: oneshot::Sender<Result<Done, NotDone>>,
 }
 
+/// Whether the writer may change anything.
+pub enum Hold {
+    /// Nothing from now on: another process is taking over. Answered when nothing is under way any more.
+    Freeze(oneshot::Sender<()>),
+    /// It has not.
+    Thaw,
+}
+
 /// Hands orders to the writer.
 #[derive(Clone)]
 pub struct Commander {
     urgent: mpsc::Sender<Envelope>,
     ordinary: mpsc::Sender<Envelope>,
+    holds: mpsc::Sender<Hold>,
+    overruled: Arc<Notify>,
 }
 
 /// The writer's end.
 pub struct Orders {
     pub urgent: mpsc::Receiver<Envelope>,
     pub ordinary: mpsc::Receiver<Envelope>,
+    pub holds: mpsc::Receiver<Hold>,
+    /// Rung when an urgent order comes while the writer is frozen.
+    pub overruled: Arc<Notify>,
 }
 
 impl Commander {
     pub fn new() -> (Self, Orders) {
         let (urgent, urgent_orders) = mpsc::channel(QUEUE);
         let (ordinary, ordinary_orders) = mpsc::channel(QUEUE);
+        let (holds, holds_received) = mpsc::channel(1);
+        let overruled = Arc::new(Notify::new());
         let orders = Orders {
             urgent: urgent_orders,
             ordinary: ordinary_orders,
+            holds: holds_received,
+            overruled: Arc::clone(&overruled),
         };
-        (Self { urgent, ordinary }, orders)
+        let commander = Self {
+            urgent,
+            ordinary,
+            holds,
+            overruled,
+        };
+        (commander, orders)
+    }
+
+    /// Lets nothing change any more, until [`Self::thaw`]. A kill switch is in force all the same, but answered only when it
+    /// is known which process serves.
+    pub async fn freeze(&self) {
+        let (frozen, answered) = oneshot::channel();
+        if self.holds.send(Hold::Freeze(frozen)).await.is_ok() {
+            // A writer that has ended changes nothing either.
+            let _ = answered.await;
+        }
+    }
+
+    /// The end of [`Self::freeze`].
+    pub async fn thaw(&self) {
+        let _ = self.holds.send(Hold::Thaw).await;
+    }
+
+    /// Comes true when an urgent order came while nothing may change.
+    pub async fn overruled(&self) {
+        self.overruled.notified().await;
     }
 
     /// Has `order` carried out, if `expected` (when given) is the generation in force.

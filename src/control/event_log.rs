@@ -68,11 +68,19 @@ pub struct EventLog {
 impl EventLog {
     /// The log whose latest events were `restored`, in order; the first one to come is number `last_seq` + 1.
     pub fn new(restored: Vec<Arc<Event>>, last_seq: u64) -> Self {
-        let kept: VecDeque<_> = restored.into_iter().rev().take(KEPT).rev().collect();
-        Self {
-            kept: Mutex::new(kept),
-            last: watch::Sender::new(last_seq),
-        }
+        let log = Self {
+            kept: Mutex::default(),
+            last: watch::Sender::new(0),
+        };
+        log.restore(restored, last_seq);
+        log
+    }
+
+    /// Begins anew, as [`Self::new`]: what was there belongs to a state that is read only now.
+    pub fn restore(&self, restored: Vec<Arc<Event>>, last_seq: u64) {
+        let restored = restored.into_iter().rev().take(KEPT).rev().collect();
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = restored;
+        self.last.send_replace(last_seq);
     }
 
     /// The number of the last event; 0: there was none.

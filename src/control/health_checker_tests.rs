@@ -87,6 +87,7 @@ fn in_force(generation: u64, pool: &Arc<Pool>) -> InForce {
     let version = VersionInForce {
         stats: Arc::new(VersionStats::new(1)),
         pool: Arc::clone(pool),
+        revoked: Arc::default(),
     };
     InForce {
         generation,

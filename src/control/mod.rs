@@ -13,4 +13,5 @@ pub mod load;
 pub mod loading;
 pub mod records;
 pub mod resolver;
+pub mod store;
 pub mod writer;

@@ -138,7 +138,7 @@ impl Records {
     }
 }
 
-/// Waits for the disk, [`DISK_BOUND`] at the longest.
+/// Waits for the disk, a second at the longest.
 ///
 /// # Errors
 /// Why it cannot be said to be there.

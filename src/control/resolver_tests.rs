@@ -21,6 +21,9 @@ pub(crate) fn snapshot(labels: &[&str]) -> Snapshot {
     let settings = snapshot::Service {
         split: Split::new([1]).unwrap(),
         killed: false,
+        kill_drain: None,
+        rescue: None,
+        rollout: None,
         expose_version: false,
         pools: [pool].into(),
     };
@@ -82,6 +85,7 @@ fn limits() -> Limits {
         max_head: 32 << 10,
         drain_timeout: Duration::from_secs(30),
         drain_delay: Duration::ZERO,
+        upgrade_timeout: Duration::from_secs(30),
     }
 }
 

@@ -5,8 +5,12 @@
 //! nothing: not for a file that is being compiled, not for a name that is being looked up, not for the disk; and it
 //! overtakes a change toward a canary whose turn had already come.
 
+mod beginning;
+
+pub use beginning::Unbegun;
+
 use super::assembly::Assembly;
-use super::commands::{Done, Envelope, NotDone, Order, Orders};
+use super::commands::{Done, Envelope, Hold, NotDone, Order, Orders};
 use super::damping::{CHANGES, Damping, QUIET, WINDOW};
 use super::file_rule::How;
 use super::file_watcher::{FileEvent, FileWatcher};
@@ -74,6 +78,7 @@ impl Writer {
             tokio::select! {
                 biased;
                 Some(envelope) = self.orders.urgent.recv() => self.at_once(envelope),
+                Some(hold) = self.orders.holds.recv() => self.on_hold(hold).await,
                 Some(envelope) = self.orders.ordinary.recv() => self.on_order(envelope).await,
                 (loaded, asked) = self.reading.loading.finished() => self.on_loaded(loaded, asked).await,
                 Some(event) = self.events.recv() => self.on_file(event),
@@ -87,15 +92,47 @@ impl Writer {
         }
     }
 
+    /// Another process is taking over. A kill switch is in force here at once; who asked for it is answered when the state
+    /// is this process's again, or not at all: then the other process must be asked.
+    async fn on_hold(&mut self, hold: Hold) {
+        let Hold::Freeze(frozen) = hold else { return };
+        let _ = frozen.send(());
+        let mut answers = Vec::new();
+        loop {
+            tokio::select! {
+                biased;
+                Some(urgent) = self.orders.urgent.recv() => {
+                    answers.extend(self.carry_out(urgent));
+                    self.orders.overruled.notify_one();
+                }
+                Some(Hold::Thaw) = self.orders.holds.recv() => break,
+                Some(envelope) = self.orders.ordinary.recv() => {
+                    answer(envelope.answer, Err(NotDone::Stopping("another process is taking over: ask again")));
+                }
+                else => std::future::pending().await,
+            }
+        }
+        answers.into_iter().for_each(Carried::answer);
+    }
+
     /// An order toward stable: in force before anything is waited for.
     fn at_once(&mut self, envelope: Envelope) {
+        if let Some(carried) = self.carry_out(envelope) {
+            carried.answer();
+        }
+    }
+
+    fn carry_out(&mut self, envelope: Envelope) -> Option<Carried> {
         let Order::Change(command) = &envelope.order else {
-            return;
+            return None;
         };
         match self.decided(command, &envelope) {
-            Ok(change) if change.happened.is_empty() => self.answer_unchanged(envelope.answer, change),
-            Ok(change) => self.publish_first(change, envelope),
-            Err(not_done) => answer(envelope.answer, Err(not_done)),
+            Ok(change) if change.happened.is_empty() => Some(self.unchanged(envelope.answer, change)),
+            Ok(change) => Some(self.publish_first(change, envelope)),
+            Err(not_done) => {
+                answer(envelope.answer, Err(not_done));
+                None
+            }
         }
     }
 
@@ -109,14 +146,14 @@ impl Writer {
             Err(not_done) => return answer(envelope.answer, Err(not_done)),
         };
         if change.happened.is_empty() {
-            return self.answer_unchanged(envelope.answer, change);
+            return self.unchanged(envelope.answer, change).answer();
         }
         let in_force = self.shared.load();
         let after = runtime::traffic(&change.state, &in_force.snapshot);
         if runtime::moves_toward_canary(&in_force.snapshot, &in_force.traffic, &after) {
             self.keep_first(change, envelope).await;
         } else {
-            self.publish_first(change, envelope);
+            self.publish_first(change, envelope).answer();
         }
     }
 
@@ -143,22 +180,27 @@ impl Writer {
     }
 
     /// What is so already may not be on the disk, or something else that is only proposed.
-    fn answer_unchanged(&self, to: Answer, change: Change) {
+    fn unchanged(&self, to: Answer, change: Change) -> Carried {
         let done = Done {
             changed: false,
             ..done(self.shared.load().generation, change.text)
         };
-        answer_when_kept(to, self.records.confirm(), done);
+        let saving = self.records.confirm();
+        Carried { to, saving, done }
     }
 
-    fn publish_first(&mut self, change: Change, envelope: Envelope) {
+    fn publish_first(&mut self, change: Change, envelope: Envelope) -> Carried {
         let previous = self.shared.load();
         let generation = self.publish_traffic(&change.state, &previous);
         let events = self
             .records
             .number(change.happened, &envelope.by, &previous, generation);
         let saving = self.records.settle(change.state, events);
-        answer_when_kept(envelope.answer, saving, done(generation, change.text));
+        Carried {
+            to: envelope.answer,
+            saving,
+            done: done(generation, change.text),
+        }
     }
 
     /// Nobody is routed by the change before it is on the disk. A kill switch that comes meanwhile is in force at once,
@@ -295,11 +337,11 @@ impl Writer {
         if changed {
             happened.insert(0, reloaded(&previous.snapshot, &snapshot));
         }
+        self.succeeded(Arc::clone(&text), restart.clone());
         let generation = self.publish_snapshot(snapshot, &change.state).await;
         let events = self.records.number(happened, by, &previous, generation);
         let saving = self.records.settle(change.state, events);
-        self.watcher.set_in_force(Arc::clone(&text));
-        self.succeeded(text, restart.clone());
+        self.watcher.set_in_force(text);
         let done = Done {
             changed,
             restart_required: restart,
@@ -429,8 +471,19 @@ fn answer(to: Answer, with: Result<Done, NotDone>) {
     drop(to.send(with));
 }
 
-fn answer_when_kept(to: Answer, saving: Saving, done: Done) {
-    tokio::spawn(async move { answer(to, Ok(with_durability(done, on_disk(saving).await))) });
+/// An order that is in force, and on its way to the disk.
+struct Carried {
+    to: Answer,
+    saving: Saving,
+    done: Done,
+}
+
+impl Carried {
+    /// When it is on the disk, or that has taken too long.
+    fn answer(self) {
+        let Self { to, saving, done } = self;
+        tokio::spawn(async move { answer(to, Ok(with_durability(done, on_disk(saving).await))) });
+    }
 }
 
 fn with_durability(done: Done, kept: Result<(), String>) -> Done {

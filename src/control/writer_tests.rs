@@ -108,7 +108,7 @@ impl Bench {
         let path = directory.path().join("rollgate.yaml");
         std::fs::write(&path, &*file).unwrap();
         let started = Arc::new(load::load(&path).unwrap());
-        let mut assembly = Assembly::new(1, Arc::new(Resolver::new()), Keeper::new(directory.path()).unwrap());
+        let mut assembly = Assembly::new(1, Arc::new(Resolver::new()), Keeper::new().unwrap());
         let last_seq = disk.0.lock().unwrap().events.keys().last().copied().unwrap_or(0);
         let change = runtime::apply(&disk.state(), &started, &Command::Load, &by("file")).unwrap();
         let traffic = runtime::traffic(&change.state, &started);
@@ -378,6 +378,25 @@ async fn a_reload_is_answered_with_what_came_of_it() {
     });
     assert!(matches!(refused, Err(NotDone::File(_))), "{refused:?}");
     assert_eq!(bench.weights(), [70, 30]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_another_process_takes_over_only_a_kill_is_in_force_and_rings() {
+    let bench = Bench::new().await;
+    bench.commander.freeze().await;
+    assert!(matches!(bench.order(weights(50, 50)).await, Err(NotDone::Stopping(_))));
+    bench.file(text("1/1", false)).await;
+    assert_eq!(bench.weights(), [90, 10]);
+    let (killed, ()) = tokio::join!(bench.order(kill()), async {
+        bench.commander.overruled().await;
+        assert!(bench.live().killed);
+        sleep(Duration::from_secs(5)).await;
+        bench.commander.thaw().await;
+    });
+    assert_eq!(killed.unwrap().not_durable, None);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(bench.weights(), [1, 1], "the file is looked at again");
+    assert!(bench.live().killed);
 }
 
 /// What should be in force, as far as the answers say.

@@ -20,7 +20,6 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
-use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -40,7 +39,7 @@ const EXHAUSTED_TOLD: Duration = Duration::from_secs(1);
 
 /// A listening socket, bound before anything else starts so that a conflict is an error of the start.
 pub struct Bound {
-    /// As in the file: the name under which the descriptor is handed over.
+    /// As in the file: the name under which the socket is handed over to another process.
     pub configured: SocketAddr,
     pub socket: StdListener,
 }
@@ -51,6 +50,8 @@ pub enum Stage {
     /// Connections wait in the queue: nothing is known of the endpoints yet.
     Starting,
     Serving,
+    /// No new connections: another process takes them. Idle ones may send one more request.
+    Yielding,
     /// No new connections; those in flight finish.
     Closing,
     /// Whatever is still in flight is cut.
@@ -82,8 +83,7 @@ pub struct Threads {
 
 #[async_trait]
 impl Service for DataPlane {
-    async fn start_service(&mut self, fds: Option<ListenFds>, _shutdown: ShutdownWatch, _per_fd: usize) {
-        self.offer_descriptors(fds).await;
+    async fn start_service(&mut self, _handed_over: Option<ListenFds>, _shutdown: ShutdownWatch, _per_fd: usize) {
         for bound in &self.listeners {
             match bound.socket.local_addr() {
                 Ok(address) => tracing::info!(%address, "listening"),
@@ -99,8 +99,8 @@ impl Service for DataPlane {
         }
         let mut stage = self.stage.clone();
         // An error says that the sender is gone: over all the same.
-        let _ = stage.wait_for(|stage| *stage >= Stage::Closing).await;
-        // With the threads' own copies gone, too, nobody can connect any more.
+        let _ = stage.wait_for(|stage| *stage >= Stage::Yielding).await;
+        // With the threads' own copies gone, too, nobody can connect to this process any more.
         self.listeners.clear();
         let _ = stage.wait_for(|stage| *stage == Stage::Over).await;
     }
@@ -113,27 +113,9 @@ impl Service for DataPlane {
     fn threads(&self) -> Option<usize> {
         Some(1)
     }
-
-    fn listen_addresses(&self) -> Option<Vec<String>> {
-        Some(
-            self.listeners
-                .iter()
-                .map(|bound| bound.configured.to_string())
-                .collect(),
-        )
-    }
 }
 
 impl DataPlane {
-    /// A successor process can be handed our descriptors.
-    async fn offer_descriptors(&self, fds: Option<ListenFds>) {
-        let Some(fds) = fds else { return };
-        let mut fds = fds.lock();
-        for bound in &self.listeners {
-            fds.add(bound.configured.to_string(), bound.socket.as_raw_fd());
-        }
-    }
-
     fn start_thread(&self, index: usize, stats: Arc<ThreadStats>, log: Option<LogShard>) -> io::Result<()> {
         let sockets: Vec<_> = self
             .listeners
@@ -214,19 +196,20 @@ async fn serve(
     }
     threads.accepting.fetch_add(1, Ordering::SeqCst);
     loops.join_all().await;
-    worker.close();
     threads.accepting.fetch_sub(1, Ordering::SeqCst);
+    let _ = stage.wait_for(|stage| *stage >= Stage::Closing).await;
+    worker.close();
     let _ = stage.wait_for(|stage| *stage >= Stage::Over).await;
     Ok(())
 }
 
-/// Accepts until the stage is [`Stage::Closing`]; then takes those who already wait, and closes.
+/// Accepts until the stage is [`Stage::Yielding`] or later; then takes those who already wait, and closes.
 async fn accept_loop(worker: Rc<Worker>, listener: TcpListener, cap: usize, mut stage: watch::Receiver<Stage>) {
     let mut told = None;
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = stage.wait_for(|stage| *stage >= Stage::Closing) => break,
+            _ = stage.wait_for(|stage| *stage >= Stage::Yielding) => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {

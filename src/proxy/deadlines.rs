@@ -2,7 +2,10 @@
 //!
 //! A slot's deadline is the earlier of its *phase* (waiting for a head, for a first byte, for progress) and its *total*
 //! (the whole request). Setting one is a store; the tick scans a dense array. Deadlines fire up to one tick late.
+//! A slot may also run on a canary, and then ends when that version's time is over.
 
+use super::worker::Local;
+use crate::routing::{ServiceId, VersionId};
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
@@ -21,7 +24,25 @@ struct Table {
     /// The earlier of both limits, in ticks; dense, because the tick reads all of it.
     at: Vec<u32>,
     wakers: Vec<Option<Waker>>,
+    /// What runs on a canary.
+    on_canary: Vec<Option<OnCanary>>,
+    /// How many do.
+    canaries: usize,
     free: Vec<usize>,
+}
+
+/// A request on a version that may be revoked. By positions, so that it costs no locked instruction.
+struct OnCanary {
+    local: Rc<Local>,
+    service: ServiceId,
+    version: VersionId,
+}
+
+impl OnCanary {
+    fn is_over(&self, now_ms: u64) -> bool {
+        let version = self.local.version(self.service, self.version);
+        version.is_some_and(|version| version.revoked.is_over(now_ms))
+    }
 }
 
 /// The deadlines of one thread.
@@ -29,6 +50,8 @@ struct Table {
 pub struct Deadlines {
     table: RefCell<Table>,
     now: Cell<u32>,
+    /// Milliseconds of uptime.
+    now_ms: Cell<u64>,
 }
 
 impl Deadlines {
@@ -38,6 +61,7 @@ impl Deadlines {
         let index = table.free.pop().unwrap_or_else(|| {
             table.at.push(NEVER);
             table.wakers.push(None);
+            table.on_canary.push(None);
             table.at.len() - 1
         });
         Slot {
@@ -45,15 +69,18 @@ impl Deadlines {
             index,
             phase: Cell::new(NEVER),
             total: Cell::new(NEVER),
+            on_canary: Cell::new(false),
         }
     }
 
-    /// So much time has passed since the first tick: wakes whoever is late. Told by the clock rather than counted, so that
+    /// It is `now_ms`, in milliseconds of uptime: wakes whoever is late. Told by the clock rather than counted, so that
     /// ticks that a busy thread missed do not stretch deadlines.
-    pub fn tick(&self, since_first: Duration) {
-        let now = u32::try_from(since_first.as_millis() / TICK.as_millis()).unwrap_or(NEVER - 1);
+    pub fn tick(&self, now_ms: u64) {
+        let now = u32::try_from(u128::from(now_ms) / TICK.as_millis()).unwrap_or(NEVER - 1);
         self.now.set(now.min(NEVER - 1));
+        self.now_ms.set(now_ms);
         self.wake_up_to(self.now.get());
+        self.wake_revoked(now_ms);
     }
 
     /// Wakes everybody: something else than a deadline has come.
@@ -75,6 +102,19 @@ impl Deadlines {
         late.into_iter().for_each(Waker::wake);
     }
 
+    fn wake_revoked(&self, now_ms: u64) {
+        let mut table = self.table.borrow_mut();
+        if table.canaries == 0 {
+            return;
+        }
+        let Table { on_canary, wakers, .. } = &mut *table;
+        let revoked = on_canary.iter().zip(wakers.iter_mut());
+        let revoked = revoked.filter(|(on, _)| on.as_ref().is_some_and(|on| on.is_over(now_ms)));
+        let late: Vec<Waker> = revoked.filter_map(|(_, waker)| waker.take()).collect();
+        drop(table);
+        late.into_iter().for_each(Waker::wake);
+    }
+
     /// The tick at which something `after` from now is late: never early, at most one tick late.
     fn tick_after(&self, after: Duration) -> u32 {
         let ticks = after.as_millis().div_ceil(TICK.as_millis()).saturating_add(1);
@@ -87,6 +127,8 @@ impl Deadlines {
 pub enum Expired {
     Phase,
     Total,
+    /// The version it runs on was revoked, and what was in flight has had its time.
+    Revoked,
 }
 
 /// One connection's deadlines.
@@ -95,6 +137,8 @@ pub struct Slot {
     index: usize,
     phase: Cell<u32>,
     total: Cell<u32>,
+    /// Whether the table knows of a canary.
+    on_canary: Cell<bool>,
 }
 
 impl Slot {
@@ -131,6 +175,38 @@ impl Slot {
         self.store();
     }
 
+    /// What goes on from here runs on this canary, and ends when that is revoked.
+    pub fn runs_on_canary(&self, local: &Rc<Local>, service: ServiceId, version: VersionId) {
+        self.off_canary();
+        let mut table = self.deadlines.table.borrow_mut();
+        let Table {
+            on_canary, canaries, ..
+        } = &mut *table;
+        if let Some(on_canary) = on_canary.get_mut(self.index) {
+            let local = Rc::clone(local);
+            *on_canary = Some(OnCanary {
+                local,
+                service,
+                version,
+            });
+            *canaries += 1;
+            self.on_canary.set(true);
+        }
+    }
+
+    /// What goes on from here runs on no canary.
+    pub fn off_canary(&self) {
+        if !self.on_canary.replace(false) {
+            return;
+        }
+        let mut table = self.deadlines.table.borrow_mut();
+        let Table {
+            on_canary, canaries, ..
+        } = &mut *table;
+        let left = on_canary.get_mut(self.index).and_then(Option::take);
+        *canaries -= usize::from(left.is_some());
+    }
+
     /// The limit that is passed, if one is.
     pub fn expired(&self) -> Option<Expired> {
         let now = self.deadlines.now.get();
@@ -138,9 +214,17 @@ impl Slot {
             Some(Expired::Total)
         } else if self.phase.get() <= now {
             Some(Expired::Phase)
+        } else if self.on_canary.get() && self.is_revoked() {
+            Some(Expired::Revoked)
         } else {
             None
         }
+    }
+
+    fn is_revoked(&self) -> bool {
+        let table = self.deadlines.table.borrow();
+        let on_canary = table.on_canary.get(self.index).and_then(Option::as_ref);
+        on_canary.is_some_and(|on| on.is_over(self.deadlines.now_ms.get()))
     }
 
     /// `future`, or the limit that passed first. What is ready is taken, however late.
@@ -183,6 +267,7 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
+        self.off_canary();
         let mut table = self.deadlines.table.borrow_mut();
         if let Some(at) = table.at.get_mut(self.index) {
             *at = NEVER;
@@ -197,10 +282,12 @@ impl Drop for Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::routing::Role;
+    use crate::telemetry::fixture::{self, V};
 
     fn ticks(deadlines: &Deadlines, n: u32) {
         let now = deadlines.now.get();
-        (1..=n).for_each(|tick| deadlines.tick(TICK * (now + tick)));
+        (1..=n).for_each(|tick| deadlines.tick(100 * u64::from(now + tick)));
     }
 
     #[tokio::test]
@@ -257,5 +344,38 @@ mod tests {
         slot.set_phase(Duration::MAX);
         ticks(&deadlines, 100);
         assert_eq!(slot.expired(), None);
+    }
+
+    /// A process killed from its first moment, and its one canary.
+    fn killed() -> (Rc<Local>, ServiceId, VersionId) {
+        let versions = [V("v1", Role::Stable, 1, &[]), V("v2", Role::Canary, 1, &[])];
+        let mut in_force = fixture::in_force(1, 1, &[("shop", &versions)]);
+        in_force.traffic.killed = true;
+        let shared = fixture::shared(in_force, 1);
+        (Rc::new(Local::new(shared.load(), None)), ServiceId(0), VersionId(1))
+    }
+
+    #[tokio::test]
+    async fn what_runs_on_a_revoked_canary_ends_after_the_drain() {
+        let deadlines = Rc::new(Deadlines::default());
+        let (local, service, canary) = killed();
+        let drain = local.in_force.snapshot.services[0].kill_drain.unwrap();
+        let (on_canary, elsewhere, left) = (deadlines.slot(), deadlines.slot(), deadlines.slot());
+        on_canary.runs_on_canary(&local, service, canary);
+        on_canary.runs_on_canary(&local, service, canary);
+        left.runs_on_canary(&local, service, canary);
+        left.off_canary();
+        deadlines.tick(drain.as_millis() as u64 - 1);
+        assert_eq!(on_canary.expired(), None);
+        let waiting = on_canary.guard(std::future::pending::<()>());
+        let later = async { deadlines.tick(drain.as_millis() as u64) };
+        assert_eq!(
+            tokio::join!(waiting, later).0,
+            Err(Expired::Revoked),
+            "the tick wakes it"
+        );
+        assert_eq!((elsewhere.expired(), left.expired()), (None, None));
+        drop(on_canary);
+        assert_eq!(deadlines.table.borrow().canaries, 0);
     }
 }

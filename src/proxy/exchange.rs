@@ -2,6 +2,7 @@
 
 mod attempts;
 mod endings;
+mod rescue;
 
 pub use endings::refuse_unread;
 
@@ -14,7 +15,7 @@ use super::worker::{Local, Moment};
 use crate::config::snapshot::{Limits, Snapshot};
 use crate::http1::{MethodKind, RequestBody, RequestHead};
 use crate::outcome::{FailureKind, Refusal, Termination};
-use crate::routing::{self, Decision, HeaderFields, Reason, RequestView};
+use crate::routing::{self, Decision, HeaderFields, Reason, RequestView, Role};
 use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
@@ -183,10 +184,15 @@ impl<'c> Exchange<'c> {
         version.stats.begin(thread);
         let usable = decision.version.is_some();
         let cookie = self.cookie(&decision);
+        if version.pool.role() == Role::Canary {
+            self.client.slot.runs_on_canary(&self.local, decision.service, serving);
+        }
         self.record.decided(decision, Arc::clone(&version.stats));
         if !usable {
             return Box::pin(self.no_endpoint()).await;
         }
-        self.attempts(serving, version, cookie.as_deref(), body).await
+        let next = self.attempts(serving, version, cookie.as_deref(), body).await;
+        self.settle_rescue();
+        next
     }
 }

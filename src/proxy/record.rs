@@ -6,7 +6,7 @@ use super::relay::Progress;
 use super::worker::{Local, Worker};
 use crate::http1::Version;
 use crate::outcome::{CLIENT_ABORT_STATUS, FailureKind, Outcome, Refusal, Termination};
-use crate::routing::{Decision, Reason, ServiceId};
+use crate::routing::{Decision, Reason, ServiceId, VersionId};
 use crate::shared::{Ended, Endpoint, VersionStats};
 use crate::telemetry::access_log::Line;
 use std::cell::{Cell, RefCell};
@@ -28,6 +28,8 @@ pub struct Record {
     response_bytes: Cell<u64>,
     upstream_time: Cell<Option<Duration>>,
     upgraded: Cell<bool>,
+    /// The canary that failed before stable served.
+    rescued: Cell<Option<VersionId>>,
     ended: Cell<Option<Instant>>,
 }
 
@@ -52,6 +54,24 @@ impl Record {
         service
             .and_then(|service| service.versions.get(version.0 as usize))
             .map_or("", |version| &version.name)
+    }
+
+    /// `canary` has failed, and been told so; `stable` serves from now on, whose request is counted as begun already.
+    pub fn rescued(&self, canary: VersionId, stable: VersionId, stats: Arc<VersionStats>) {
+        self.rescued.set(Some(canary));
+        if let Some((decision, serving)) = self.decided.borrow_mut().as_mut() {
+            decision.version = Some(stable);
+            *serving = stats;
+        }
+    }
+
+    pub fn rescued_from(&self) -> Option<VersionId> {
+        self.rescued.get()
+    }
+
+    /// Whether a version's failure is on record as the end.
+    pub fn has_failed(&self) -> bool {
+        self.failure.get().is_some()
     }
 
     /// Another endpoint is tried.
@@ -119,6 +139,7 @@ impl Drop for Exchange<'_> {
     fn drop(&mut self) {
         let record = &self.record;
         let worker = &self.client.worker;
+        self.client.slot.off_canary();
         // Nobody set an end: the thread ends, and its exchanges with it.
         let termination = record.termination.get().unwrap_or_else(|| {
             if record.status.get() == 0 {
@@ -186,6 +207,10 @@ impl Exchange<'_> {
             status: record.status.get(),
             service: service.map(|service| &*service.name),
             version: decision.map(|_| record.version_name(&self.local)),
+            rescued: record.rescued.get().and_then(|canary| {
+                let version = service?.versions.get(canary.0 as usize)?;
+                Some(&*version.name)
+            }),
             reason: reason.map(reason_word),
             rule: rule.map(|rule| &*rule.name),
             bucket: decision.and_then(|decision| decision.bucket),
@@ -237,6 +262,7 @@ pub fn log_unread(worker: &Worker, peer: IpAddr, version: Version, refusal: Refu
             status: refusal.status(),
             service: None,
             version: None,
+            rescued: None,
             reason: None,
             rule: None,
             bucket: None,

@@ -35,8 +35,12 @@ pub enum Failed {
         nothing_received: bool,
         why: String,
     },
+    /// A 5xx that stable may better: the client has seen nothing of it.
+    Withheld { status: u16 },
     /// `limits.request_timeout` has passed.
     Deadline,
+    /// The version was revoked, and what was in flight on it has had its time.
+    Revoked,
 }
 
 impl Failed {
@@ -57,6 +61,8 @@ pub struct Answered {
     /// The client's connection can carry another request.
     pub keep_alive: bool,
     pub upgraded: bool,
+    /// [`Termination::Ok`], unless an upgraded connection was ended by the proxy.
+    pub termination: Termination,
     /// The `grpc-status` or anything else that decides success comes with other protocols; here the status does.
     pub failure: Option<FailureKind>,
 }
@@ -71,19 +77,23 @@ pub struct Upload<'c, 'b> {
 }
 
 impl<'c, 'b> Upload<'c, 'b> {
-    /// The body of the request with this head.
-    pub fn new(head: &RequestHead, reader: &'c mut BodyReader<'b>) -> Self {
+    /// The body of the request with this head. `kept`: what is read of it, so that it can be sent again.
+    pub fn new(head: &RequestHead, reader: &'c mut BodyReader<'b>, kept: bool) -> Self {
         let coding = match head.body {
             RequestBody::None | RequestBody::Length(_) => Coding::Plain,
             RequestBody::Chunked => Coding::Chunked,
         };
-        let replay = head.method_kind.is_idempotent().then(Vec::new);
         Self {
             reader,
             coding,
-            replay,
+            replay: kept.then(Vec::new),
             bytes: 0,
         }
+    }
+
+    /// Whether all that was read of the body is still there.
+    pub fn can_repeat(&self) -> bool {
+        self.bytes == 0 || self.replay.is_some()
     }
 }
 
@@ -97,6 +107,8 @@ pub struct Attempt<'a> {
     /// What is added to the final answer.
     pub set_cookie: Option<&'a [u8]>,
     pub expose_version: Option<&'a str>,
+    /// Asked when the answer is a 5xx: whether another one will be had instead.
+    pub withholds_5xx: Option<&'a dyn Fn() -> bool>,
     pub progress: Progress,
 }
 
@@ -125,6 +137,8 @@ pub struct Progress {
     reading_client: Cell<bool>,
     /// Something of the request's body has come.
     body_begun: Cell<bool>,
+    /// And not all of it is kept: it cannot be sent again.
+    body_lost: Cell<bool>,
     writing_client: Cell<bool>,
 }
 
@@ -156,8 +170,13 @@ impl Attempt<'_> {
         match result {
             Received::Whole(answered) => Ok(answered),
             Received::Upgraded(status) => {
-                self.tunnel(upload.reader, answer).await;
+                let ended = self.tunnel(upload.reader, answer).await;
                 Ok(Answered {
+                    termination: match ended {
+                        Err(Expired::Revoked) => Termination::Revoked,
+                        // Idle for too long: that is how most tunnels end.
+                        Ok(()) | Err(Expired::Phase | Expired::Total) => Termination::Ok,
+                    },
                     status,
                     reusable: false,
                     keep_alive: false,
@@ -169,9 +188,9 @@ impl Attempt<'_> {
     }
 
     /// Joins the connections of client and endpoint. Only what HTTP/1.1 brought can have been upgraded.
-    async fn tunnel(&self, body: &mut BodyReader<'_>, answer: &mut Buffer) {
+    async fn tunnel(&self, body: &mut BodyReader<'_>, answer: &mut Buffer) -> Result<(), Expired> {
         let (Link::Wire(client), Some(input)) = (&self.client.link, body.buffer()) else {
-            return;
+            return Ok(());
         };
         let ends = tunnel::Ends {
             client,
@@ -184,7 +203,7 @@ impl Attempt<'_> {
             (input, self.accepted(&self.progress.sent)),
             (answer, self.accepted(&self.progress.answered)),
         ))
-        .await;
+        .await
     }
 
     fn client_left(&self) -> Termination {
@@ -198,6 +217,9 @@ impl Attempt<'_> {
     /// Whose fault it is that a deadline passed.
     fn too_late(&self, expired: Expired) -> Failed {
         let progress = &self.progress;
+        if expired == Expired::Revoked {
+            return Failed::Revoked;
+        }
         if progress.writing_client.get() || (progress.reading_client.get() && progress.answer_begun()) {
             return Failed::Client(Termination::ClientTimeout);
         }

@@ -1,8 +1,9 @@
-//! After a 101: bytes both ways, until both sides have finished or nothing moves for `timeouts.idle`.
+//! After a 101: bytes both ways, until both sides have finished or nothing moves for `timeouts.idle`, or the
+//! version it runs on has been revoked.
 
 use super::body::{Accepted, BodyReader, BodyWriter, Coding, Framing};
 use super::buffer::{Buffer, HeadBytes};
-use super::deadlines::Slot;
+use super::deadlines::{Expired, Slot};
 use super::stream::Stream;
 use std::future::poll_fn;
 use std::pin::pin;
@@ -22,7 +23,14 @@ pub struct Ends<'a> {
 /// Joins both connections. Each direction comes with the buffer of what had already been sent, which goes first, and with
 /// the count of bytes passed on. The side that finishes is told on; the other may go on until it finishes too. The total
 /// deadline of the request does not count here: a tunnel lives while it is used.
-pub async fn run(ends: &Ends<'_>, up: (&mut Buffer, Accepted<'_>), down: (&mut Buffer, Accepted<'_>)) {
+///
+/// # Errors
+/// The limit that ended it. Both connections close when they are dropped.
+pub async fn run(
+    ends: &Ends<'_>,
+    up: (&mut Buffer, Accepted<'_>),
+    down: (&mut Buffer, Accepted<'_>),
+) -> Result<(), Expired> {
     let slot = ends.slot;
     slot.clear_total();
     slot.set_phase(ends.idle);
@@ -38,8 +46,7 @@ pub async fn run(ends: &Ends<'_>, up: (&mut Buffer, Accepted<'_>), down: (&mut B
             Poll::Pending
         }
     });
-    // An idle tunnel just ends: both connections close when they are dropped.
-    let _ = slot.guard(both).await;
+    slot.guard(both).await
 }
 
 /// One direction, to its end or its failure.

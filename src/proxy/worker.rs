@@ -40,7 +40,7 @@ impl Local {
     }
 
     /// A pool that stays keeps its budget: reloads do not refill it.
-    fn new(in_force: Arc<InForce>, previous: Option<&Local>) -> Self {
+    pub(super) fn new(in_force: Arc<InForce>, previous: Option<&Local>) -> Self {
         let before: HashMap<*const Pool, &RefCell<RetryBudget>> = previous
             .iter()
             .flat_map(|previous| previous.in_force.services.iter().zip(&previous.budgets))
@@ -77,7 +77,6 @@ pub struct Worker {
     ticks: Cell<u32>,
     /// At most one tick old.
     recently: Cell<Instant>,
-    began: Instant,
     closing: Cell<bool>,
 }
 
@@ -104,7 +103,6 @@ impl Worker {
             indexes: RefCell::default(),
             ticks: Cell::new(0),
             recently: Cell::new(Instant::now()),
-            began: Instant::now(),
             closing: Cell::new(false),
         })
     }
@@ -120,9 +118,9 @@ impl Worker {
         Rc::clone(&local)
     }
 
-    /// Stopping: answers close their connections.
-    pub fn is_draining(&self) -> bool {
-        self.shared.is_draining()
+    /// Stopping, or another process has taken over: answers close their connections.
+    pub fn answers_close(&self) -> bool {
+        self.shared.answers_close()
     }
 
     /// No new connections any more: idle ones close, too.
@@ -185,8 +183,7 @@ impl Worker {
 
     fn tick(&self) {
         self.recently.set(Instant::now());
-        self.deadlines
-            .tick(self.recently().saturating_duration_since(self.began));
+        self.deadlines.tick(self.shared.uptime_ms_at(self.recently()));
         if let Some(log) = self.log.borrow_mut().as_mut() {
             log.flush();
         }

@@ -1,4 +1,4 @@
-//! What moves at run time, and the one function that moves it: [`apply`].
+//! What moves at run time, and the one function that moves it: [`apply()`].
 //!
 //! The file, an admin command and a rollout all become a [`Command`]; `apply` says what comes of it as a value, or why it
 //! is refused. Who applied it, when and why comes in as an [`Origin`]. The same commands in the same order give the same
@@ -15,9 +15,11 @@
 //!   more, also after `unkill`.
 
 mod apply;
+mod revocation;
 mod state;
 
 pub use apply::{Change, apply, moves_toward_canary, traffic};
+pub use revocation::Revocation;
 pub use state::{FileSplit, FileVersion, Latch, ServiceState, State, WeightsSet};
 
 use serde::{Deserialize, Serialize};

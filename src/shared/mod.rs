@@ -2,14 +2,18 @@
 //!
 //! The control plane publishes; the data plane reads, and writes only counters and what it saw of an endpoint.
 
+mod cell;
+mod durations;
 mod pool;
+mod revoked;
 mod stats;
 
 pub use pool::{Endpoint, InFlight, Pool, RetryBudget, Tried};
+pub use revoked::Revoked;
 pub use stats::{DURATION_BOUNDS_US, Ended, ThreadStats, Totals, VersionStats};
 
 use crate::config::Snapshot;
-use crate::routing::{CookieKey, Traffic};
+use crate::routing::{CookieKey, Role, Traffic};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -41,6 +45,23 @@ pub struct ServiceInForce {
 pub struct VersionInForce {
     pub stats: Arc<VersionStats>,
     pub pool: Arc<Pool>,
+    /// Until when what is in flight on it may go on; kept while service and version stay.
+    pub revoked: Arc<Revoked>,
+}
+
+impl InForce {
+    /// Revokes the canaries of services whose kill switch is on, and no others.
+    fn revoke(&self, now_ms: u64) {
+        let settings = self.snapshot.policy.services.iter().zip(&self.snapshot.services);
+        let live = self.services.iter().zip(&self.traffic.services);
+        for ((policy, file), (live, traffic)) in settings.zip(live) {
+            let killed = self.traffic.killed || traffic.killed;
+            for (version, live) in policy.versions.iter().zip(&live.versions) {
+                let revoked = killed && version.role == Role::Canary;
+                live.revoked.set(revoked, file.kill_drain, now_ms);
+            }
+        }
+    }
 }
 
 /// How the last load of the file went.
@@ -71,6 +92,10 @@ pub struct Shared {
     pub ready: AtomicBool,
     /// Stopping: `/readyz` says 503, answers close their connections.
     pub draining: AtomicBool,
+    /// Another process has taken over: answers close their connections.
+    pub handed_over: AtomicBool,
+    /// Upgrades that came to nothing.
+    pub upgrades_failed: AtomicU64,
     /// Lines of the access log dropped because the writer fell behind.
     pub log_dropped: Arc<AtomicU64>,
     started: Instant,
@@ -78,14 +103,18 @@ pub struct Shared {
 
 impl Shared {
     pub fn new(first: InForce, threads: usize) -> Self {
+        let started = Instant::now();
+        first.revoke(0);
         Self {
             in_force: Arc::new(ArcSwap::from_pointee(first)),
             threads: (0..threads.max(1)).map(|_| Arc::default()).collect(),
             reload: std::sync::Mutex::default(),
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            handed_over: AtomicBool::new(false),
+            upgrades_failed: AtomicU64::new(0),
             log_dropped: Arc::default(),
-            started: Instant::now(),
+            started,
         }
     }
 
@@ -101,6 +130,8 @@ impl Shared {
 
     /// Only `control::writer` calls this.
     pub fn publish(&self, next: InForce) {
+        // Before: what is decided by `next` must not meet a revocation that it ends.
+        next.revoke(self.uptime_ms_at(Instant::now()));
         self.in_force.store(Arc::new(next));
     }
 
@@ -116,5 +147,10 @@ impl Shared {
 
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Whether a connection ends with the answer it is on.
+    pub fn answers_close(&self) -> bool {
+        self.is_draining() || self.handed_over.load(Ordering::Relaxed)
     }
 }

@@ -29,6 +29,7 @@ pub fn in_force(generation: u64, threads: usize, services: &[(&str, &[V<'_>])]) 
                     .map(|V(_, _, _, labels)| VersionInForce {
                         stats: Arc::new(VersionStats::new(threads)),
                         pool: Arc::new(live_pool(labels)),
+                        revoked: Arc::default(),
                     })
                     .collect(),
             })
@@ -113,6 +114,7 @@ fn snapshot(services: &[(&str, &[V<'_>])]) -> Snapshot {
             max_head: 1,
             drain_timeout: Duration::ZERO,
             drain_delay: Duration::ZERO,
+            upgrade_timeout: Duration::from_secs(30),
         },
         admin: snapshot::Admin::default(),
         state_dir: "state".into(),
@@ -125,6 +127,9 @@ fn snapshot(services: &[(&str, &[V<'_>])]) -> Snapshot {
             .map(|(_, versions)| snapshot::Service {
                 split: split(versions),
                 killed: false,
+                kill_drain: Some(Duration::from_secs(30)),
+                rescue: None,
+                rollout: None,
                 expose_version: false,
                 pools: versions.iter().map(|V(_, _, _, labels)| pool(labels)).collect(),
             })

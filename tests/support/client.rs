@@ -57,7 +57,11 @@ impl Client {
     /// # Panics
     /// When the connection is refused.
     pub fn connect(port: u16) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", port)).expect("connect");
+        Self::over(TcpStream::connect(("127.0.0.1", port)).expect("connect"))
+    }
+
+    /// On a connection made otherwise.
+    pub fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();

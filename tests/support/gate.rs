@@ -99,8 +99,11 @@ pub fn rollgate(arguments: &[&str]) -> Exit {
 }
 
 fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rollgate"));
-    command.env_remove("RUST_LOG").env("NO_COLOR", "1");
+    plain_environment(Command::new(env!("CARGO_BIN_EXE_rollgate")))
+}
+
+fn plain_environment(mut command: Command) -> Command {
+    command.env_remove("RUST_LOG").env("NO_COLOR", "1").stdin(Stdio::null());
     command
 }
 
@@ -145,11 +148,72 @@ impl Gate {
     /// # Errors
     /// How it ended, when it did before it was ready.
     pub fn start_at(directory: TempDir, path: &Path, config: &str) -> Result<Self, Exit> {
-        let mut child = command()
+        Self::start_with(command(), directory, path, config, &[])
+    }
+
+    /// Starts it by a link `rollgate` beside the configuration, so that a test can turn it to another program; `variables`
+    /// are added to the environment.
+    ///
+    /// # Panics
+    /// When it does not get ready.
+    pub fn start_by_link(config: &str, variables: &[(&str, &str)]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, link) = (
+            directory.path().join("rollgate.yaml"),
+            directory.path().join("rollgate"),
+        );
+        fs::write(&path, config).unwrap();
+        symlink(env!("CARGO_BIN_EXE_rollgate"), &link).unwrap();
+        let mut command = plain_environment(Command::new(link));
+        command.envs(variables.iter().copied());
+        Self::start_with(command, directory, &path, config, &[])
+            .unwrap_or_else(|exit| panic!("rollgate ended: {exit:#?}"))
+    }
+
+    /// Starts it as the successor of whoever has the other end of `link`.
+    ///
+    /// # Errors
+    /// How it ended, when it did before it was ready.
+    pub fn start_successor(config: &str, link: impl Into<Stdio>) -> Result<Self, Exit> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("rollgate.yaml");
+        fs::write(&path, config).unwrap();
+        let mut command = command();
+        command.env("ROLLGATE_SUCCESSOR", "1").stdin(link);
+        Self::start_with(command, directory, &path, config, &[])
+    }
+
+    /// Starts it with further arguments, by a shell that does `first` before.
+    ///
+    /// # Errors
+    /// How it ended, when it did before it was ready.
+    pub fn try_start_with(config: &str, first: &str, arguments: &[&str]) -> Result<Self, Exit> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("rollgate.yaml");
+        fs::write(&path, config).unwrap();
+        let rollgate = command();
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", &format!("{first} exec \"$0\" \"$@\"")])
+            .arg(rollgate.get_program())
+            .env_remove("RUST_LOG")
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null());
+        Self::start_with(shell, directory, &path, config, arguments)
+    }
+
+    fn start_with(
+        mut command: Command,
+        directory: TempDir,
+        path: &Path,
+        config: &str,
+        arguments: &[&str],
+    ) -> Result<Self, Exit> {
+        let mut child = command
             .current_dir(directory.path())
             .args(["run", "--config"])
             .arg(path)
-            .stdin(Stdio::null())
+            .args(arguments)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -226,6 +290,24 @@ impl Gate {
         self.child.id()
     }
 
+    /// Those that have taken over so far, the last one last.
+    pub fn successors(&self) -> Vec<u32> {
+        let pid = |line: &String| {
+            line.split_once("another process serves now")?
+                .1
+                .split_once("pid=")?
+                .1
+                .parse()
+                .ok()
+        };
+        self.log.all().iter().filter_map(pid).collect()
+    }
+
+    /// The process that serves.
+    pub fn serving(&self) -> u32 {
+        self.successors().last().copied().unwrap_or(self.pid())
+    }
+
     pub fn config_path(&self) -> PathBuf {
         self.directory.path().join("rollgate.yaml")
     }
@@ -293,11 +375,7 @@ impl Gate {
 
     /// `HUP`, `TERM`, `KILL`…
     pub fn signal(&self, name: &str) {
-        let sent = Command::new("sh")
-            .args(["-c", &format!("kill -{name} {}", self.pid())])
-            .status()
-            .unwrap();
-        assert!(sent.success());
+        signal(self.pid(), name);
     }
 
     /// Waits for its end.
@@ -353,10 +431,30 @@ impl Gate {
     }
 }
 
+/// Whether the process is there and is no zombie.
+pub fn lives(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z'))
+}
+
+/// Sends a signal to a process of this test.
+pub fn signal(pid: u32, name: &str) {
+    let sent = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status();
+    assert!(sent.unwrap().success());
+}
+
 impl Drop for Gate {
     fn drop(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
+        let ours = self.directory.path().to_str().unwrap();
+        for pid in self.successors() {
+            // Its number may belong to another process by now.
+            let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            if command.contains(ours) {
+                signal(pid, "KILL");
+            }
+        }
         if std::thread::panicking() {
             eprintln!("log of rollgate:\n{}", self.log.text());
         }

@@ -24,7 +24,7 @@ mod wire;
 
 pub use client::{Broken, Client, Response};
 pub use config::{Config, Service};
-pub use gate::{Exit, Gate, Write, rollgate};
+pub use gate::{Exit, Gate, Write, lives, rollgate, signal};
 pub use lint::lint_forwarded_request;
 pub use metrics::Metrics;
 pub use nginx::Nginx;

@@ -1,6 +1,7 @@
 //! Schema -> [`Snapshot`]: every check of meaning, all problems at once. No file is touched: the files that the
 //! configuration names are in [`Snapshot::files`].
 
+mod checks;
 mod cookies;
 mod pool;
 mod rollout;
@@ -9,15 +10,18 @@ mod segments;
 mod service;
 mod text;
 mod top;
+mod train;
 
 use super::decode::List;
 use super::problem::{Path, Problem, Problems, nearest, printable, shown};
+use super::scalars::{Drain, OnOff, Threads};
 use super::schema::{self, Root};
 use super::snapshot::{NamedFile, Snapshot, Unsupported};
 use super::yaml::Node;
 use crate::routing::{Policy, SegmentId};
 use std::collections::HashMap;
 use std::path::{Path as FilePath, PathBuf};
+use std::time::Duration;
 
 /// The most services of a file.
 pub const MAX_SERVICES: usize = 10_000;
@@ -36,6 +40,9 @@ pub const MAX_ENDPOINTS: usize = 1_000;
 /// The most elements of any other list.
 pub const MAX_LIST: usize = 1_000;
 
+/// How long what runs on a canary may go on under a kill switch, where the file says nothing: time for most downloads.
+const KILL_DRAIN: Duration = Duration::from_secs(30);
+
 /// What the whole compilation shares.
 pub(super) struct Context<'a> {
     problems: Problems<'a>,
@@ -47,6 +54,8 @@ pub(super) struct Context<'a> {
     unsupported: Vec<Unsupported>,
     files: Vec<NamedFile>,
     expose_version: bool,
+    /// Of services that say nothing else.
+    kill_drain: Option<Duration>,
 }
 
 /// `root` compiled. `tree` is where positions are looked up, `problems` what was found while decoding, `base` the
@@ -68,6 +77,7 @@ pub(super) fn compile(
         unsupported: Vec::new(),
         files: Vec::new(),
         expose_version: root.expose_version,
+        kill_drain: kill(&root.kill).1.map_or(Some(KILL_DRAIN), Drain::after),
     };
     let snapshot = context.snapshot(root);
     let problems = context.problems.into_sorted();
@@ -81,6 +91,14 @@ pub(super) fn compile(
             suggestion: None,
         }]),
         _ => Err(problems),
+    }
+}
+
+/// Whether a kill switch is on, and its `drain`.
+fn kill(kill: &OnOff<schema::Kill>) -> (bool, Option<Drain>) {
+    match kill {
+        OnOff::Plain(on) => (*on, None),
+        OnOff::Full(kill) => (kill.on, kill.drain),
     }
 }
 
@@ -107,8 +125,8 @@ impl Context<'_> {
         Some(Snapshot {
             listeners: listeners?,
             threads: match root.threads {
-                super::scalars::Threads::Auto => None,
-                super::scalars::Threads::Fixed(threads) => Some(threads),
+                Threads::Auto => None,
+                Threads::Fixed(threads) => Some(threads),
             },
             access_log: access_log?,
             trusted_proxies: trusted_proxies?,
@@ -116,7 +134,7 @@ impl Context<'_> {
             limits: limits?,
             admin: admin?,
             state_dir: state_dir?,
-            killed: root.kill,
+            killed: kill(&root.kill).0,
             policy,
             services: services.into(),
             unsupported: std::mem::take(&mut self.unsupported).into(),
@@ -256,8 +274,10 @@ impl Context<'_> {
                 self.taken("service", name, &path.index(first), &at);
             }
         }
-        services
+        let mut compiled = services
             .compile(|index, service: &schema::Service| self.service(service, &path.index(index)))
-            .map(Vec::from)
+            .map(Vec::from);
+        self.trains(services, &names, compiled.as_deref_mut().unwrap_or_default(), &path);
+        compiled
     }
 }

@@ -1,39 +1,36 @@
-//! The parts of a service that are accepted and not acted on yet: mirror, rescue, rollout. They are checked in full, so
-//! that a file written today is right when they are.
+//! Rescue; and the parts of a service that are accepted and not acted on yet: mirror, rollout. They are checked in full,
+//! so that a file written today is right when they are.
 
 use super::Context;
 use super::service::Versions;
-use crate::config::problem::{Path, nearest, printable, shown};
+use crate::config::problem::Path;
 use crate::config::schema;
-use crate::config::units::{self, Share};
+use crate::config::snapshot::Rescue;
+use crate::config::units;
+use crate::outcome::FailureKind;
+use crate::rollout::{self, Before, Freeze, Gate, Notice, Notify, Plan, Receiver, Share, Start, Step, Url};
 use crate::routing::Role;
+use std::time::Duration;
 
 const MAX_STEPS: usize = 100;
-const MAX_CHECKS: usize = 32;
+const MAX_SEGMENTS_A_STEP: usize = 64;
 const MAX_WEBHOOKS: usize = 16;
-const OWN_METRICS: [&str; 6] = [
-    "error_rate",
-    "latency_p50",
-    "latency_p90",
-    "latency_p95",
-    "latency_p99",
-    "latency_p999",
-];
+const MAX_FREEZES: usize = 64;
 
-/// A metric that the proxy measures itself.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum OwnMetric {
-    ErrorRate,
-    Latency,
+/// A share of the file as rollouts have it.
+pub(super) fn rollout_share(share: units::Share) -> Share {
+    Share::from_thousandths(share.thousandths_percent())
 }
 
-fn own_metric(name: &str) -> Option<OwnMetric> {
-    if name == "error_rate" {
-        return Some(OwnMetric::ErrorRate);
+fn failure_kind(on: schema::RescueOn) -> FailureKind {
+    match on {
+        schema::RescueOn::Connect => FailureKind::Connect,
+        schema::RescueOn::Reset => FailureKind::Reset,
+        schema::RescueOn::Timeout => FailureKind::Timeout,
+        schema::RescueOn::Status5xx => FailureKind::Status5xx,
+        schema::RescueOn::Protocol => FailureKind::Protocol,
+        schema::RescueOn::NoEndpoint => FailureKind::NoEndpoint,
     }
-    let quantile = name.strip_prefix("latency_p")?;
-    let known = quantile == "999" || (quantile.len() == 2 && units::whole(quantile, 1, 99).is_some());
-    known.then_some(OwnMetric::Latency)
 }
 
 impl Context<'_> {
@@ -46,43 +43,54 @@ impl Context<'_> {
                 self.version(name, versions, &here.key("version"));
             }
         }
-        if let Some(rescue) = &service.rescue {
-            self.rescue(rescue, &path.key("rescue"));
-        }
-        if let Some(rollout) = &service.rollout {
-            self.rollout(rollout, versions, &path.key("rollout"));
-        }
     }
 
-    fn rescue(&mut self, rescue: &schema::Rescue, path: &Path<'_>) {
-        self.unsupported(path, "a failed attempt on a canary is not repeated on stable", false);
-        let methods_path = path.key("methods");
-        self.methods(&rescue.methods, &methods_path);
-        for (index, method) in rescue.methods.iter() {
-            if matches!(method.as_str(), "POST" | "PATCH") {
-                let message = format!("`{method}` may not be sent twice (RFC 9110 section 9.2.2)");
-                self.problems.add(&methods_path.index(index), message);
-            }
-        }
-        self.count(&rescue.on, 1, 16, "failures", &path.key("on"));
+    pub(super) fn rescue(&mut self, rescue: &schema::Rescue, path: &Path<'_>) -> Option<Rescue> {
+        let methods = self.methods(&rescue.methods, &path.key("methods"));
+        let known = self.count(&rescue.on, 1, 16, "failures", &path.key("on"));
+        let on = rescue.on.compile(|_, on| Some(failure_kind(*on)));
+        let on = on.filter(|_| known)?;
+        Some(Rescue { methods: methods?, on })
     }
 
-    fn rollout(&mut self, rollout: &schema::Rollout, versions: &Versions<'_>, path: &Path<'_>) {
+    /// The plan of a service; `None`: something is wrong. The other services of its train are put in later, when all are
+    /// known.
+    pub(super) fn rollout(
+        &mut self,
+        rollout: &schema::Rollout,
+        service: Option<&str>,
+        versions: &Versions<'_>,
+        path: &Path<'_>,
+    ) -> Option<Plan> {
         self.unsupported(path, "weights move only by the file", false);
-        self.candidate(rollout, versions, path);
-        if let Some(steps) = rollout.steps.get() {
-            let steps_path = path.key("steps");
-            self.count(steps, 1, MAX_STEPS, "steps", &steps_path);
-            let mut reached = Share::ZERO;
-            for (index, step) in steps.iter() {
-                self.step(step, &mut reached, &steps_path.index(index));
-            }
-        }
-        self.analysis(&rollout.analysis, &path.key("analysis"));
-        self.notify(rollout, path);
+        let candidate = self.candidate(rollout, versions, path);
+        let steps = self.steps(rollout, &path.key("steps"));
+        let analysis = self.analysis(&rollout.analysis, &path.key("analysis"));
+        let notify = self.notify(rollout, &path.key("notify"));
+        let gates = self.gates(rollout, &path.key("gates"));
+        let freeze = self.freeze(rollout, &path.key("freeze"));
+        let max_failures = match &rollout.guard {
+            Some(guard) => Some(guard.max_failures.get()?.0),
+            None => None,
+        };
+        Some(Plan {
+            service: service?.into(),
+            candidate: candidate?,
+            start: match rollout.start {
+                schema::Start::Automatic => Start::Automatic,
+                schema::Start::Manual => Start::Manual,
+            },
+            steps: steps?,
+            analysis: analysis?,
+            max_failures,
+            gates: gates?,
+            notify: notify?,
+            freeze: freeze?,
+            with: Box::default(),
+        })
     }
 
-    fn candidate(&mut self, rollout: &schema::Rollout, versions: &Versions<'_>, path: &Path<'_>) {
+    fn candidate(&mut self, rollout: &schema::Rollout, versions: &Versions<'_>, path: &Path<'_>) -> Option<Box<str>> {
         let here = path.key("candidate");
         let Some(name) = &rollout.candidate else {
             if versions.canaries() != 1 && !self.problems.any_below(&here) {
@@ -92,142 +100,67 @@ impl Context<'_> {
                 );
                 self.problems.add(path, message);
             }
-            return;
+            return versions.only_canary().map(Box::from);
         };
-        let candidate = self.version(name, versions, &here);
-        if candidate.is_some_and(|id| versions.role(id) == Some(Role::Stable)) {
+        let candidate = self.version(name, versions, &here)?;
+        if versions.role(candidate) == Some(Role::Stable) {
             self.problems.add(&here, "expected a canary, found the stable version");
+            return None;
         }
+        Some(name.as_str().into())
     }
 
-    fn step(&mut self, step: &schema::RolloutStep, reached: &mut Share, path: &Path<'_>) {
+    fn steps(&mut self, rollout: &schema::Rollout, path: &Path<'_>) -> Option<Box<[Step]>> {
+        let steps = rollout.steps.get()?;
+        self.count(steps, 1, MAX_STEPS, "steps", path);
+        let mut reached = Step {
+            share: Share::ZERO,
+            segments: Box::default(),
+            hold: Duration::ZERO,
+            approval: false,
+        };
+        let compiled = steps.compile(|index, step| self.step(step, &mut reached, &path.index(index)));
+        let mut compiled = compiled?.into_vec();
+        if reached.share < Share::WHOLE {
+            compiled.push(Step {
+                share: Share::WHOLE,
+                hold: Duration::ZERO,
+                approval: false,
+                ..reached
+            });
+        }
+        Some(compiled.into())
+    }
+
+    /// `reached` is the step before, and then this one.
+    fn step(&mut self, step: &schema::RolloutStep, reached: &mut Step, path: &Path<'_>) -> Option<Step> {
         if step.share.is_none() && step.segments.is_none() && !self.problems.any_below(path) {
             self.problems
                 .add(path, "a step without an effect: expected `share` or `segments`");
         }
         if let Some(segments) = &step.segments {
             let here = path.key("segments");
-            self.count(segments, 1, 64, "segments", &here);
-            for (index, name) in segments.iter() {
-                self.segment(name, &here.index(index));
-            }
+            self.count(segments, 1, MAX_SEGMENTS_A_STEP, "segments", &here);
+            let named = segments
+                .compile(|index, name| self.segment(name, &here.index(index)).map(|_| Box::from(name.as_str())));
+            reached.segments = named?;
         }
-        if let Some(share) = step.share {
-            if share < *reached {
+        if let Some(share) = step.share.map(rollout_share) {
+            if share < reached.share {
                 let message = "a share below that of a step before: expected shares that never fall";
                 self.problems.add(&path.key("share"), message);
             }
-            *reached = share.max(*reached);
+            reached.share = share.max(reached.share);
         }
+        reached.hold = step.hold.get()?.0;
+        reached.approval = step.approval;
+        Some(reached.clone())
     }
 
-    fn analysis(&mut self, analysis: &schema::Analysis, path: &Path<'_>) {
-        let confidence = analysis.confidence.thousandths_percent();
-        if !(50_000..100_000).contains(&confidence) {
-            self.problems
-                .add(&path.key("confidence"), "expected a percentage from `50%` to `99.999%`");
-        }
-        let checks_path = path.key("checks");
-        self.count(&analysis.checks, 0, MAX_CHECKS, "checks", &checks_path);
-        for (index, check) in analysis.checks.iter() {
-            self.check(check, &checks_path.index(index));
-        }
-    }
-
-    fn check(&mut self, check: &schema::Check, path: &Path<'_>) {
-        if let Some(prometheus) = &check.prometheus {
-            let here = path.key("prometheus");
-            if let Some(url) = prometheus.url.get() {
-                self.url(url, &here.key("url"));
-            }
-            if prometheus.query.get().is_some_and(|query| query.trim().is_empty()) {
-                self.problems
-                    .add(&here.key("query"), "expected a query, found an empty string");
-            }
-        }
-        let limited = check.max.is_some() || check.min.is_some();
-        let compared = check.compared_to.is_some();
-        match (compared, limited) {
-            (true, true) => {
-                self.problems
-                    .add(path, "`compared_to` is given beside a limit: expected only one of them");
-            }
-            (false, false) if !self.problems.any_below(path) => {
-                self.problems.add(
-                    path,
-                    "a check without a condition: expected `compared_to`, `max` or `min`",
-                );
-            }
-            _ => {}
-        }
-        if compared != check.tolerance.is_some() && !self.problems.any_below(path) {
-            self.problems.add(
-                path,
-                "`compared_to` and `tolerance` belong together: expected both or neither",
-            );
-        }
-        self.metric(check, path);
-    }
-
-    fn metric(&mut self, check: &schema::Check, path: &Path<'_>) {
-        let Some(name) = check.metric.get() else { return };
-        let here = path.key("metric");
-        let own = own_metric(name);
-        match (own, &check.prometheus) {
-            (None, None) if !self.problems.any_below(&path.key("prometheus")) => {
-                let suggestion = nearest(name, OWN_METRICS);
-                let message = format!(
-                    "`{}` is not measured by the proxy: expected `error_rate`, `latency_p50` to `latency_p99`, \
-                     `latency_p999`, or a `prometheus` query",
-                    printable(name)
-                );
-                self.problems.add_with(&here, message, suggestion);
-            }
-            (Some(_), Some(_)) => {
-                let message = format!("`{name}` is measured by the proxy itself: expected another name for a query");
-                self.problems.add(&here, message);
-            }
-            (None, _) => {
-                self.name(name, &here);
-            }
-            (Some(_), None) => {}
-        }
-        if own.is_some() && check.min.is_some() {
-            let message = format!("`{name}` is better the lower it is: expected `max`");
-            self.problems.add(&path.key("min"), message);
-        }
-        for (key, limit) in [("max", &check.max), ("min", &check.min)] {
-            if let Some(limit) = limit {
-                self.limit(own, limit, &path.key(key));
-            }
-        }
-    }
-
-    /// A limit in the unit of its metric.
-    fn limit(&mut self, own: Option<OwnMetric>, limit: &str, path: &Path<'_>) {
-        let error = match own {
-            Some(OwnMetric::ErrorRate) => units::share(limit).err(),
-            Some(OwnMetric::Latency) => units::duration(limit).err(),
-            None => {
-                let known =
-                    units::number(limit).is_some() || units::share(limit).is_ok() || units::duration(limit).is_ok();
-                (!known).then_some(units::UnitError {
-                    message: "a number, a percentage or a duration",
-                    suggestion: None,
-                })
-            }
-        };
-        if let Some(error) = error {
-            let message = format!("expected {}, found {}", error.message, shown(limit));
-            self.problems.add_with(path, message, error.suggestion);
-        }
-    }
-
-    fn notify(&mut self, rollout: &schema::Rollout, path: &Path<'_>) {
-        let notify_path = path.key("notify");
-        self.count(&rollout.notify, 0, MAX_WEBHOOKS, "notifications", &notify_path);
-        for (index, notify) in rollout.notify.iter() {
-            let here = notify_path.index(index);
+    fn notify(&mut self, rollout: &schema::Rollout, path: &Path<'_>) -> Option<Box<[Notify]>> {
+        self.count(&rollout.notify, 0, MAX_WEBHOOKS, "notifications", path);
+        rollout.notify.compile(|index, notify| {
+            let here = path.index(index);
             for (key, url) in [("slack", &notify.slack), ("webhook", &notify.webhook)] {
                 if let Some(url) = url {
                     self.url(url, &here.key(key));
@@ -237,17 +170,66 @@ impl Context<'_> {
                 self.problems
                     .add(&here, "expected exactly one of `slack` and `webhook`");
             }
-            if let Some(events) = &notify.events {
-                self.count(events, 1, MAX_WEBHOOKS, "events", &here.key("events"));
+            let events = match &notify.events {
+                Some(events) => {
+                    self.count(events, 1, MAX_WEBHOOKS, "events", &here.key("events"));
+                    Some(events.compile(|_, event| Some(notice(*event)))?)
+                }
+                None => None,
+            };
+            let to = match (&notify.slack, &notify.webhook) {
+                (Some(url), _) => Receiver::Slack(Url::new(url)),
+                (None, Some(url)) => Receiver::Webhook(Url::new(url)),
+                (None, None) => return None,
+            };
+            Some(Notify { to, events })
+        })
+    }
+
+    fn gates(&mut self, rollout: &schema::Rollout, path: &Path<'_>) -> Option<Box<[Gate]>> {
+        self.count(&rollout.gates, 0, rollout::MAX_GATES, "gates", path);
+        rollout.gates.compile(|index, gate| {
+            let here = path.index(index);
+            let webhook = gate.webhook.get()?;
+            self.url(webhook, &here.key("webhook"));
+            let before = match gate.before.get()? {
+                schema::GateBefore::Start => Before::Start,
+                schema::GateBefore::Step => Before::Step,
+                schema::GateBefore::Promote => Before::Promote,
+            };
+            let webhook = Url::new(webhook);
+            Some(Gate { before, webhook })
+        })
+    }
+
+    fn freeze(&mut self, rollout: &schema::Rollout, path: &Path<'_>) -> Option<Box<[Freeze]>> {
+        self.count(&rollout.freeze, 0, MAX_FREEZES, "windows", path);
+        rollout.freeze.compile(|index, text| {
+            // What is wrong with a window may need all time zones to say: not for problems that nobody will see.
+            if self.problems.is_full() {
+                return None;
             }
-        }
-        let gates_path = path.key("gates");
-        self.count(&rollout.gates, 0, MAX_WEBHOOKS, "gates", &gates_path);
-        for (index, gate) in rollout.gates.iter() {
-            let here = gates_path.index(index);
-            if let Some(url) = gate.webhook.get() {
-                self.url(url, &here.key("webhook"));
+            let parsed = Freeze::parse(text);
+            if let Err(error) = &parsed {
+                let suggestion = error.suggestion.clone();
+                self.problems
+                    .add_with(&path.index(index), error.message.as_str(), suggestion);
             }
-        }
+            parsed.ok()
+        })
+    }
+}
+
+fn notice(event: schema::RolloutEvent) -> Notice {
+    match event {
+        schema::RolloutEvent::Start => Notice::Start,
+        schema::RolloutEvent::Step => Notice::Step,
+        schema::RolloutEvent::Approval => Notice::Approval,
+        schema::RolloutEvent::Pause => Notice::Pause,
+        schema::RolloutEvent::Resume => Notice::Resume,
+        schema::RolloutEvent::Promote => Notice::Promote,
+        schema::RolloutEvent::Success => Notice::Success,
+        schema::RolloutEvent::Rollback => Notice::Rollback,
+        schema::RolloutEvent::Kill => Notice::Kill,
     }
 }

@@ -4,7 +4,7 @@ use super::{Context, MAX_RULES, MAX_VERSIONS};
 use crate::config::condition::Guarded;
 use crate::config::decode::{List, Map};
 use crate::config::problem::{Path, nearest, printable};
-use crate::config::scalars::Weight;
+use crate::config::scalars::{Drain, Weight};
 use crate::config::schema;
 use crate::config::snapshot;
 use crate::routing::{
@@ -55,6 +55,17 @@ impl<'a> Versions<'a> {
         self.roles.get(usize::try_from(id.0).ok()?).copied()
     }
 
+    /// The name of the canary, where there is one alone.
+    pub(super) fn only_canary(&self) -> Option<&'a str> {
+        let mut canaries = self
+            .names
+            .iter()
+            .zip(&self.roles)
+            .filter(|(_, role)| **role == Role::Canary);
+        let only = canaries.next().filter(|_| canaries.next().is_none());
+        only.and_then(|(name, _)| *name)
+    }
+
     pub(super) fn canaries(&self) -> usize {
         self.roles.iter().filter(|role| **role == Role::Canary).count()
     }
@@ -88,7 +99,18 @@ impl Context<'_> {
         });
         let affinity = self.affinity(service, path);
         let rules = self.rules(&service.rules, &versions, &path.key("rules"));
+        let rescue = match &service.rescue {
+            Some(rescue) => self.rescue(rescue, &path.key("rescue")).map(Some),
+            None => Some(None),
+        };
         self.unsupported_parts(service, &versions, path);
+        let rollout = match &service.rollout {
+            Some(rollout) => {
+                let name = service.name.get().map(String::as_str);
+                self.rollout(rollout, name, &versions, &path.key("rollout")).map(Some)
+            }
+            None => Some(None),
+        };
         let policy = Service {
             name: service.name.get()?.as_str().into(),
             versions: compiled?,
@@ -100,11 +122,15 @@ impl Context<'_> {
                 schema::Fallback::Fail => Fallback::Fail,
             },
         };
+        let (killed, kill_drain) = super::kill(&service.kill);
         let rest = snapshot::Service {
             split: split?,
-            killed: service.kill,
+            killed,
+            kill_drain: kill_drain.map_or(self.kill_drain, Drain::after),
             expose_version: service.expose_version.unwrap_or(self.expose_version),
             pools: pools?,
+            rescue: rescue?,
+            rollout: rollout?,
         };
         Some((policy, rest))
     }

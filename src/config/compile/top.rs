@@ -143,6 +143,7 @@ impl Context<'_> {
             max_head: max_head?,
             drain_timeout: limits.drain_timeout.0,
             drain_delay: limits.drain_delay.0,
+            upgrade_timeout: limits.upgrade_timeout.0,
         })
     }
 

@@ -102,6 +102,12 @@ fn keys_and_values_of_the_wrong_kind() {
             "booleans of YAML 1.1",
             with_service("    kill: yes\n").replace("8080\n", "8080\n    proxy_protocol: off\n"),
         ),
+        ("a kill switch", with_top("kill: [true]\n")),
+        (
+            "settings of a kill switch",
+            with_service("    kill: { on: yes, drain: nevr, after: 1s }\n"),
+        ),
+        ("the drain of a kill switch", with_top("kill: { drain: 5 }\n")),
         ("a quoted boolean", with_top("forwarded: \"true\"\n")),
         ("a misspelt word", with_service("    fallback: sable\n")),
         (

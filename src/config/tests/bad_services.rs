@@ -208,7 +208,7 @@ fn mirrors_rescues_and_rollouts() {
         ),
         (
             "a rescue",
-            with_service("    rescue: { methods: [POST], on: [conect, 5xx] }\n"),
+            with_service("    rescue: { methods: [CONNECT], on: [conect, 5xx] }\n"),
         ),
         ("a rescue on nothing", with_service("    rescue: { on: [] }\n")),
         ("no steps", rollout("steps: []")),
@@ -276,6 +276,55 @@ fn checks_and_notifications() {
             "notifications",
             rollout(
                 "steps: [{ share: 1%, hold: 1m }], notify: [{}, { slack: a, webhook: \"http://b\" }, { webhook: \"http://b\", events: [promoted] }], gates: [{ before: promotion }], guard: { max_failures: 0 }",
+            ),
+        ),
+    ];
+    insta::assert_snapshot!(report(&cases));
+}
+
+#[test]
+fn freezes_and_trains() {
+    let rollout = |text: &str| {
+        with_service(&format!(
+            "    rollout: {{ steps: [{{ share: 1%, hold: 1m }}], {text} }}\n"
+        ))
+    };
+    // Services `a`, `b` and `c` with these rollouts, of which the last has none.
+    let three = |a: &str, b: &str| {
+        let service = |name: &str, rollout: &str| {
+            format!(
+                "- {{name: {name}, routes: [{{host: {name}.example}}], versions: [{{name: v1, pool: {{endpoints: [\"h:1\"]}}}}, \
+                 {{name: v2, pool: {{endpoints: [\"h:2\"]}}}}]{rollout}}}\n"
+            )
+        };
+        let rolled_out = |text: &str| format!(", rollout: {{steps: [{{share: 1%, hold: 1m}}], {text}}}");
+        format!(
+            "{LISTENERS}services:\n{}{}{}",
+            service("a", &rolled_out(a)),
+            service("b", &rolled_out(b)),
+            service("c", "")
+        )
+    };
+    let many: Vec<String> = (0..65)
+        .map(|minute| format!("\"00:{:02}-12:00 UTC\"", minute % 60))
+        .collect();
+    let cases = [
+        (
+            "windows",
+            rollout(
+                "freeze: [\"Fri 16:00-Mon 08:00\", \"Fri 16:00-Mon 08:00 Berlin\", weekend, \"00:00-24:00 UTC\", 5]",
+            ),
+        ),
+        ("too many windows", rollout(&format!("freeze: [{}]", many.join(", ")))),
+        ("a train of one", rollout("with: [shop]")),
+        ("a train with nobody", three("with: [bb, c, a]", "")),
+        ("a service twice", three("with: [b, b]", "")),
+        ("two trains", three("with: [b]", "with: [a]")),
+        (
+            "other lengths",
+            three("with: [b]", "steps: []").replace(
+                "1m}], steps: []",
+                "1m}, {share: 100%, hold: 1m}, {share: 100%, hold: 1m}]",
             ),
         ),
     ];

@@ -49,6 +49,10 @@ fn each_kind_of_change_is_told_apart() {
     assert_eq!(changed(&old, &old.replace("9002", "9003")), (false, true, false));
     assert_eq!(changed(&old, &with_service("    kill: true\n")), (false, false, true));
     assert_eq!(
+        changed(&old, &with_service("    kill: { drain: 1s }\n")),
+        (false, false, true)
+    );
+    assert_eq!(
         changed(&old, &with_service("    routes: [{ host: a.b }]\n")),
         (false, false, true)
     );
@@ -97,4 +101,29 @@ fn conditions_are_compared_by_what_they_say() {
     let removed = between(&old, &file(a, "{ segment: a }"));
     assert_eq!(removed.segments_changed, ["b"]);
     assert!(removed.services_changed[0].routing);
+}
+
+#[test]
+fn an_edit_of_a_plan_is_a_change_of_its_rollout() {
+    let file = |text: &str| with_service(&format!("    rollout: {{ {text} }}\n"));
+    let old = file("steps: [{ share: 1%, hold: 1m }]");
+    for new in [
+        "steps: [{ share: 1%, hold: 2m }]",
+        "steps: [{ share: 1%, hold: 1m, approval: true }]",
+        "steps: [{ share: 1%, hold: 1m }], analysis: { checks: [{ metric: error_rate, max: 1% }] }",
+        "steps: [{ share: 1%, hold: 1m }], start: manual",
+        "steps: [{ share: 1%, hold: 1m }], guard: { max_failures: 5 }",
+        "steps: [{ share: 1%, hold: 1m }], gates: [{ before: step, webhook: \"http://h/\" }]",
+        "steps: [{ share: 1%, hold: 1m }], notify: [{ slack: \"http://h/\" }]",
+        "steps: [{ share: 1%, hold: 1m }], freeze: [\"Sat 00:00-Mon 00:00 UTC\"]",
+    ] {
+        let diff = between(&old, &file(new));
+        let change = &diff.services_changed[0];
+        assert!(
+            change.rollout && !change.weights && !change.pools && !change.routing,
+            "{new}"
+        );
+    }
+    assert!(between(&old, &with_service("")).services_changed[0].rollout);
+    assert!(between(&old, &file("candidate: v2, steps: [{ share: 1%, hold: 60s }]")).is_empty());
 }

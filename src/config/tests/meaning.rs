@@ -27,6 +27,7 @@ fn the_smallest_file_has_a_default_for_everything_else() {
     assert_eq!(limits.keepalive_timeout, Duration::from_secs(75));
     assert_eq!(limits.drain_timeout, Duration::from_secs(30));
     assert_eq!(limits.drain_delay, Duration::ZERO);
+    assert_eq!(limits.upgrade_timeout, Duration::from_secs(30));
     let service = &snapshot.policy.services[0];
     assert_eq!(service.stable, VersionId(0));
     assert_eq!(
@@ -77,6 +78,7 @@ fn the_full_example_means_what_it_says() {
     );
     assert_eq!(snapshot.limits.request_timeout, Duration::from_secs(60));
     assert_eq!(snapshot.trusted_proxies[0].to_string(), "10.0.0.0/8");
+    assert_eq!(snapshot.services[0].kill_drain, Some(Duration::from_secs(5)));
     let names: Vec<&str> = snapshot.policy.segments.iter().map(|segment| &*segment.name).collect();
     assert_eq!(names, ["staff", "japan", "old", "office", "beta"]);
     let service = &snapshot.policy.services[0];
@@ -185,6 +187,29 @@ fn expose_version_is_inherited_and_overruled() {
 fn kill_switches_are_read() {
     let snapshot = valid(&with_service("    kill: true\nkill: true\n"));
     assert!(snapshot.killed && snapshot.services[0].killed);
+    let drains = |service: &str, top: &str| {
+        let snapshot = valid(&with_service(&format!("{service}{top}")));
+        (
+            snapshot.killed,
+            snapshot.services[0].killed,
+            snapshot.services[0].kill_drain,
+        )
+    };
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    assert_eq!(drains("", ""), (false, false, seconds(30)));
+    assert_eq!(
+        drains("    kill: true\n", "kill: { drain: 5s }\n"),
+        (false, true, seconds(5))
+    );
+    assert_eq!(
+        drains("    kill: { drain: 0s }\n", "kill: { on: true, drain: never }\n"),
+        (true, false, seconds(0))
+    );
+    assert_eq!(
+        drains("    kill: { on: true, drain: never }\n", "kill: false\n"),
+        (false, true, None)
+    );
+    assert_eq!(drains("", "kill: { drain: never }\n"), (false, false, None));
 }
 
 #[test]
@@ -281,9 +306,10 @@ fn every_default_of_the_reference_is_right_when_written() {
         let text = match place.as_str() {
             "" => with_top(&format!("{pair}\n")),
             "listeners[]" => with_service("").replace("8080\n", &format!("8080\n    {pair}\n")),
-            "access_log" | "limits" | "admin" => with_top(&format!("{place}: {{ {pair} }}\n")),
+            "access_log" | "limits" | "admin" | "kill" => with_top(&format!("{place}: {{ {pair} }}\n")),
             "tracing" => with_top(&format!("tracing: {{ otlp: \"http://h\", {pair} }}\n")),
             "services[]" => with_service(&format!("    {pair}\n")),
+            "services[].kill" => with_service(&format!("    kill: {{ {pair} }}\n")),
             "services[].versions[].pool" => with_pool(&format!("{{ endpoints: [\"h:1\"], {pair} }}")),
             "services[].versions[].pool.endpoints[]" => {
                 with_pool(&format!("{{ endpoints: [{{ address: \"h:1\", {pair} }}] }}"))

@@ -2,6 +2,7 @@ mod bad_input;
 mod bad_services;
 mod changes;
 mod meaning;
+mod plans;
 mod robustness;
 
 use super::{Problem, Snapshot, parse};

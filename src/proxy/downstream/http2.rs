@@ -192,8 +192,8 @@ impl Connection {
                     self.slot.clear_total();
                     self.end_in_order();
                 }
-                Event::Late(Expired::Phase) if self.end == Ending::AtOnce => return Closed::ByThem,
-                Event::Late(Expired::Phase) => self.end_at_once(Reason::NO_ERROR),
+                Event::Late(_) if self.end == Ending::AtOnce => return Closed::ByThem,
+                Event::Late(_) => self.end_at_once(Reason::NO_ERROR),
                 Event::Closed(error) => {
                     if let Some(refusal) = error.as_ref().and_then(fault) {
                         self.log(refusal);
@@ -245,7 +245,7 @@ impl Connection {
     }
 
     fn begin(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
-        if self.shared.worker.is_draining() {
+        if self.shared.worker.answers_close() {
             self.end_in_order();
         }
         self.busy = true;

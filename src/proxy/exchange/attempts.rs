@@ -2,7 +2,7 @@
 
 use super::{Exchange, text};
 use crate::config::snapshot::{Balance, Timeouts};
-use crate::http1::{RequestAdditions, Version, write_request};
+use crate::http1::{RequestAdditions, RequestBody, Version, write_request};
 use crate::outcome::{FailureKind, Termination};
 use crate::proxy::body::BodyReader;
 use crate::proxy::buffer::{Buffer, HeadBytes};
@@ -17,6 +17,13 @@ use std::time::Instant;
 
 /// Attempts one request may cost, the first one included.
 const MAX_ATTEMPTS: u8 = 3;
+
+/// How a request is tried again on its version.
+enum Again {
+    /// On the same endpoint, by a new connection.
+    Fresh,
+    On(Arc<Endpoint>),
+}
 
 /// Why an attempt failed, and what that says of another one.
 pub(super) struct Failure {
@@ -35,44 +42,73 @@ impl Exchange<'_> {
     /// Tries endpoints until one answers, or nothing may be tried any more.
     pub(super) async fn attempts(
         &self,
-        serving: VersionId,
-        version: &VersionInForce,
+        mut serving: VersionId,
+        mut version: &VersionInForce,
         cookie: Option<&[u8]>,
         body: &mut BodyReader<'_>,
     ) -> Next {
-        let mut upload = Upload::new(self.head, body);
+        let kept = self.head.method_kind.is_idempotent() || self.rescue(serving).is_some();
+        let mut upload = Upload::new(self.head, body, kept);
         let mut tried = Tried::default();
         let mut fresh = false;
         self.with_budget(serving, |budget| budget.request(self.started_ms()));
-        let Some(mut endpoint) = self.pick(version, &tried) else {
-            return Box::pin(self.no_endpoint()).await;
-        };
+        let mut endpoint = self.pick(version, &tried);
         loop {
-            self.record.tries(&endpoint);
-            let failure = match self.attempt(version, &endpoint, fresh, cookie, &mut upload).await {
-                Ok(next) => return next,
-                Err(failure) => failure,
-            };
-            if !self.may_repeat(&failure, &upload) {
-                return Box::pin(self.give_up(failure)).await;
-            }
-            if failure.stale && !fresh {
-                fresh = true;
-            } else {
-                tried.add(&endpoint);
-                let other = self.pick(version, &tried);
-                let allowed = || self.with_budget(serving, |budget| budget.try_retry(self.now_ms())) == Some(true);
-                match other.filter(|_| allowed()) {
-                    Some(other) => endpoint = other,
-                    None => return Box::pin(self.give_up(failure)).await,
+            let failure = match &endpoint {
+                None => Failure::no_endpoint(matches!(self.head.body, RequestBody::None)),
+                Some(endpoint) => {
+                    self.record.tries(endpoint);
+                    let attempt = self.attempt((serving, version), endpoint, fresh, cookie, &mut upload);
+                    match attempt.await {
+                        Ok(next) => return next,
+                        Err(failure) => failure,
+                    }
                 }
-                fresh = false;
-                self.client.worker.stats.retried();
+            };
+            if let Some(again) = self.repeats((serving, version), &failure, fresh, &mut tried, &endpoint, &upload) {
+                fresh = matches!(again, Again::Fresh);
+                if let Again::On(other) = again {
+                    endpoint = Some(other);
+                }
+                continue;
+            }
+            match self.rescuer(serving, &failure, &upload) {
+                Some(rescuer) => {
+                    (serving, version) = rescuer;
+                    (tried, fresh) = (Tried::default(), false);
+                    endpoint = self.pick(version, &tried);
+                }
+                None => return Box::pin(self.give_up(failure)).await,
             }
         }
     }
 
-    fn with_budget<T>(&self, serving: VersionId, ask: impl FnOnce(&mut RetryBudget) -> T) -> Option<T> {
+    /// Where the request is tried again on the same version, if it may be.
+    fn repeats(
+        &self,
+        (serving, version): (VersionId, &VersionInForce),
+        failure: &Failure,
+        fresh: bool,
+        tried: &mut Tried,
+        endpoint: &Option<Arc<Endpoint>>,
+        upload: &Upload<'_, '_>,
+    ) -> Option<Again> {
+        if !self.may_repeat(failure, upload) {
+            return None;
+        }
+        if failure.stale && !fresh {
+            return Some(Again::Fresh);
+        }
+        tried.add(endpoint.as_ref()?);
+        let other = self.pick(version, tried)?;
+        let allowed = self.with_budget(serving, |budget| budget.try_retry(self.now_ms())) == Some(true);
+        allowed.then(|| {
+            self.client.worker.stats.retried();
+            Again::On(other)
+        })
+    }
+
+    pub(super) fn with_budget<T>(&self, serving: VersionId, ask: impl FnOnce(&mut RetryBudget) -> T) -> Option<T> {
         let service = self.record.service()?;
         let budget = self.local.budget(service, serving)?;
         Some(ask(&mut budget.borrow_mut()))
@@ -120,19 +156,18 @@ impl Exchange<'_> {
         else {
             return false;
         };
-        let body_is_kept = upload.bytes == 0 || upload.replay.is_some();
         let harmless = match termination {
             Termination::UpstreamConnect | Termination::Internal => true,
             Termination::UpstreamReset => *nothing_received && (!failure.sent || self.head.method_kind.is_idempotent()),
             _ => false,
         };
-        harmless && body_is_kept && !failure.answer_begun && self.record.attempts() < MAX_ATTEMPTS
+        harmless && upload.can_repeat() && !failure.answer_begun && self.record.attempts() < MAX_ATTEMPTS
     }
 
     /// One attempt on `endpoint`. `fresh`: on a new connection.
     async fn attempt(
         &self,
-        version: &VersionInForce,
+        (serving, version): (VersionId, &VersionInForce),
         endpoint: &Arc<Endpoint>,
         fresh: bool,
         cookie: Option<&[u8]>,
@@ -150,6 +185,7 @@ impl Exchange<'_> {
         let mut out = HeadBytes::new();
         self.write_head(&mut out, endpoint);
         let mut answer = Buffer::default();
+        let withholds = || self.takes_rescue(serving, FailureKind::Status5xx);
         let attempt = Attempt {
             client: self.client,
             upstream: &connection.stream,
@@ -158,6 +194,7 @@ impl Exchange<'_> {
             timeouts,
             set_cookie: cookie,
             expose_version: self.exposed_version(),
+            withholds_5xx: self.rescue(serving).is_some().then_some(&withholds),
             progress: Progress::default(),
         };
         let result = attempt.run(out, upload, &mut answer).await;
@@ -180,6 +217,9 @@ impl Exchange<'_> {
             }
             Err(failed) => {
                 let failure = Failure::of(failed, &progress, connection.reused);
+                if matches!(failure.failed, Failed::Withheld { .. }) {
+                    version.pool.failed(endpoint, FailureKind::Status5xx, self.now_ms());
+                }
                 if let (Failed::Upstream { termination, .. }, false) = (&failure.failed, failure.stale) {
                     let kind = termination.failure().unwrap_or(FailureKind::Reset);
                     version.pool.failed(endpoint, kind, self.now_ms());
@@ -239,6 +279,20 @@ impl Exchange<'_> {
 }
 
 impl Failure {
+    fn no_endpoint(uploaded: bool) -> Self {
+        Self {
+            failed: Failed::Upstream {
+                termination: Termination::NoEndpoint,
+                nothing_received: true,
+                why: "no endpoint of the version is usable".to_owned(),
+            },
+            stale: false,
+            sent: false,
+            answer_begun: false,
+            uploaded,
+        }
+    }
+
     fn to_connect(error: &io::Error, uploaded: bool) -> Self {
         let termination = if upstream::is_ours(error) {
             Termination::Internal

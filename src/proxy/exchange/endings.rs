@@ -42,6 +42,7 @@ pub async fn refuse_unread(client: &Client, refusal: Refusal, why: &str) -> Next
 async fn send_own(client: &Client, answer: &OwnAnswer<'_>) -> bool {
     let mut head = HeadBytes::new();
     let body = answer.write(&mut head);
+    client.slot.off_canary();
     client.slot.clear_total();
     client.slot.set_phase(ANSWER_PATIENCE);
     let accepted = Accepted {
@@ -61,7 +62,8 @@ async fn send_own(client: &Client, answer: &OwnAnswer<'_>) -> bool {
 
 impl Exchange<'_> {
     pub(super) async fn answered(&self, answered: &Answered, progress: &Progress) -> Next {
-        self.record.ends(answered.status, Termination::Ok, answered.failure);
+        self.record
+            .ends(answered.status, answered.termination, answered.failure);
         if answered.upgraded {
             self.record.upgraded();
             return Next::Close;
@@ -98,15 +100,15 @@ impl Exchange<'_> {
                 Next::Close
             }
             Failed::Upstream { termination, why, .. } if !answer_begun => {
-                let late = termination == Termination::UpstreamTimeout || why.contains("timeouts.connect");
-                let status = match termination {
-                    Termination::Internal => 503,
-                    _ if late => 504,
-                    _ => 502,
-                };
-                self.fail(status, termination, &why, !uploaded).await
+                self.fail(status_of(termination, &why), termination, &why, !uploaded)
+                    .await
             }
             Failed::Upstream { termination, .. } => self.cut(termination),
+            // Whoever withholds an answer has another one.
+            Failed::Withheld { status } => {
+                self.fail(status, Termination::Internal, "the answer was withheld", true)
+                    .await
+            }
             Failed::Deadline if !answer_begun => {
                 self.fail(
                     504,
@@ -117,13 +119,18 @@ impl Exchange<'_> {
                 .await
             }
             Failed::Deadline => self.cut(Termination::Deadline),
+            Failed::Revoked if !answer_begun => {
+                let why = "a kill switch is on, and the version it stopped had not answered";
+                self.fail(503, Termination::Revoked, why, !uploaded).await
+            }
+            Failed::Revoked => self.cut(Termination::Revoked),
         }
     }
 
     /// The answer ends in the middle, and the client sees that.
     pub(super) fn cut(&self, termination: Termination) -> Next {
         self.client.link.cut(match termination {
-            Termination::Deadline => Reason::CANCEL,
+            Termination::Deadline | Termination::Revoked => Reason::CANCEL,
             _ => Reason::INTERNAL_ERROR,
         });
         self.record.ends_cut(termination);
@@ -155,7 +162,7 @@ impl Exchange<'_> {
     }
 
     pub(super) async fn own_answer(&self, status: u16, why: &str, unread: bool) -> Next {
-        let ends = self.client.worker.is_draining() || self.client.is_old(self.limits().connection_age);
+        let ends = self.client.worker.answers_close() || self.client.is_old(self.limits().connection_age);
         let close = unread || ends || !self.head.keep_alive;
         let date = self.client.worker.date().to_owned();
         let answer = OwnAnswer {
@@ -174,6 +181,16 @@ impl Exchange<'_> {
             (true, false) => Next::KeepAlive,
             (true, true) => Next::Linger,
         }
+    }
+}
+
+/// The status that tells a client how an endpoint failed.
+pub(super) fn status_of(termination: Termination, why: &str) -> u16 {
+    match termination {
+        Termination::Internal | Termination::NoEndpoint => 503,
+        Termination::UpstreamTimeout => 504,
+        _ if why.contains("timeouts.connect") => 504,
+        _ => 502,
     }
 }
 

@@ -38,6 +38,7 @@ impl Attempt<'_> {
                     }
                     self.relay_interim(&head, &bytes).await?;
                 }
+                status @ 500..=599 if self.withholds() => return Err(Failed::Withheld { status }),
                 _ => {
                     let relayed = self.relay(&head, &bytes, answer).await;
                     self.client.worker.recycle(head);
@@ -45,6 +46,10 @@ impl Attempt<'_> {
                 }
             }
         }
+    }
+
+    fn withholds(&self) -> bool {
+        !self.progress.body_lost.get() && self.withholds_5xx.is_some_and(|ask| ask())
     }
 
     /// The next head of the endpoint, with its bytes.
@@ -134,6 +139,7 @@ impl Attempt<'_> {
             reusable: whole && head.keep_alive && !until_close,
             keep_alive: !close && self.progress.uploaded.get(),
             upgraded: false,
+            termination: Termination::Ok,
             failure: (500..=599).contains(&head.status).then_some(FailureKind::Status5xx),
         })
     }
@@ -192,7 +198,7 @@ impl Attempt<'_> {
         self.request.keep_alive
             && self.progress.uploaded.get()
             && (!self.progress.half_closed.get() || self.progress.pipelined.get())
-            && !self.client.worker.is_draining()
+            && !self.client.worker.answers_close()
             && !self.client.is_old(self.limits.connection_age)
     }
 

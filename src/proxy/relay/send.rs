@@ -74,6 +74,7 @@ impl Attempt<'_> {
                 return Err(SendError::Failed(Failed::Refused(Refusal::RequestTimeout)));
             }
             upload.replay = upload.replay.take().and_then(|kept| keep(kept, piece));
+            self.progress.body_lost.set(upload.replay.is_none());
             slot.set_phase(self.timeouts.idle);
             writer.pass(upload.reader).await?;
             if upload.reader.is_done() {

@@ -34,6 +34,8 @@ pub struct Line<'a> {
     pub service: Option<&'a str>,
     /// The version that served, or should have.
     pub version: Option<&'a str>,
+    /// The canary whose failed attempt that version answered.
+    pub rescued: Option<&'a str>,
     /// Why the version was chosen: DESIGN's word, `rule` for a rule (logged as `rule:<name>`).
     pub reason: Option<&'a str>,
     pub rule: Option<&'a str>,
@@ -97,6 +99,7 @@ impl Line<'_> {
     fn write_decision(&self, out: &mut Vec<u8>) {
         optional(out, ",\"service\":\"", self.service, MAX_NAME);
         optional(out, ",\"version\":\"", self.version, MAX_NAME);
+        optional(out, ",\"rescued\":\"", self.rescued, MAX_NAME);
         if let Some(reason) = self.reason {
             out.extend_from_slice(b",\"reason\":\"");
             escaped(out, reason, MAX_NAME);

@@ -19,6 +19,7 @@ fn line() -> Line<'static> {
         status: 200,
         service: Some("shop"),
         version: Some("v1"),
+        rescued: None,
         reason: Some("weight"),
         rule: None,
         bucket: None,

@@ -37,6 +37,7 @@ struct Versions {
     requests: Family,
     durations: Family,
     failures: Family,
+    rescues: Family,
     in_flight: Family,
     target: Family,
     observed: Family,
@@ -58,6 +59,10 @@ impl Versions {
             failures: Family::counter(
                 "rollgate_request_failures_total",
                 "Failures charged to the version, by kind; also those that another version then answered.",
+            ),
+            rescues: Family::counter(
+                "rollgate_rescues_total",
+                "Failed requests of the canary that stable was asked to answer instead.",
             ),
             in_flight: Family::gauge("rollgate_requests_in_flight", "Requests begun and not ended."),
             target: Family::gauge(
@@ -84,6 +89,7 @@ impl Versions {
             self.requests,
             self.durations,
             self.failures,
+            self.rescues,
             self.in_flight,
             self.target,
             self.observed,
@@ -147,6 +153,9 @@ fn signals(families: &mut Versions, labels: VersionLabels<'_>, live: &VersionInF
             &[service, version, role, ("kind", kind.as_str())],
             totals.failed(kind) as f64,
         );
+    }
+    if role != ("role", self::role(Role::Stable)) {
+        families.rescues.push(&[service, version], totals.rescues as f64);
     }
     families.in_flight.push(&labels, totals.in_flight as f64);
 }
@@ -259,6 +268,13 @@ fn threads(page: &mut Vec<MetricFamily>, shared: &Shared) {
     page.extend(terminations.finish());
     let open: i64 = shared.threads.iter().map(|thread| thread.connections()).sum();
     let singles = [
+        (
+            Family::counter(
+                "rollgate_upgrades_failed_total",
+                "Upgrades that came to nothing: this process went on serving.",
+            ),
+            shared.upgrades_failed.load(Ordering::Relaxed) as f64,
+        ),
         (
             Family::gauge("rollgate_connections", "Downstream connections open."),
             open as f64,

@@ -69,22 +69,36 @@ fn ask(
     target: &str,
     headers: &[(&str, &str)],
 ) -> Result<Explanation, ExplainError> {
+    ask_with(policy, traffic, target, headers, false, &assumed())
+}
+
+fn assumed() -> Assume {
+    Assume {
+        now_s: 0,
+        turn: 0,
+        fresh_id: 5,
+        cookie_key: CookieKey::new(&[0; 32]),
+    }
+}
+
+fn ask_with(
+    policy: &Policy,
+    traffic: &Traffic,
+    target: &str,
+    headers: &[(&str, &str)],
+    knows_health: bool,
+    facts: &dyn Facts,
+) -> Result<Explanation, ExplainError> {
     let described = Described {
         method: "GET".to_owned(),
-        target: target.to_owned(),
+        subject: Subject::parse(policy, target)?,
         headers: headers
             .iter()
             .map(|&(name, value)| (name.to_owned(), value.to_owned()))
             .collect(),
         client_ip: "192.0.2.7".parse().unwrap(),
     };
-    let assume = Assume {
-        now_s: 0,
-        turn: 0,
-        fresh_id: 5,
-        cookie_key: CookieKey::new(&[0; 32]),
-    };
-    explain(policy, traffic, &described, &assume)
+    explain(policy, traffic, &described, Moment { facts, knows_health })
 }
 
 fn lines(target: &str, headers: &[(&str, &str)]) -> String {
@@ -233,4 +247,49 @@ fn as_json() {
     assert_eq!(json["bucket"], 74_783);
     assert_eq!(json["rule"], serde_json::Value::Null);
     assert_eq!(json["shares"][1]["version"], "v2");
+}
+
+/// Facts of a proxy whose canaries are down.
+struct CanaryDown(Assume);
+
+impl Facts for CanaryDown {
+    fn now_s(&self) -> u64 {
+        self.0.now_s()
+    }
+
+    fn turn(&self, _: ServiceId, _: Option<u32>) -> u64 {
+        41
+    }
+
+    fn usable(&self, _: ServiceId, version: VersionId) -> bool {
+        version == VersionId(0)
+    }
+
+    fn cookie_key(&self) -> &CookieKey {
+        self.0.cookie_key()
+    }
+
+    fn fresh_id(&self) -> u128 {
+        self.0.fresh_id()
+    }
+}
+
+#[test]
+fn what_a_running_proxy_knows_is_not_assumed() {
+    let down = CanaryDown(assumed());
+    let forced = [("x-version", "v2")];
+    let ask = |policy: &Policy| ask_with(policy, &traffic(), "checkout", &forced, true, &down).unwrap();
+    let moved = ask(&policy(None));
+    assert_eq!(
+        (moved.version.as_deref(), moved.reason.as_deref()),
+        (Some("v1"), Some("fallback"))
+    );
+    assert_eq!(moved.notes, ["v2 was chosen and has no usable endpoint: v1 serves"]);
+    let mut strict = policy(None);
+    strict.services[0].fallback = Fallback::Fail;
+    let refused = ask(&strict);
+    assert_eq!(refused.version, None);
+    assert!(refused.notes[0].ends_with("the answer is 503"), "{:?}", refused.notes);
+    let nobody = ask_with(&policy(None), &traffic(), "checkout", &[], true, &down).unwrap();
+    assert!(nobody.notes[0].ends_with("shown is turn 41"), "{:?}", nobody.notes);
 }

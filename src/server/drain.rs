@@ -1,0 +1,118 @@
+//! The end of the process: as soon as nothing is in flight, and within a bound.
+
+use super::Life;
+use crate::proxy::accept::Stage;
+use async_trait::async_trait;
+use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// How often a stopping process looks whether it is idle.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// How long idle connections are left open after another process has taken over: most send their next request by then, and
+/// learn from its answer that it was the last. Closing them at once would meet requests on their way.
+const IDLE_GRACE: Duration = Duration::from_secs(5);
+
+/// SIGTERM and SIGINT: the first one drains, the second one ends at once. When another process has taken over, this one
+/// drains, too.
+pub struct Drain(pub Life);
+
+#[async_trait]
+impl ShutdownSignalWatch for Drain {
+    async fn recv(&self) -> ShutdownSignal {
+        tokio::select! {
+            () = self.0.upgrader.handed_over() => {}
+            () = self.0.asked.stop(1) => {}
+            () = self.0.threads.failed.notified() => tracing::error!("stopping: a part of this process is missing"),
+        }
+        tokio::select! {
+            () = self.drain() => {}
+            () = self.0.asked.stop(2) => tracing::warn!("asked twice: stopping at once"),
+        }
+        ShutdownSignal::FastShutdown
+    }
+}
+
+impl Drain {
+    async fn drain(&self) {
+        let limits = self.0.shared.load().snapshot.limits.clone();
+        let until = if self.0.upgrader.close().await {
+            let until = Instant::now() + limits.drain_timeout;
+            self.yields(until).await;
+            until
+        } else {
+            self.leaves(limits.drain_delay, limits.drain_timeout).await;
+            Instant::now() + limits.drain_timeout
+        };
+        self.0.stage.send_replace(Stage::Closing);
+        self.ends(until).await;
+    }
+
+    /// Not ready first, so that balancers notice, and still accepting.
+    async fn leaves(&self, delay: Duration, timeout: Duration) {
+        tracing::info!(
+            delay_ms = delay.as_millis() as u64,
+            timeout_ms = timeout.as_millis() as u64,
+            "draining"
+        );
+        self.0.manager.stopping();
+        self.0.shared.draining.store(true, Ordering::SeqCst);
+        tokio::time::sleep(delay).await;
+    }
+
+    /// Another process accepts. What is here already is served to its end.
+    async fn yields(&self, until: Instant) {
+        // Nobody receives it any more: the thread has ended.
+        let _ = self.0.admin_stop.send(true);
+        self.0.shared.handed_over.store(true, Ordering::SeqCst);
+        self.0.stage.send_replace(Stage::Yielding);
+        self.wait_until_nobody_accepts().await;
+        let grace = IDLE_GRACE.min(until.saturating_duration_since(Instant::now()));
+        tokio::select! {
+            () = self.wait(grace, || self.connections() == 0) => {}
+            () = self.0.asked.stop(1) => {}
+        }
+    }
+
+    /// No new connections, then the end as soon as nothing is in flight.
+    async fn ends(&self, until: Instant) {
+        // Only when nobody accepts any more does the count say who is left.
+        self.wait_until_nobody_accepts().await;
+        self.wait(until.saturating_duration_since(Instant::now()), || {
+            self.connections() == 0
+        })
+        .await;
+        let cut = self.connections();
+        if cut > 0 {
+            tracing::warn!(
+                connections = cut,
+                "limits.drain_timeout has passed: cutting what is still in flight"
+            );
+        }
+        self.0.stage.send_replace(Stage::Over);
+        self.wait(Duration::from_secs(1), || {
+            self.0.threads.running.load(Ordering::SeqCst) == 0
+        })
+        .await;
+    }
+
+    async fn wait_until_nobody_accepts(&self) {
+        self.wait(Duration::from_secs(1), || {
+            self.0.threads.accepting.load(Ordering::SeqCst) == 0
+        })
+        .await;
+    }
+
+    /// Until `done`, or `bound` has passed.
+    async fn wait(&self, bound: Duration, done: impl Fn() -> bool) {
+        let until = Instant::now() + bound;
+        while !done() && Instant::now() < until {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    fn connections(&self) -> i64 {
+        self.0.shared.threads.iter().map(|thread| thread.connections()).sum()
+    }
+}
