@@ -79,6 +79,7 @@ fn heads(c: &mut Criterion) {
                     version: None,
                     framing: head.forward_framing(Version::Http11),
                     date: None,
+                    hsts: None,
                     via: true,
                 };
                 out.clear();

@@ -6,13 +6,14 @@ use std::fs;
 use std::path::Path;
 
 /// Without I/O, clock, randomness, logging and async.
-const PURE: [&str; 10] = [
+const PURE: [&str; 11] = [
     "config",
     "routing",
     "explain",
     "balancing",
     "http1",
     "http2",
+    "opening",
     "outcome",
     "analysis",
     "rollout",
@@ -20,7 +21,7 @@ const PURE: [&str; 10] = [
 ];
 
 /// What each room may name beside itself; a room that is not here does not exist.
-const ARROWS: [(&str, &[&str]); 20] = [
+const ARROWS: [(&str, &[&str]); 21] = [
     ("outcome", &[]),
     ("routing", &[]),
     ("explain", &["routing"]),
@@ -29,9 +30,11 @@ const ARROWS: [(&str, &[&str]); 20] = [
     ("http1", &["outcome", "routing"]),
     // Its heads are read and written as text of http1.
     ("http2", &["http1"]),
+    ("opening", &[]),
     ("analysis", &["outcome"]),
     ("rollout", &["analysis"]),
-    ("config", &["outcome", "routing", "analysis", "rollout"]),
+    // The form of the PROXY header that a pool sends is a setting.
+    ("config", &["outcome", "routing", "opening", "analysis", "rollout"]),
     ("runtime", &["config", "routing", "analysis", "rollout"]),
     ("shared", &PURE),
     (
@@ -58,6 +61,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
             "balancing",
             "http1",
             "http2",
+            "opening",
             "outcome",
         ],
     ),
@@ -70,6 +74,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
             "routing",
             "balancing",
             "http1",
+            "opening",
             "outcome",
             "analysis",
             "rollout",

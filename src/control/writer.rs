@@ -70,10 +70,10 @@ type Answer = oneshot::Sender<Result<Done, NotDone>>;
 impl Writer {
     /// Publishes what the file, orders and the resolver bring, until it is dropped.
     pub async fn run(mut self) -> Infallible {
-        let resolver = self.assembly.resolver();
+        let (resolver, tls) = (self.assembly.resolver(), self.assembly.tls());
         let mut addresses = resolver.changes();
         loop {
-            self.reading.loading.begin(&self.path, &resolver);
+            self.reading.loading.begin(&self.path, &resolver, &tls);
             let held_until = self.reading.held.as_ref().map(|(_, until)| *until);
             tokio::select! {
                 biased;
@@ -379,6 +379,7 @@ impl Writer {
             traffic: runtime::traffic(state, &previous.snapshot),
             cookie_key: previous.cookie_key.clone(),
             services: Arc::clone(&previous.services),
+            listeners: Arc::clone(&previous.listeners),
         })
     }
 

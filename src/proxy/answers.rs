@@ -16,6 +16,8 @@ pub struct OwnAnswer<'a> {
     pub close: bool,
     /// The answer to `HEAD`: the same head, and no body.
     pub head_only: bool,
+    /// Further field lines, each with its end.
+    pub fields: &'a str,
 }
 
 impl OwnAnswer<'_> {
@@ -38,10 +40,11 @@ impl OwnAnswer<'_> {
         let _ = write!(
             out,
             "HTTP/1.1 {} {reason}\r\nDate: {}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
-             Cache-Control: no-store\r\n{extra}X-Request-Id: {}\r\nVia: 1.1 rollgate\r\n{connection}\r\n",
+             Cache-Control: no-store\r\n{extra}{}X-Request-Id: {}\r\nVia: 1.1 rollgate\r\n{connection}\r\n",
             self.status,
             self.date,
             body.len(),
+            self.fields,
             self.request_id,
         );
         if self.head_only {
@@ -73,6 +76,7 @@ mod tests {
                 client: Version::Http11,
                 close: true,
                 head_only: false,
+                fields: "X-More: 1\r\n",
             };
             let mut head = Vec::new();
             let body = answer.write(&mut head);
@@ -82,6 +86,7 @@ mod tests {
                 "{text}"
             );
             assert!(text.ends_with("\r\nConnection: close\r\n\r\n"), "{text}");
+            assert!(text.contains("\r\nX-More: 1\r\n"));
             answer.head_only = true;
             let mut only = Vec::new();
             assert!(answer.write(&mut only).is_empty());

@@ -1,6 +1,6 @@
 //! A connection as the `h2` crate wants one, with a count of its frames.
 
-use super::buffer::Buffer;
+use super::buffer::{BUFFER_BYTES, Buffer};
 use super::stream::Stream;
 use crate::http2::{Budget, FrameCount, PREFACE};
 use std::cell::RefCell;
@@ -49,7 +49,7 @@ impl Meter {
 /// See the module.
 pub struct Io {
     stream: Rc<Stream>,
-    /// Read already, by who found out what is spoken.
+    /// Read already: by who found out what is spoken, or more at once than there was room for.
     ahead: Buffer,
     meter: Rc<Meter>,
 }
@@ -74,19 +74,16 @@ impl Io {
 impl AsyncRead for Io {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let before = room.filled().len();
         if this.ahead.is_empty() {
-            ready!(this.stream.poll_read(context, room))?;
-        } else {
-            let held = this.ahead.unread();
-            let held = held.get(..held.len().min(room.remaining())).unwrap_or_default();
-            room.put_slice(held);
-            let used = held.len();
-            this.ahead.consume(used);
-            this.ahead.release();
+            ready!(this.stream.poll_fill(context, &mut this.ahead, BUFFER_BYTES))?;
         }
-        let fresh = room.filled().get(before..).unwrap_or_default();
-        this.meter.read.borrow_mut().pass(fresh);
+        let held = this.ahead.unread();
+        let held = held.get(..held.len().min(room.remaining())).unwrap_or_default();
+        room.put_slice(held);
+        this.meter.read.borrow_mut().pass(held);
+        let used = held.len();
+        this.ahead.consume(used);
+        this.ahead.release();
         Poll::Ready(Ok(()))
     }
 }
@@ -101,7 +98,7 @@ impl AsyncWrite for Io {
         context: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(self.stream.poll_write(context, parts))?;
+        let written = ready!(self.stream.poll_write(context, parts, &|_| {}))?;
         self.wrote(parts, written);
         Poll::Ready(Ok(written))
     }
@@ -110,9 +107,8 @@ impl AsyncWrite for Io {
         true
     }
 
-    /// Nothing is held back.
-    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_flush(context, &|_| {})
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -282,6 +282,11 @@ impl Gate {
         self.ports[0]
     }
 
+    /// The port of the listener at this position.
+    pub fn port_of(&self, listener: usize) -> u16 {
+        self.ports[listener]
+    }
+
     pub fn admin_port(&self) -> u16 {
         self.admin
     }

@@ -329,6 +329,7 @@ fn answers_are_framed_as_the_engine_chose() {
     let framed = |bytes: &str, method: MethodKind, client: Version| {
         let out = answer(bytes.as_bytes(), method, false, |head| ResponseAdditions {
             client,
+            hsts: None,
             via: false,
             ..response_additions(head.forward_framing(client))
         });

@@ -75,7 +75,7 @@ proptest! {
         for client in [Version::Http10, Version::Http11, Version::Http2] {
             let framing = head.forward_framing(client);
             let add = ResponseAdditions {
-                client, close: false, keep_alive_10: false, set_cookie: None, version: None, framing, date: None, via: true,
+                client, close: false, keep_alive_10: false, set_cookie: None, hsts: None, version: None, framing, date: None, via: true,
             };
             let mut out = Vec::new();
             write_response(&mut out, &head, &text, &add);

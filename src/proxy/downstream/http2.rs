@@ -13,17 +13,19 @@ use crate::proxy::exchange;
 use crate::proxy::headers::hex_id;
 use crate::proxy::io::{Io, Meter};
 use crate::proxy::record::log_unread;
+use crate::proxy::stream::Stream;
 use crate::proxy::worker::Worker;
+use crate::routing::ClientCert;
 use bytes::Bytes;
 use h2::server::{self, SendResponse};
 use h2::{Reason, RecvStream};
 use http::Request;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bytes a client may send on one stream, and on all, before they are passed on: what a connection may hold of bodies.
 const STREAM_WINDOW: u32 = 256 << 10;
@@ -49,17 +51,26 @@ pub async fn serve(client: Client, input: Buffer) {
         worker,
         link: Link::Wire(stream),
         peer,
+        destination,
+        certificate,
+        listener,
         slot,
+        since,
         ..
     } = client
     else {
         return;
     };
-    let (stream, meter) = (Rc::new(stream), Meter::new(worker.recently()));
+    let meter = Meter::new(worker.recently());
     let shared = Rc::new(Shared {
         resets: RefCell::new(Budget::new(RESETS, RESETS_PER_SECOND, worker.recently())),
         worker,
+        stream: Rc::new(stream),
         peer,
+        destination,
+        certificate,
+        listener,
+        since,
         open: Cell::new(0),
         too_many_resets: Cell::new(false),
         waker: Cell::new(None),
@@ -68,7 +79,7 @@ pub async fn serve(client: Client, input: Buffer) {
     let limits = &local.in_force.snapshot.limits;
     slot.clear_total();
     slot.set_phase(limits.header_timeout);
-    let io = Io::new(Rc::clone(&stream), input, Rc::clone(&meter));
+    let io = Io::new(Rc::clone(&shared.stream), input, Rc::clone(&meter));
     let Ok(Ok(connection)) = slot.guard(settings(limits).handshake(io)).await else {
         return;
     };
@@ -84,8 +95,8 @@ pub async fn serve(client: Client, input: Buffer) {
     };
     if connection.run().await == Closed::ByUs {
         // Frames that still come in are not answered with a reset that might overtake the last answer.
-        let Connection { slot, .. } = &connection;
-        linger::close(&stream, slot, &mut Buffer::default()).await;
+        let Connection { shared, slot, .. } = &connection;
+        linger::close(&shared.stream, slot, &mut Buffer::default()).await;
     }
 }
 
@@ -106,7 +117,12 @@ fn settings(limits: &Limits) -> server::Builder {
 /// What the task of a connection and those of its streams share.
 struct Shared {
     worker: Rc<Worker>,
-    peer: IpAddr,
+    stream: Rc<Stream>,
+    peer: SocketAddr,
+    destination: Option<Rc<SocketAddr>>,
+    certificate: Option<Rc<ClientCert>>,
+    listener: usize,
+    since: Instant,
     /// Exchanges that run.
     open: Cell<usize>,
     resets: RefCell<Budget>,
@@ -290,7 +306,7 @@ impl Connection {
         let request_id = std::str::from_utf8(&request_id).unwrap_or_default();
         log_unread(
             &self.shared.worker,
-            self.shared.peer,
+            self.shared.peer.ip(),
             Version::Http2,
             refusal,
             request_id,
@@ -319,10 +335,13 @@ async fn serve_stream(open: Open, request: Incoming, respond: SendResponse<Bytes
     let shared = &open.0;
     let client = Client {
         worker: Rc::clone(&shared.worker),
-        link: Link::Frames(Outgoing::answer(respond)),
+        link: Link::Frames(Outgoing::answer(respond), Rc::clone(&shared.stream)),
         peer: shared.peer,
+        destination: shared.destination.clone(),
+        certificate: shared.certificate.clone(),
+        listener: shared.listener,
         slot: shared.worker.deadlines.slot(),
-        since: shared.worker.recently(),
+        since: shared.since,
         answering: Cell::new(false),
     };
     match request.head {
@@ -336,7 +355,7 @@ async fn serve_stream(open: Open, request: Incoming, respond: SendResponse<Bytes
             Box::pin(exchange::refuse_unread(&client, error.status(), &error.to_string())).await;
         }
     }
-    if let Link::Frames(outgoing) = &client.link {
+    if let Link::Frames(outgoing, _) = &client.link {
         shared.ended(outgoing.was_reset());
     }
 }

@@ -1,6 +1,6 @@
 //! Endpoint after endpoint, until one answers or nothing may be tried any more.
 
-use super::{Exchange, text};
+use super::{Exchange, hsts, text};
 use crate::config::snapshot::{Balance, Timeouts};
 use crate::http1::{RequestAdditions, RequestBody, Version, write_request};
 use crate::outcome::{FailureKind, Termination};
@@ -8,7 +8,7 @@ use crate::proxy::body::BodyReader;
 use crate::proxy::buffer::{Buffer, HeadBytes};
 use crate::proxy::downstream::Next;
 use crate::proxy::relay::{Attempt, Failed, Progress, Upload};
-use crate::proxy::upstream::{self, Connection};
+use crate::proxy::upstream::{self, Connection, OnBehalf};
 use crate::routing::{Decision, HashName, VersionId};
 use crate::shared::{Endpoint, RetryBudget, Tried, VersionInForce};
 use std::io;
@@ -178,7 +178,12 @@ impl Exchange<'_> {
         let in_flight = endpoint.begin(worker.index);
         let first = self.record.attempts() == 1;
         let began = if first { self.started } else { Instant::now() };
-        let connection = self.connect(endpoint, timeouts, fresh).await.map_err(|error| {
+        let on_behalf = OnBehalf {
+            client: self.client,
+            client_ip: self.client_ip,
+        };
+        let connected = self.connect(&on_behalf, endpoint, timeouts, fresh).await;
+        let connection = connected.map_err(|error| {
             self.blame_for_connecting(version, endpoint, &error);
             Failure::to_connect(&error, upload.reader.is_done())
         })?;
@@ -194,6 +199,7 @@ impl Exchange<'_> {
             timeouts,
             set_cookie: cookie,
             expose_version: self.exposed_version(),
+            hsts: hsts(&self.local, self.client),
             withholds_5xx: self.rescue(serving).is_some().then_some(&withholds),
             progress: Progress::default(),
         };
@@ -207,10 +213,7 @@ impl Exchange<'_> {
                     None => version.pool.succeeded(endpoint),
                 }
                 if answered.reusable {
-                    worker
-                        .idle
-                        .borrow_mut()
-                        .give(endpoint, connection.stream, worker.recently(), timeouts.idle);
+                    on_behalf.keep(endpoint, connection, timeouts.idle);
                 }
                 drop(in_flight);
                 Ok(self.answered(&answered, &progress).await)
@@ -229,12 +232,18 @@ impl Exchange<'_> {
         }
     }
 
-    async fn connect(&self, endpoint: &Arc<Endpoint>, timeouts: &Timeouts, fresh: bool) -> io::Result<Connection> {
+    async fn connect(
+        &self,
+        on_behalf: &OnBehalf<'_>,
+        endpoint: &Arc<Endpoint>,
+        timeouts: &Timeouts,
+        fresh: bool,
+    ) -> io::Result<Connection> {
         if fresh {
-            return Box::pin(upstream::open(endpoint, timeouts.connect)).await;
+            return Box::pin(upstream::open(on_behalf, endpoint, timeouts.connect)).await;
         }
         let sure = !self.head.method_kind.is_idempotent();
-        upstream::connect(&self.client.worker, endpoint, timeouts, sure).await
+        upstream::connect(on_behalf, endpoint, timeouts, sure).await
     }
 
     fn blame_for_connecting(&self, version: &VersionInForce, endpoint: &Endpoint, error: &io::Error) {
@@ -249,9 +258,9 @@ impl Exchange<'_> {
     fn write_head(&self, out: &mut Vec<u8>, endpoint: &Endpoint) {
         let additions = RequestAdditions {
             to: Version::Http11,
-            client_ip: self.client.peer,
+            client_ip: self.client.peer.ip(),
             peer_trusted: self.peer_trusted,
-            https: false,
+            https: self.client.link.stream().is_tls(),
             forwarded: self.snapshot().forwarded,
             request_id: text(&self.fresh_id),
             traceparent: text(&self.fresh_trace),
@@ -273,7 +282,7 @@ impl Exchange<'_> {
         let mut value = Vec::with_capacity(160);
         let service = self.snapshot().policy.services.get(decision.service.0 as usize)?;
         let spec = service.affinity.as_ref()?.cookie.as_ref()?;
-        set.header_value(spec, false, &mut value);
+        set.header_value(spec, self.is_https(), &mut value);
         Some(value)
     }
 }

@@ -1,8 +1,8 @@
 //! How an exchange ends: what is still told to the client, and what becomes of its connection.
 
 use super::attempts::Failure;
-use super::{Exchange, text};
-use crate::http1::{MethodKind, RequestBody};
+use super::{Exchange, hsts, text};
+use crate::http1::{MethodKind, RequestBody, Version};
 use crate::outcome::{Refusal, Termination};
 use crate::proxy::answers::OwnAnswer;
 use crate::proxy::body::{Accepted, Coding};
@@ -23,25 +23,56 @@ pub async fn refuse_unread(client: &Client, refusal: Refusal, why: &str) -> Next
     let request_id = hex_id(client.worker.draw_id());
     let request_id = text(&request_id);
     let version = client.link.version();
-    log_unread(&client.worker, client.peer, version, refusal, request_id);
-    let date = client.worker.date().to_owned();
-    let answer = OwnAnswer {
+    log_unread(&client.worker, client.peer.ip(), version, refusal, request_id);
+    let answer = Own {
         status: refusal.status(),
-        text: why,
+        why,
         request_id,
-        date: &date,
-        client: version,
+        version,
         close: true,
         head_only: false,
+        location: None,
     };
-    let sent = send_own(client, &answer).await;
-    if sent { Next::Linger } else { Next::Close }
+    if send_own(client, &answer).await {
+        Next::Linger
+    } else {
+        Next::Close
+    }
 }
 
-/// Sends one of our own answers; whether the client took all of it. In a time of its own: the exchange's may be over.
-async fn send_own(client: &Client, answer: &OwnAnswer<'_>) -> bool {
+/// What one of our own answers says.
+struct Own<'a> {
+    status: u16,
+    why: &'a str,
+    request_id: &'a str,
+    version: Version,
+    close: bool,
+    head_only: bool,
+    location: Option<&'a str>,
+}
+
+/// One of our own answers; whether the client took all of it. In a time of its own: the exchange's may be over.
+async fn send_own(client: &Client, answer: &Own<'_>) -> bool {
     let mut head = HeadBytes::new();
-    let body = answer.write(&mut head);
+    let date = client.worker.date().to_owned();
+    let mut fields = String::new();
+    if let Some(hsts) = hsts(&client.worker.local(), client) {
+        fields += &format!("Strict-Transport-Security: {hsts}\r\n");
+    }
+    if let Some(location) = answer.location {
+        fields += &format!("Location: {location}\r\n");
+    }
+    let body = OwnAnswer {
+        status: answer.status,
+        text: answer.why,
+        request_id: answer.request_id,
+        date: &date,
+        client: answer.version,
+        close: answer.close,
+        head_only: answer.head_only,
+        fields: &fields,
+    }
+    .write(&mut head);
     client.slot.off_canary();
     client.slot.clear_total();
     client.slot.set_phase(ANSWER_PATIENCE);
@@ -161,21 +192,46 @@ impl Exchange<'_> {
         self.own_answer(refusal.status(), why, unread).await
     }
 
+    /// Sends the client to the same place by https. 308: with the same method, and the same body.
+    pub(super) async fn redirect(&self, port: u16) -> Next {
+        let unread = !matches!(self.head.body, RequestBody::None);
+        let host = self.head.host(self.bytes);
+        if host.is_empty() {
+            let why = "this port only redirects to https, and the request names no host";
+            return self.refuse(Refusal::BadRequest, why).await;
+        }
+        let path = match self.head.path(self.bytes) {
+            "*" => "/",
+            path => path,
+        };
+        let query = self.head.query(self.bytes);
+        let mark = if query.is_empty() { "" } else { "?" };
+        let location = match port {
+            443 => format!("https://{host}{path}{mark}{query}"),
+            port => format!("https://{host}:{port}{path}{mark}{query}"),
+        };
+        self.record.ends(308, Termination::Ok, None);
+        self.own_answer_at(308, "this is served by https", unread, Some(&location))
+            .await
+    }
+
     pub(super) async fn own_answer(&self, status: u16, why: &str, unread: bool) -> Next {
+        self.own_answer_at(status, why, unread, None).await
+    }
+
+    async fn own_answer_at(&self, status: u16, why: &str, unread: bool, location: Option<&str>) -> Next {
         let ends = self.client.worker.answers_close() || self.client.is_old(self.limits().connection_age);
         let close = unread || ends || !self.head.keep_alive;
-        let date = self.client.worker.date().to_owned();
-        let answer = OwnAnswer {
+        let answer = Own {
             status,
-            text: why,
+            why,
             request_id: self.request_id(),
-            date: &date,
-            client: self.head.version,
+            version: self.head.version,
             close,
             head_only: self.head.method_kind == MethodKind::Head,
+            location,
         };
-        let sent = send_own(self.client, &answer).await;
-        match (sent, close) {
+        match (send_own(self.client, &answer).await, close) {
             // Half an answer, or none: what came next would be taken for it.
             (false, _) => Next::Close,
             (true, false) => Next::KeepAlive,

@@ -90,7 +90,7 @@ impl Attempt<'_> {
     async fn watch(&self, body: &mut BodyReader<'_>) -> Failed {
         match (&self.client.link, body.buffer()) {
             (Link::Wire(stream), Some(input)) => self.watch_wire(stream, input).await,
-            (Link::Frames(outgoing), _) => {
+            (Link::Frames(outgoing, _), _) => {
                 outgoing.gone().await;
                 Failed::Client(self.client_left())
             }
