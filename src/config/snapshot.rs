@@ -189,6 +189,8 @@ pub struct Pool {
     pub ejection: Ejection,
     pub timeouts: Timeouts,
     pub tls: Option<PoolTls>,
+    /// HTTP/2 is spoken to the endpoints: over TLS, or in plain text with prior knowledge.
+    pub http2: bool,
     /// The PROXY protocol header that connections to its endpoints begin with.
     pub send_proxy_protocol: Option<ProxyVersion>,
 }
@@ -207,6 +209,8 @@ pub struct PoolTls {
     /// File of the authorities; `None`: those of the system.
     pub ca: Option<PathBuf>,
     pub verify: bool,
+    /// HTTP/2 is asked for (ALPN), and nothing else.
+    pub http2: bool,
     /// What is shown to endpoints that ask.
     pub client: Option<CertificateFiles>,
 }

@@ -15,7 +15,8 @@ use super::worker::{Local, Moment};
 use crate::config::snapshot::{Limits, Snapshot};
 use crate::http1::{MethodKind, RequestBody, RequestHead};
 use crate::outcome::{FailureKind, Refusal, Termination};
-use crate::routing::{self, Decision, HeaderFields, Reason, RequestView, Role};
+use crate::routing::{self, Decision, HeaderFields, Reason, RequestView, Role, VersionId};
+use crate::shared::VersionInForce;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
@@ -132,9 +133,18 @@ impl<'c> Exchange<'c> {
         if let Some(port) = self.redirect_port() {
             return Box::pin(self.redirect(port)).await;
         }
-        match self.decide() {
+        match self.decide().map(|decision| self.begin(decision)) {
             None => Box::pin(self.refuse(Refusal::NoRoute, "no route for this host, path and method")).await,
-            Some(decision) => self.serve_decided(decision, body).await,
+            Some(Serving::Version(serving, version, cookie)) => {
+                let next = self.attempts(serving, version, cookie.as_deref(), body).await;
+                self.settle_rescue();
+                next
+            }
+            Some(Serving::Unusable) => Box::pin(self.no_endpoint()).await,
+            Some(Serving::Absent) => {
+                let why = "the decision names a version that is not there";
+                Box::pin(self.fail(500, Termination::Internal, why, true)).await
+            }
         }
     }
 
@@ -186,19 +196,14 @@ impl<'c> Exchange<'c> {
         }
     }
 
-    async fn serve_decided(&self, decision: Decision, body: &mut BodyReader<'_>) -> Next {
+    /// The version serves from here on, and is on record.
+    fn begin(&self, decision: Decision) -> Serving<'_> {
         let serving = decision.version.unwrap_or(decision.chosen);
         let (Some(chosen), Some(version)) = (
             self.local.version(decision.service, decision.chosen),
             self.local.version(decision.service, serving),
         ) else {
-            return Box::pin(self.fail(
-                500,
-                Termination::Internal,
-                "the decision names a version that is not there",
-                true,
-            ))
-            .await;
+            return Serving::Absent;
         };
         let thread = self.client.worker.index;
         if decision.reason == Reason::Fallback && decision.version.is_some() {
@@ -211,11 +216,19 @@ impl<'c> Exchange<'c> {
             self.client.slot.runs_on_canary(&self.local, decision.service, serving);
         }
         self.record.decided(decision, Arc::clone(&version.stats));
-        if !usable {
-            return Box::pin(self.no_endpoint()).await;
+        if usable {
+            Serving::Version(serving, version, cookie)
+        } else {
+            Serving::Unusable
         }
-        let next = self.attempts(serving, version, cookie.as_deref(), body).await;
-        self.settle_rescue();
-        next
     }
+}
+
+/// What a decision comes to.
+enum Serving<'l> {
+    /// With the cookie that it asks for.
+    Version(VersionId, &'l VersionInForce, Option<Vec<u8>>),
+    /// Its version has no usable endpoint, and nobody stands in.
+    Unusable,
+    Absent,
 }

@@ -3,7 +3,7 @@
 use super::buffer::{BUFFER_BYTES, Buffer};
 use super::stream::Stream;
 use crate::http2::{Budget, FrameCount, PREFACE};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -19,20 +19,33 @@ const CONTROL_FRAMES_PER_SECOND: u64 = 100;
 /// them.
 const CONTROL_FRAMES_EARNED: u64 = 10;
 
+/// Which end of a connection we are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Server,
+    Client,
+}
+
 /// What is known of a connection's traffic.
 pub struct Meter {
     read: RefCell<FrameCount>,
     written: RefCell<FrameCount>,
     control: RefCell<Budget>,
+    /// Something has come in since this was asked last.
+    heard: Cell<bool>,
 }
 
 impl Meter {
-    /// Of a connection whose peer begins with the preface.
-    pub fn new(now: Instant) -> Rc<Self> {
+    pub fn new(end: End, now: Instant) -> Rc<Self> {
+        let (from_peer, to_peer) = match end {
+            End::Server => (PREFACE.len(), 0),
+            End::Client => (0, PREFACE.len()),
+        };
         Rc::new(Self {
-            read: RefCell::new(FrameCount::new(PREFACE.len())),
-            written: RefCell::new(FrameCount::new(0)),
+            read: RefCell::new(FrameCount::new(from_peer)),
+            written: RefCell::new(FrameCount::new(to_peer)),
             control: RefCell::new(Budget::new(CONTROL_FRAMES, CONTROL_FRAMES_PER_SECOND, now)),
+            heard: Cell::new(false),
         })
     }
 
@@ -43,6 +56,11 @@ impl Meter {
         let mut control = self.control.borrow_mut();
         control.earn((read.carrying + written.carrying) * CONTROL_FRAMES_EARNED);
         !control.spend(read.control, now)
+    }
+
+    /// Whether anything has come in since this was asked last.
+    pub fn heard(&self) -> bool {
+        self.heard.take()
     }
 }
 
@@ -80,6 +98,7 @@ impl AsyncRead for Io {
         let held = this.ahead.unread();
         let held = held.get(..held.len().min(room.remaining())).unwrap_or_default();
         room.put_slice(held);
+        this.meter.heard.set(true);
         this.meter.read.borrow_mut().pass(held);
         let used = held.len();
         this.ahead.consume(used);

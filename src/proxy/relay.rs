@@ -11,8 +11,8 @@ use super::body::{Accepted, BodyReader, Coding};
 use super::buffer::{Buffer, HeadBytes};
 use super::deadlines::Expired;
 use super::downstream::{Client, Link};
-use super::stream::Stream;
 use super::tunnel;
+use super::upstream;
 use crate::config::snapshot::{Limits, Timeouts};
 use crate::http1::{RequestBody, RequestHead};
 use crate::outcome::{FailureKind, Refusal, Termination};
@@ -25,14 +25,16 @@ use std::time::Instant;
 /// Why an attempt gave no whole answer.
 #[derive(Debug)]
 pub enum Failed {
-    /// The request cannot be served whatever the version: the client is told so, if nothing was answered yet.
-    Refused(Refusal),
+    /// The request cannot be served whatever the version: the client is told so and why, if nothing was answered yet.
+    Refused(Refusal, &'static str),
     /// The client has gone, or takes nothing any more.
     Client(Termination),
     /// The endpoint's failure.
     Upstream {
         termination: Termination,
         nothing_received: bool,
+        /// The endpoint has said that it has not begun with the request (REFUSED_STREAM, GOAWAY).
+        unprocessed: bool,
         why: String,
     },
     /// A 5xx that stable may better: the client has seen nothing of it.
@@ -48,6 +50,7 @@ impl Failed {
         Self::Upstream {
             termination,
             nothing_received: false,
+            unprocessed: false,
             why: why.into(),
         }
     }
@@ -100,7 +103,7 @@ impl<'c, 'b> Upload<'c, 'b> {
 /// What an attempt needs to know; it changes only cells.
 pub struct Attempt<'a> {
     pub client: &'a Client,
-    pub upstream: &'a Stream,
+    pub upstream: &'a upstream::Link,
     pub request: &'a RequestHead,
     pub limits: &'a Limits,
     pub timeouts: &'a Timeouts,
@@ -193,9 +196,12 @@ impl Attempt<'_> {
         let (Link::Wire(client), Some(input)) = (&self.client.link, body.buffer()) else {
             return Ok(());
         };
+        let upstream::Link::Wire(connection) = self.upstream else {
+            return Ok(());
+        };
         let ends = tunnel::Ends {
             client,
-            upstream: self.upstream,
+            upstream: &connection.stream,
             slot: &self.client.slot,
             idle: self.timeouts.idle,
         };
@@ -231,7 +237,7 @@ impl Attempt<'_> {
             return Failed::upstream(Termination::UpstreamIdle, "silence for timeouts.idle within the answer");
         }
         if progress.reading_client.get() && !self.waits_for_100() {
-            return Failed::Refused(Refusal::RequestTimeout);
+            return Failed::Refused(Refusal::RequestTimeout, "the body did not arrive in time");
         }
         if progress.hurried.get() {
             return Failed::Client(Termination::ClientAbort);

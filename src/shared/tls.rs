@@ -66,6 +66,8 @@ impl ClientTls {
 pub struct Transport {
     /// The PROXY protocol header that it begins with.
     pub send_proxy_protocol: Option<ProxyVersion>,
+    /// HTTP/2 is spoken on it, and nothing else.
+    pub http2: bool,
     pub tls: Option<EndpointTls>,
 }
 

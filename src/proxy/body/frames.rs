@@ -142,6 +142,14 @@ impl Outgoing {
         }
     }
 
+    /// What follows the head of a request. `ended`: nothing does.
+    pub fn after_request(stream: SendStream<Bytes>, ended: bool) -> Self {
+        Self {
+            half: RefCell::new(Half::Open(stream)),
+            ended: Cell::new(ended),
+        }
+    }
+
     /// An interim answer, from its text.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use crate::proxy::buffer::{Buffer, HeadBytes};
 use crate::proxy::deadlines::{Expired, Slot};
 use crate::proxy::exchange;
 use crate::proxy::headers::hex_id;
-use crate::proxy::io::{Io, Meter};
+use crate::proxy::io::{End, Io, Meter};
 use crate::proxy::record::log_unread;
 use crate::proxy::stream::Stream;
 use crate::proxy::worker::Worker;
@@ -61,7 +61,7 @@ pub async fn serve(client: Client, input: Buffer) {
     else {
         return;
     };
-    let meter = Meter::new(worker.recently());
+    let meter = Meter::new(End::Server, worker.recently());
     let shared = Rc::new(Shared {
         resets: RefCell::new(Budget::new(RESETS, RESETS_PER_SECOND, worker.recently())),
         worker,

@@ -125,8 +125,8 @@ impl Exchange<'_> {
                 self.record.client_left(termination);
                 Next::Close
             }
-            Failed::Refused(refusal) if !answer_begun => self.refuse(refusal, refusal_text(refusal)).await,
-            Failed::Refused(_) => {
+            Failed::Refused(refusal, why) if !answer_begun => self.refuse(refusal, why).await,
+            Failed::Refused(..) => {
                 self.record.client_left(Termination::ClientAbortAnswer);
                 Next::Close
             }
@@ -247,13 +247,5 @@ pub(super) fn status_of(termination: Termination, why: &str) -> u16 {
         Termination::UpstreamTimeout => 504,
         _ if why.contains("timeouts.connect") => 504,
         _ => 502,
-    }
-}
-
-fn refusal_text(refusal: Refusal) -> &'static str {
-    match refusal {
-        Refusal::BodyTooLarge => "the body is larger than limits.max_body",
-        Refusal::RequestTimeout => "the body did not arrive in time",
-        _ => "the body's coding is broken",
     }
 }

@@ -37,7 +37,9 @@ impl Attempt<'_> {
     }
 
     async fn send_request(&self, head: HeadBytes, upload: &mut Upload<'_, '_>) -> Result<(), SendError> {
-        let mut writer = BodyWriter::wire(self.upstream, head, upload.coding, self.accepted(&self.progress.sent));
+        let accepted = self.accepted(&self.progress.sent);
+        let writer = self.upstream.writer(head, upload.coding, accepted);
+        let mut writer = writer.ok_or(SendError::Upstream)?;
         self.send_pieces(&mut writer, upload).await
     }
 
@@ -68,10 +70,16 @@ impl Attempt<'_> {
             }
             upload.bytes += piece.len() as u64;
             if upload.bytes > self.limits.max_body {
-                return Err(SendError::Failed(Failed::Refused(Refusal::BodyTooLarge)));
+                return Err(SendError::Failed(Failed::Refused(
+                    Refusal::BodyTooLarge,
+                    "the body is larger than limits.max_body",
+                )));
             }
             if is_slow(upload.bytes, waited) {
-                return Err(SendError::Failed(Failed::Refused(Refusal::RequestTimeout)));
+                return Err(SendError::Failed(Failed::Refused(
+                    Refusal::RequestTimeout,
+                    "the body did not arrive in time",
+                )));
             }
             upload.replay = upload.replay.take().and_then(|kept| keep(kept, piece));
             self.progress.body_lost.set(upload.replay.is_none());
@@ -135,7 +143,7 @@ impl From<std::io::Error> for SendError {
 /// The error of a request's body: a broken coding is refused, the rest is a client that left.
 fn bad_body(error: BodyError) -> SendError {
     SendError::Failed(if error.is_malformed() {
-        Failed::Refused(Refusal::BadRequest)
+        Failed::Refused(Refusal::BadRequest, "the body's coding is broken")
     } else {
         Failed::Client(Termination::ClientAbort)
     })
