@@ -200,6 +200,11 @@ impl RawClient {
         self
     }
 
+    /// Whether it could be sent: the peer has not closed.
+    pub fn try_send_bytes(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
     pub fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: impl AsRef<[u8]>) -> &mut Self {
         self.send_bytes(Frame::new(kind, flags, stream, payload).bytes())
     }
