@@ -13,7 +13,8 @@ use super::panics;
 use super::record::Record;
 use super::worker::{Local, Moment};
 use crate::config::snapshot::{Limits, Snapshot};
-use crate::http1::{MethodKind, RequestBody, RequestHead};
+use crate::http1::{MethodKind, RequestBody, RequestHead, Version};
+use crate::http2::grpc;
 use crate::outcome::{FailureKind, Refusal, Termination};
 use crate::routing::{self, Decision, HeaderFields, Reason, RequestView, Role, VersionId};
 use crate::shared::VersionInForce;
@@ -21,7 +22,10 @@ use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How much earlier than by our clock a client's own deadline may come: its clock began to run before ours.
+const EARLY: Duration = Duration::from_millis(100);
 
 /// Serves the request whose head has arrived.
 pub async fn run(client: &Client, head: &RequestHead, bytes: &[u8], body: &mut BodyReader<'_>) -> Next {
@@ -38,6 +42,11 @@ pub async fn run(client: &Client, head: &RequestHead, bytes: &[u8], body: &mut B
             Box::pin(exchange.fail(500, Termination::Internal, "the proxy failed; its log says more", true)).await
         }
     }
+}
+
+fn is_grpc(head: &RequestHead, bytes: &[u8]) -> bool {
+    let fields = head.fields(bytes);
+    fields.nth("content-type", 0).is_some_and(grpc::is_grpc)
 }
 
 /// What a client that came by TLS is told of it, if anything.
@@ -59,6 +68,8 @@ pub(super) struct Exchange<'c> {
     pub started: Instant,
     pub client_ip: IpAddr,
     peer_trusted: bool,
+    /// A call of gRPC, to be answered as such.
+    is_grpc: bool,
     fresh_id: [u8; 32],
     fresh_trace: [u8; 55],
     /// What is known of its end so far; told when the exchange is dropped, however it ended.
@@ -85,6 +96,7 @@ impl<'c> Exchange<'c> {
             started,
             client_ip,
             peer_trusted,
+            is_grpc: head.version == Version::Http2 && is_grpc(head, bytes),
             fresh_id,
             fresh_trace,
             record,
@@ -105,6 +117,25 @@ impl<'c> Exchange<'c> {
         traceparent.unwrap_or_else(|| text(&self.fresh_trace)).get(3..35)
     }
 
+    /// How long the request may take: at most as long as its client waits for it.
+    fn time_limit(&self) -> Duration {
+        let limit = self.limits().request_timeout;
+        self.grpc_timeout().map_or(limit, |timeout| timeout.min(limit))
+    }
+
+    fn grpc_timeout(&self) -> Option<Duration> {
+        let fields = self.is_grpc.then(|| self.head.fields(self.bytes))?;
+        grpc::timeout(fields.nth("grpc-timeout", 0)?)
+    }
+
+    /// The client had said how long it would wait, and has waited: it leaves of itself then, a moment before or after us.
+    fn client_waited_long_enough(&self) -> bool {
+        self.grpc_timeout().is_some_and(|timeout| {
+            let early = (timeout / 10).min(EARLY);
+            self.started.elapsed() >= timeout.saturating_sub(early)
+        })
+    }
+
     fn snapshot(&self) -> &Snapshot {
         &self.local.in_force.snapshot
     }
@@ -123,7 +154,7 @@ impl<'c> Exchange<'c> {
     }
 
     async fn serve(&self, body: &mut BodyReader<'_>) -> Next {
-        self.client.slot.set_total(self.limits().request_timeout);
+        self.client.slot.set_total(self.time_limit());
         if matches!(self.head.body, RequestBody::Length(bytes) if bytes > self.limits().max_body) {
             return Box::pin(self.refuse(Refusal::BodyTooLarge, "the body is larger than limits.max_body")).await;
         }

@@ -117,9 +117,10 @@ impl Record {
         self.failure.set(None);
     }
 
-    pub fn refused(&self, refusal: Refusal) {
+    /// `status`: what its client gets.
+    pub fn refused(&self, refusal: Refusal, status: u16) {
         self.refusal.set(Some(refusal));
-        self.ends(refusal.status(), Termination::Refused, None);
+        self.ends(status, Termination::Refused, None);
     }
 
     pub fn upgraded(&self) {

@@ -37,8 +37,8 @@ pub enum Failed {
         unprocessed: bool,
         why: String,
     },
-    /// A 5xx that stable may better: the client has seen nothing of it.
-    Withheld { status: u16 },
+    /// A failure by answer (a 5xx, a `grpc-status`) that stable may better: the client has seen nothing of it.
+    Withheld { status: u16, kind: FailureKind },
     /// `limits.request_timeout` has passed.
     Deadline,
     /// The version was revoked, and what was in flight on it has had its time.
@@ -66,7 +66,7 @@ pub struct Answered {
     pub upgraded: bool,
     /// [`Termination::Ok`], unless an upgraded connection was ended by the proxy.
     pub termination: Termination,
-    /// The `grpc-status` or anything else that decides success comes with other protocols; here the status does.
+    /// What the answer itself says: its status, or its `grpc-status`.
     pub failure: Option<FailureKind>,
 }
 
@@ -105,14 +105,16 @@ pub struct Attempt<'a> {
     pub client: &'a Client,
     pub upstream: &'a upstream::Link,
     pub request: &'a RequestHead,
+    /// It is a call of gRPC: its answer's `grpc-status` counts, and its body may come as slowly as it likes.
+    pub is_grpc: bool,
     pub limits: &'a Limits,
     pub timeouts: &'a Timeouts,
     /// What is added to the final answer.
     pub set_cookie: Option<&'a [u8]>,
     pub expose_version: Option<&'a str>,
     pub hsts: Option<&'a str>,
-    /// Asked when the answer is a 5xx: whether another one will be had instead.
-    pub withholds_5xx: Option<&'a dyn Fn() -> bool>,
+    /// Asked when the head of the answer says that it is a failure: whether another one will be had instead.
+    pub withholds: Option<&'a dyn Fn(FailureKind) -> bool>,
     pub progress: Progress,
 }
 

@@ -30,6 +30,7 @@ fn failure_kind(on: schema::RescueOn) -> FailureKind {
         schema::RescueOn::Status5xx => FailureKind::Status5xx,
         schema::RescueOn::Protocol => FailureKind::Protocol,
         schema::RescueOn::NoEndpoint => FailureKind::NoEndpoint,
+        schema::RescueOn::Grpc => FailureKind::Grpc,
     }
 }
 
@@ -37,7 +38,7 @@ impl Context<'_> {
     pub(super) fn unsupported_parts(&mut self, service: &schema::Service, versions: &Versions<'_>, path: &Path<'_>) {
         if let Some(mirror) = &service.mirror {
             let here = path.key("mirror");
-            self.unsupported(&here, "no request is copied", false);
+            self.unsupported(&here, "no request is copied");
             self.methods(&mirror.methods, &here.key("methods"));
             if let Some(name) = mirror.version.get() {
                 self.version(name, versions, &here.key("version"));
@@ -62,7 +63,7 @@ impl Context<'_> {
         versions: &Versions<'_>,
         path: &Path<'_>,
     ) -> Option<Plan> {
-        self.unsupported(path, "weights move only by the file", false);
+        self.unsupported(path, "weights move only by the file");
         let candidate = self.candidate(rollout, versions, path);
         let steps = self.steps(rollout, &path.key("steps"));
         let analysis = self.analysis(&rollout.analysis, &path.key("analysis"));

@@ -198,17 +198,18 @@ impl Exchange<'_> {
         let begun = link.begin(&mut out, ended);
         begun.map_err(|why| Failure::to_begin(why, upload.reader.is_done()))?;
         let mut answer = Buffer::default();
-        let withholds = || self.takes_rescue(serving, FailureKind::Status5xx);
+        let withholds = |kind| self.takes_rescue(serving, kind);
         let attempt = Attempt {
             client: self.client,
             upstream: &link,
             request: self.head,
+            is_grpc: self.is_grpc,
             limits: self.limits(),
             timeouts,
             set_cookie: cookie,
             expose_version: self.exposed_version(),
             hsts: hsts(&self.local, self.client),
-            withholds_5xx: self.rescue(serving).is_some().then_some(&withholds),
+            withholds: self.rescue(serving).is_some().then_some(&withholds),
             progress: Progress::default(),
         };
         let result = attempt.run(out, upload, &mut answer).await;
@@ -238,8 +239,8 @@ impl Exchange<'_> {
                     keep_broken(worker, endpoint, why, bytes);
                 }
                 let failure = Failure::of(failed, &progress, (link.reused(), fresh));
-                if matches!(failure.failed, Failed::Withheld { .. }) {
-                    version.pool.failed(endpoint, FailureKind::Status5xx, self.now_ms());
+                if let Failed::Withheld { kind, .. } = failure.failed {
+                    version.pool.failed(endpoint, kind, self.now_ms());
                 }
                 if let (Failed::Upstream { termination, .. }, false) = (&failure.failed, failure.stale) {
                     let kind = termination.failure().unwrap_or(FailureKind::Reset);

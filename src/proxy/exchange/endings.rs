@@ -3,7 +3,7 @@
 use super::attempts::Failure;
 use super::{Exchange, hsts, text};
 use crate::http1::{MethodKind, RequestBody, Version};
-use crate::outcome::{Refusal, Termination};
+use crate::outcome::{CLIENT_ABORT_STATUS, Refusal, Termination};
 use crate::proxy::answers::OwnAnswer;
 use crate::proxy::body::{Accepted, Coding};
 use crate::proxy::buffer::HeadBytes;
@@ -33,6 +33,7 @@ pub async fn refuse_unread(client: &Client, refusal: Refusal, why: &str, bytes: 
         close: true,
         head_only: false,
         location: None,
+        is_grpc: false,
     };
     if send_own(client, &answer).await {
         Next::Linger
@@ -50,6 +51,7 @@ struct Own<'a> {
     close: bool,
     head_only: bool,
     location: Option<&'a str>,
+    is_grpc: bool,
 }
 
 /// One of our own answers; whether the client took all of it. In a time of its own: the exchange's may be over.
@@ -72,6 +74,7 @@ async fn send_own(client: &Client, answer: &Own<'_>) -> bool {
         close: answer.close,
         head_only: answer.head_only,
         fields: &fields,
+        is_grpc: answer.is_grpc,
     }
     .write(&mut head);
     client.slot.off_canary();
@@ -122,6 +125,10 @@ impl Exchange<'_> {
             ..
         } = failure;
         match failed {
+            Failed::Client(_) if self.client_waited_long_enough() => {
+                self.record.ends(CLIENT_ABORT_STATUS, Termination::Deadline, None);
+                Next::Close
+            }
             Failed::Client(termination) => {
                 self.record.client_left(termination);
                 Next::Close
@@ -137,7 +144,7 @@ impl Exchange<'_> {
             }
             Failed::Upstream { termination, .. } => self.cut(termination),
             // Whoever withholds an answer has another one.
-            Failed::Withheld { status } => {
+            Failed::Withheld { status, .. } => {
                 self.fail(status, Termination::Internal, "the answer was withheld", true)
                     .await
             }
@@ -145,7 +152,7 @@ impl Exchange<'_> {
                 self.fail(
                     504,
                     Termination::Deadline,
-                    "no answer within limits.request_timeout",
+                    "no answer within limits.request_timeout, or the time its client gives it",
                     !uploaded,
                 )
                 .await
@@ -182,13 +189,13 @@ impl Exchange<'_> {
 
     /// Answers for the proxy's or a version's failure. `unread`: something of the request was not read.
     pub(super) async fn fail(&self, status: u16, termination: Termination, why: &str, unread: bool) -> Next {
-        self.record.ends(status, termination, None);
+        self.record.ends(self.shown(status), termination, None);
         self.own_answer(status, why, unread).await
     }
 
     /// Answers a request that no version may see.
     pub(super) async fn refuse(&self, refusal: Refusal, why: &str) -> Next {
-        self.record.refused(refusal);
+        self.record.refused(refusal, self.shown(refusal.status()));
         keep_refused(&self.client.worker, self.client_ip, refusal, why, self.bytes);
         let unread = !matches!(self.head.body, RequestBody::None);
         self.own_answer(refusal.status(), why, unread).await
@@ -217,6 +224,11 @@ impl Exchange<'_> {
             .await
     }
 
+    /// The status of HTTP that the client gets where `status` is meant: gRPC tells the others another way.
+    fn shown(&self, status: u16) -> u16 {
+        if self.is_grpc { 200 } else { status }
+    }
+
     pub(super) async fn own_answer(&self, status: u16, why: &str, unread: bool) -> Next {
         self.own_answer_at(status, why, unread, None).await
     }
@@ -232,6 +244,7 @@ impl Exchange<'_> {
             close,
             head_only: self.head.method_kind == MethodKind::Head,
             location,
+            is_grpc: self.is_grpc,
         };
         match (send_own(self.client, &answer).await, close) {
             // Half an answer, or none: what came next would be taken for it.

@@ -5,13 +5,14 @@ use crate::http1::{
     Framing as AnswerFraming, HeadError, HeadLimits, ResponseAdditions, ResponseBody, ResponseHead, Version,
     parse_response, write_response,
 };
-use crate::http2;
-use crate::outcome::{FailureKind, Termination};
+use crate::http2::{self, grpc};
+use crate::outcome::{FailureKind, Termination, is_grpc_failure};
 use crate::proxy::body::{BodyError, BodyReader, BodyWriter, Coding, Framing};
 use crate::proxy::buffer::{Buffer, HeadBytes};
 use crate::proxy::downstream::Link;
 use crate::proxy::stream::Stream;
 use crate::proxy::upstream::{self, Lease};
+use crate::routing::HeaderFields;
 use h2::{Reason, RecvStream};
 use std::time::Instant;
 
@@ -49,8 +50,11 @@ impl Attempt<'_> {
                     }
                     self.relay_interim(&head, &bytes).await?;
                 }
-                status @ 500..=599 if self.withholds() => return Err(Failed::Withheld { status }),
-                _ => {
+                status => {
+                    let failure = self.failure_in(&head, &bytes, body.as_ref());
+                    if let Some(kind) = failure.filter(|&kind| self.withholds(kind)) {
+                        return Err(Failed::Withheld { status, kind });
+                    }
                     let relayed = self.relay(&head, &bytes, body, answer).await;
                     self.client.worker.recycle(head);
                     return relayed.map(Received::Whole);
@@ -59,8 +63,30 @@ impl Attempt<'_> {
         }
     }
 
-    fn withholds(&self) -> bool {
-        !self.progress.body_lost.get() && self.withholds_5xx.is_some_and(|ask| ask())
+    fn withholds(&self, kind: FailureKind) -> bool {
+        !self.progress.body_lost.get() && self.withholds.is_some_and(|ask| ask(kind))
+    }
+
+    /// The failure that the head of an answer tells of. gRPC may say its status there when nothing follows.
+    fn failure_in(&self, head: &ResponseHead, bytes: &[u8], body: Option<&RecvStream>) -> Option<FailureKind> {
+        if (500..=599).contains(&head.status) {
+            return Some(FailureKind::Status5xx);
+        }
+        let whole = body.is_some_and(RecvStream::is_end_stream) || matches!(head.body, ResponseBody::None);
+        (self.is_grpc && whole).then(|| self.failure_of(head, bytes, b""))?
+    }
+
+    /// The failure that a whole answer is, `trailers` behind it.
+    fn failure_of(&self, head: &ResponseHead, bytes: &[u8], trailers: &[u8]) -> Option<FailureKind> {
+        match head.status {
+            500..=599 => Some(FailureKind::Status5xx),
+            200 if self.is_grpc => {
+                let in_head = || head.fields(bytes).nth("grpc-status", 0).and_then(grpc::status);
+                let status = grpc::status_in(trailers).or_else(in_head);
+                is_grpc_failure(status).then_some(FailureKind::Grpc)
+            }
+            _ => None,
+        }
     }
 
     /// The next head of the endpoint.
@@ -205,6 +231,7 @@ impl Attempt<'_> {
             stream.close_in_order();
         }
         let until_close = matches!(head.body, ResponseBody::UntilClose);
+        let failure = self.failure_of(head, bytes, reader.trailers());
         drop(reader);
         let whole = self.progress.uploaded.get() && answer.is_empty();
         Ok(Answered {
@@ -213,7 +240,7 @@ impl Attempt<'_> {
             keep_alive: !close && self.progress.uploaded.get(),
             upgraded: false,
             termination: Termination::Ok,
-            failure: (500..=599).contains(&head.status).then_some(FailureKind::Status5xx),
+            failure,
         })
     }
 
