@@ -190,7 +190,8 @@ fn a_connection_that_ended_while_nothing_ran_costs_no_request() {
 
 #[test]
 fn answers_that_break_http2_are_the_versions_failure_and_cost_only_their_connection() {
-    let broken: [(&str, fn(&mut RawClient, u32)); 7] = [
+    type Answer = fn(&mut RawClient, u32);
+    let broken: [(&str, Answer); 7] = [
         ("no status", |client, stream| {
             client.send(HEADERS, END_HEADERS, stream, hpack(&[("server", "x")]));
         }),
@@ -297,6 +298,61 @@ fn a_client_that_leaves_takes_its_stream_back() {
         gate.expect_metric("rollgate_requests_in_flight", &[], 0.0);
     }
     assert_eq!(server.connections(), 1);
+}
+
+/// From a client of HTTP/1.1: pieces become DATA frames, and what follows them a head of its own.
+#[test]
+fn a_chunked_body_and_its_trailers_reach_the_endpoint() {
+    let (told, hears) = mpsc::channel();
+    let server = RawServer::start(&[], move |client, _| {
+        while let Some(stream) = client.next_request() {
+            let (mut body, mut trailers) = (Vec::new(), false);
+            loop {
+                let frame = client.read().unwrap();
+                match frame.kind {
+                    DATA => body.extend(&frame.payload),
+                    HEADERS => trailers = true,
+                    _ => {}
+                }
+                if matches!(frame.kind, DATA | HEADERS) && frame.has(END_STREAM) {
+                    break;
+                }
+            }
+            told.send((String::from_utf8(body).unwrap(), trailers)).unwrap();
+            client.respond(stream, "got it");
+        }
+    });
+    let gate = Gate::start(&over_h2c(Service::only(server.port())).text());
+    for (trailer, expected) in [("", false), ("x-sum: 1\r\n", true)] {
+        let mut client = gate.client();
+        client.send("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n");
+        client.send(format!("4\r\ndefg\r\n0\r\n{trailer}\r\n"));
+        assert_eq!(client.read(false).unwrap().text(), "got it");
+        assert_eq!(hears.recv_timeout(PATIENCE), Ok(("abcdefg".to_owned(), expected)));
+    }
+}
+
+#[test]
+fn a_client_is_held_back_by_an_endpoint_that_takes_nothing() {
+    const MOST: usize = 64 << 20;
+    let server = RawServer::start(&[], |client, _| {
+        client.next_request();
+        // Reads on, and opens no window.
+        while let Ok(Some(_)) = client.try_read() {}
+    });
+    let config = over_h2c(Service::only(server.port())).limit("max_body: 1GiB");
+    let gate = Gate::start(&config.text());
+    let mut client = gate.client();
+    client.send(format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {MOST}\r\n\r\n"));
+    client.stream().set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+    let (piece, mut sent) = (vec![b'x'; 64 << 10], 0);
+    while sent < MOST && client.try_send(&piece).is_ok() {
+        sent += piece.len();
+    }
+    assert!(
+        sent < MOST / 2,
+        "{sent} bytes were taken for an endpoint that takes nothing"
+    );
 }
 
 #[test]
