@@ -4,7 +4,7 @@
 use super::exchange::Exchange;
 use super::relay::Progress;
 use super::worker::{Local, Worker};
-use crate::http1::excerpt;
+use crate::http1::{Version, excerpt};
 use crate::outcome::{CLIENT_ABORT_STATUS, FailureKind, Outcome, Refusal, Termination};
 use crate::routing::{Decision, Reason, ServiceId, VersionId};
 use crate::shared::{Counted, Ended, Ending, Endpoint, Evidence, Rejected, VersionStats};
@@ -224,7 +224,7 @@ impl Exchange<'_> {
             method: self.head.method(self.bytes),
             host: self.head.host(self.bytes),
             path: self.head.target(self.bytes),
-            protocol: if self.head.minor == 0 { "HTTP/1.0" } else { "HTTP/1.1" },
+            protocol: self.head.version.as_str(),
             status: record.status.get(),
             service: service.map(|service| &*service.name),
             version: decision.map(|_| record.version_name(&self.local)),
@@ -297,8 +297,8 @@ pub fn keep_broken(worker: &Worker, endpoint: &Endpoint, why: &str, bytes: &[u8]
     });
 }
 
-/// The telling of what could not be read as a request.
-pub fn log_unread(worker: &Worker, peer: IpAddr, refusal: Refusal, request_id: &str) {
+/// The telling of what could not be read as a request; `version`: what its connection speaks, as far as is known.
+pub fn log_unread(worker: &Worker, peer: IpAddr, version: Version, refusal: Refusal, request_id: &str) {
     worker.stats.refused(refusal);
     worker.stats.terminated(Termination::Refused);
     if let Some(log) = worker.log.borrow_mut().as_mut() {
@@ -308,7 +308,7 @@ pub fn log_unread(worker: &Worker, peer: IpAddr, refusal: Refusal, request_id: &
             method: "",
             host: "",
             path: "",
-            protocol: "HTTP/1.1",
+            protocol: version.as_str(),
             status: refusal.status(),
             service: None,
             version: None,

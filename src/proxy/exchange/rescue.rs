@@ -37,7 +37,7 @@ impl Exchange<'_> {
         &self,
         serving: VersionId,
         failure: &Failure,
-        upload: &Upload<'_>,
+        upload: &Upload<'_, '_>,
     ) -> Option<(VersionId, &VersionInForce)> {
         let (kind, status) = match &failure.failed {
             // That was asked when its head came.
