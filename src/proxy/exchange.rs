@@ -2,6 +2,7 @@
 
 mod attempts;
 mod endings;
+mod evidence;
 mod rescue;
 
 pub use endings::refuse_unread;
@@ -241,6 +242,7 @@ impl<'c> Exchange<'c> {
             chosen.stats.charge(thread, FailureKind::NoEndpoint);
         }
         version.stats.begin(thread);
+        self.watch(&decision);
         let usable = decision.version.is_some();
         let cookie = self.cookie(&decision);
         if version.pool.role() == Role::Canary {

@@ -7,7 +7,7 @@ use super::worker::{Local, Worker};
 use crate::http1::{Version, excerpt};
 use crate::outcome::{CLIENT_ABORT_STATUS, FailureKind, Outcome, Refusal, Termination};
 use crate::routing::{Decision, Reason, ServiceId, VersionId};
-use crate::shared::{Ended, Endpoint, Rejected, VersionStats};
+use crate::shared::{Counted, Ended, Ending, Endpoint, Evidence, Rejected, VersionStats};
 use crate::telemetry::access_log::Line;
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
@@ -30,6 +30,8 @@ pub struct Record {
     upgraded: Cell<bool>,
     /// The canary that failed before stable served.
     rescued: Cell<Option<VersionId>>,
+    /// What the judge is to learn of it.
+    watched: Cell<Option<Counted>>,
     ended: Cell<Option<Instant>>,
 }
 
@@ -63,6 +65,22 @@ impl Record {
             decision.version = Some(stable);
             *serving = stats;
         }
+    }
+
+    /// The judge is to learn how it ends.
+    pub fn watched(&self, counted: Counted) {
+        self.watched.set(Some(counted));
+    }
+
+    /// The judge of a rollout learns how the attempt ended; nothing of what follows.
+    pub fn judged(&self, evidence: &Evidence, thread: usize, outcome: Outcome, duration: Duration) {
+        let Some(counted) = self.watched.take() else { return };
+        let ending = Ending {
+            outcome,
+            duration: (!self.upgraded.get()).then_some(duration),
+            values: &[],
+        };
+        evidence.end(thread, counted, &ending);
     }
 
     pub fn rescued_from(&self) -> Option<VersionId> {
@@ -155,8 +173,11 @@ impl Drop for Exchange<'_> {
             worker.stats.refused(refusal);
         }
         let decided = record.decided.borrow();
-        if let Some((_, stats)) = decided.as_ref() {
+        if let Some((decision, stats)) = decided.as_ref() {
             let outcome = record.outcome(termination);
+            if let Some(evidence) = self.evidence(decision.service) {
+                record.judged(evidence, worker.index, outcome, duration);
+            }
             let (status, upgraded) = (record.status.get(), record.upgraded.get());
             stats.end(
                 worker.index,

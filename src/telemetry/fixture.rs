@@ -26,6 +26,8 @@ pub fn in_force(generation: u64, threads: usize, services: &[(&str, &[V<'_>])]) 
             .map(|(_, versions)| ServiceInForce {
                 turn: Arc::default(),
                 rule_turns: Box::default(),
+                evidence: None,
+                rollbacks: Arc::default(),
                 versions: versions
                     .iter()
                     .map(|V(_, _, _, labels)| VersionInForce {

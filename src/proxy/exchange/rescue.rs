@@ -74,6 +74,9 @@ impl Exchange<'_> {
         let thread = self.client.worker.index;
         canary.stats.end(thread, &ended);
         canary.stats.rescued(thread);
+        if let Some(evidence) = self.evidence(service) {
+            self.record.judged(evidence, thread, ended.outcome, ended.duration);
+        }
     }
 
     /// The request is over: a rescue that was in vain is counted.
