@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use support::frames::*;
-use support::{Config, Gate, PATIENCE, Service, Upstream};
+use support::{Config, Gate, PATIENCE, Service, Upstream, eventually};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::codegen::tokio_stream::StreamExt;
 use tonic::{Code, Request};
@@ -227,6 +227,51 @@ fn a_call_that_is_cancelled_is_cancelled_at_its_server_and_nobodys_failure() {
     assert!(client.say("still there").is_ok());
 }
 
+/// A connection to an endpoint is shared: who takes calls back, again and again, does not bring it down.
+#[test]
+fn calls_taken_back_harm_no_other_call_on_the_same_connection() {
+    let server = EchoServer::start("v1");
+    let service = Service::only(server.port()).never_eject().pools("protocol: h2c");
+    let gate = Gate::start(&Config::with(service).top("threads: 1").text());
+    let client = EchoClient::connect(gate.port());
+    let mut grpc = client.grpc.clone();
+    client.run(async {
+        let (say, messages) = tokio::sync::mpsc::channel(1);
+        grpc.ready().await.unwrap();
+        let path = PathAndQuery::from_static("/test.Echo/Both");
+        let messages = Request::new(receiver(messages));
+        let mut answers = grpc.streaming(messages, path, Plain).await.unwrap().into_inner();
+        for round in 0..30 {
+            let port = gate.port();
+            tokio::task::spawn_blocking(move || take_back(port, round))
+                .await
+                .unwrap();
+            say.send(Bytes::from("x")).await.unwrap();
+            assert_eq!(answers.next().await.unwrap().unwrap(), "x", "after round {round}");
+        }
+    });
+    assert_eq!(gate.metrics().sum("rollgate_request_failures_total", &[]), 0.0);
+}
+
+/// 60 calls on a connection of its own, taken back at different moments.
+fn take_back(port: u16, round: u64) {
+    let mut client = RawClient::greeted(port);
+    let mut head = POST.to_vec();
+    head[2].1 = "/test.Echo/Count";
+    head.extend([("content-type", "application/grpc"), ("te", "trailers")]);
+    let streams = (0..60).map(|n| n * 2 + 1);
+    for stream in streams.clone() {
+        client.head(stream, &head);
+        client.send(DATA, END_STREAM, stream, b"\0\0\0\0\x091000000 0");
+    }
+    std::thread::sleep(Duration::from_millis(round));
+    for stream in streams {
+        client.send(RST_STREAM, 0, stream, CANCEL.to_be_bytes());
+    }
+    // It may have lost its connection for that.
+    client.lives();
+}
+
 #[test]
 fn the_proxys_own_errors_are_statuses_of_grpc() {
     let dead = Upstream::named("dead");
@@ -288,20 +333,25 @@ fn the_proxys_own_errors_are_statuses_of_grpc() {
     assert_eq!(gate.get("/other", &[]).status, 404);
 }
 
-/// An answer that only says its status can be withheld: the client gets stable's.
-#[test]
-fn a_failed_call_on_the_canary_is_rescued_where_the_method_allows_it() {
-    let stable = EchoServer::start("v1");
-    let canary = RawServer::start(&[], |client, _| {
+/// A server whose every answer is 200, and says this status in its head.
+fn failing(status: &'static str) -> RawServer {
+    RawServer::start(&[], move |client, _| {
         while let Some(stream) = client.next_request() {
             let fields = [
                 (":status", "200"),
                 ("content-type", "application/grpc"),
-                ("grpc-status", "14"),
+                ("grpc-status", status),
             ];
             client.send(HEADERS, END_HEADERS | END_STREAM, stream, hpack(&fields));
         }
-    });
+    })
+}
+
+/// An answer that only says its status can be withheld: the client gets stable's.
+#[test]
+fn a_failed_call_on_the_canary_is_rescued_where_the_method_allows_it() {
+    let stable = EchoServer::start("v1");
+    let canary = failing("14");
     let service = Service::split(stable.port(), 1, canary.port(), 99).key("rescue: { methods: [POST] }");
     let gate = gate(service);
     let client = EchoClient::connect(gate.port());
@@ -316,6 +366,24 @@ fn a_failed_call_on_the_canary_is_rescued_where_the_method_allows_it() {
         &[("version", "v2"), ("kind", "grpc")],
         rescued,
     );
+}
+
+/// Its answers are all 200 to HTTP.
+#[test]
+fn a_candidate_that_fails_by_its_statuses_is_rolled_back() {
+    let (stable, candidate) = (EchoServer::start("v1"), failing("13"));
+    let plan = "rollout: { steps: [{ share: 50%, hold: 1h }, { share: 100%, hold: 1s }], guard: { max_failures: 20 } }";
+    let gate = gate(Service::split(stable.port(), 50, candidate.port(), 50).key(plan));
+    let client = EchoClient::connect(gate.port());
+    let mut failed = 0;
+    eventually(PATIENCE, "the rollback", || {
+        failed += u32::from(client.say("hello").is_err());
+        gate.metric("rollgate_rollout_phase", &[("phase", "rolled_back")]) == 1.0
+    });
+    assert!((20..=60).contains(&failed), "{failed} calls failed");
+    for _ in 0..50 {
+        assert_eq!(client.say("hello").unwrap().into_inner(), "hello");
+    }
 }
 
 /// An endpoint that breaks off is UNAVAILABLE or INTERNAL to the client, and never a good end.
