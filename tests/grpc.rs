@@ -79,6 +79,7 @@ fn a_conversation_goes_message_by_message() {
     });
     let line = gate.access_line("the call", |line| line["path"] == "/test.Echo/Both");
     assert_eq!((&line["status"], &line["termination"]), (&200.into(), &"ok".into()));
+    assert_eq!(line["grpc_status"], 0);
 }
 
 #[test]
@@ -400,6 +401,26 @@ fn an_answer_without_a_status_is_a_failure() {
     let client = EchoClient::connect(gate.port());
     assert!(client.say("hello").is_err());
     gate.expect_metric("rollgate_request_failures_total", &[("kind", "grpc")], 1.0);
+}
+
+/// Any client may say that it speaks gRPC: an endpoint of plain HTTP is judged as such.
+#[test]
+fn a_plain_endpoint_is_not_judged_by_what_its_client_calls_itself() {
+    let plain = Upstream::with("v1", |exchange| {
+        std::thread::sleep(Duration::from_millis(300));
+        exchange.answer(200, &[], b"whole")
+    });
+    let gate = Gate::start(&Config::with(Service::only(plain.port())).text());
+    let url = format!("http://127.0.0.1:{}/", gate.port());
+    let output = Command::new("curl")
+        .args(["-sS", "--max-time", "20", "--http2-prior-knowledge", "-d", "x"])
+        .args(["-H", "content-type: application/grpc", "-H", "grpc-timeout: 1m", &url])
+        .output()
+        .unwrap();
+    assert_eq!(output.stdout, b"whole");
+    let line = gate.access_line("the call", |line| line["path"] == "/");
+    assert_eq!((&line["status"], &line["termination"]), (&200.into(), &"ok".into()));
+    assert_eq!(gate.metrics().sum("rollgate_request_failures_total", &[]), 0.0);
 }
 
 #[test]

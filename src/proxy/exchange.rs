@@ -19,6 +19,7 @@ use crate::http2::grpc;
 use crate::outcome::{FailureKind, Refusal, Termination};
 use crate::routing::{self, Decision, HeaderFields, Reason, RequestView, Role, VersionId};
 use crate::shared::VersionInForce;
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
@@ -71,6 +72,8 @@ pub(super) struct Exchange<'c> {
     peer_trusted: bool,
     /// A call of gRPC, to be answered as such.
     is_grpc: bool,
+    /// How long its client waits, where that counts.
+    grpc_timeout: Cell<Option<Duration>>,
     fresh_id: [u8; 32],
     fresh_trace: [u8; 55],
     /// What is known of its end so far; told when the exchange is dropped, however it ended.
@@ -98,6 +101,7 @@ impl<'c> Exchange<'c> {
             client_ip,
             peer_trusted,
             is_grpc: head.version == Version::Http2 && is_grpc(head, bytes),
+            grpc_timeout: Cell::new(None),
             fresh_id,
             fresh_trace,
             record,
@@ -118,20 +122,22 @@ impl<'c> Exchange<'c> {
         traceparent.unwrap_or_else(|| text(&self.fresh_trace)).get(3..35)
     }
 
-    /// How long the request may take: at most as long as its client waits for it.
-    fn time_limit(&self) -> Duration {
-        let limit = self.limits().request_timeout;
-        self.grpc_timeout().map_or(limit, |timeout| timeout.min(limit))
-    }
-
-    fn grpc_timeout(&self) -> Option<Duration> {
-        let fields = self.is_grpc.then(|| self.head.fields(self.bytes))?;
-        grpc::timeout(fields.nth("grpc-timeout", 0)?)
+    /// A call of gRPC goes to endpoints that may speak it: it may take no longer than its client waits for it. What a client says
+    /// to others is of no effect, or any client could make them fail.
+    fn keep_grpc_timeout(&self) {
+        let timeout = || {
+            let fields = self.head.fields(self.bytes);
+            grpc::timeout(fields.nth("grpc-timeout", 0)?)
+        };
+        if let Some(timeout) = self.is_grpc.then(timeout).flatten() {
+            self.grpc_timeout.set(Some(timeout));
+            self.client.slot.set_total(timeout.min(self.limits().request_timeout));
+        }
     }
 
     /// The client had said how long it would wait, and has waited: it leaves of itself then, a moment before or after us.
     fn client_waited_long_enough(&self) -> bool {
-        self.grpc_timeout().is_some_and(|timeout| {
+        self.grpc_timeout.get().is_some_and(|timeout| {
             let early = (timeout / 10).min(EARLY);
             self.started.elapsed() >= timeout.saturating_sub(early)
         })
@@ -155,7 +161,7 @@ impl<'c> Exchange<'c> {
     }
 
     async fn serve(&self, body: &mut BodyReader<'_>) -> Next {
-        self.client.slot.set_total(self.time_limit());
+        self.client.slot.set_total(self.limits().request_timeout);
         if matches!(self.head.body, RequestBody::Length(bytes) if bytes > self.limits().max_body) {
             return Box::pin(self.refuse(Refusal::BodyTooLarge, "the body is larger than limits.max_body")).await;
         }

@@ -23,6 +23,7 @@ pub struct Record {
     status: Cell<u16>,
     termination: Cell<Option<Termination>>,
     failure: Cell<Option<FailureKind>>,
+    grpc_status: Cell<Option<u32>>,
     refusal: Cell<Option<Refusal>>,
     request_bytes: Cell<u64>,
     response_bytes: Cell<u64>,
@@ -141,6 +142,11 @@ impl Record {
         self.ends(status, Termination::Refused, None);
     }
 
+    /// The `grpc-status` that its client gets.
+    pub fn says(&self, grpc_status: Option<u32>) {
+        self.grpc_status.set(grpc_status);
+    }
+
     pub fn upgraded(&self) {
         self.upgraded.set(true);
     }
@@ -250,6 +256,7 @@ impl Exchange<'_> {
                 .fields(self.bytes)
                 .find(|(name, _)| name.eq_ignore_ascii_case("user-agent"))
                 .map(|(_, value)| value),
+            grpc_status: record.grpc_status.get(),
             failure: record.failure.get(),
             refusal: record.refusal.get(),
         }
@@ -327,6 +334,7 @@ pub fn log_unread(worker: &Worker, peer: IpAddr, version: Version, refusal: Refu
             request_id,
             trace_id: None,
             user_agent: None,
+            grpc_status: None,
             failure: None,
             refusal: Some(refusal),
         });

@@ -66,8 +66,15 @@ pub struct Answered {
     pub upgraded: bool,
     /// [`Termination::Ok`], unless an upgraded connection was ended by the proxy.
     pub termination: Termination,
-    /// What the answer itself says: its status, or its `grpc-status`.
+    pub verdict: Verdict,
+}
+
+/// What an answer says of itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Verdict {
+    /// By its status, or its `grpc-status`.
     pub failure: Option<FailureKind>,
+    pub grpc_status: Option<u32>,
 }
 
 /// The request's body and what is needed to send it again.
@@ -187,7 +194,7 @@ impl Attempt<'_> {
                     reusable: false,
                     keep_alive: false,
                     upgraded: true,
-                    failure: None,
+                    verdict: Verdict::default(),
                 })
             }
         }

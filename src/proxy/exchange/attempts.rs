@@ -51,6 +51,9 @@ impl Exchange<'_> {
         // On streams also what is not idempotent may come back untouched.
         let idempotent = self.head.method_kind.is_idempotent();
         let kept = idempotent || version.pool.spec.http2 || self.rescue(serving).is_some();
+        if version.pool.spec.http2 {
+            self.keep_grpc_timeout();
+        }
         let mut upload = Upload::new(self.head, body, kept);
         let mut tried = Tried::default();
         let mut fresh = false;
@@ -217,7 +220,7 @@ impl Exchange<'_> {
         self.record.progressed(&progress, upload.bytes, began);
         match result {
             Ok(answered) => {
-                match answered.failure {
+                match answered.verdict.failure {
                     Some(kind) => version.pool.failed(endpoint, kind, self.now_ms()),
                     None => version.pool.succeeded(endpoint),
                 }

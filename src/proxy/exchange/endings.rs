@@ -3,6 +3,7 @@
 use super::attempts::Failure;
 use super::{Exchange, hsts, text};
 use crate::http1::{MethodKind, RequestBody, Version};
+use crate::http2::grpc;
 use crate::outcome::{CLIENT_ABORT_STATUS, Refusal, Termination};
 use crate::proxy::answers::OwnAnswer;
 use crate::proxy::body::{Accepted, Coding};
@@ -98,7 +99,8 @@ async fn send_own(client: &Client, answer: &Own<'_>) -> bool {
 impl Exchange<'_> {
     pub(super) async fn answered(&self, answered: &Answered, progress: &Progress) -> Next {
         self.record
-            .ends(answered.status, answered.termination, answered.failure);
+            .ends(answered.status, answered.termination, answered.verdict.failure);
+        self.record.says(answered.verdict.grpc_status);
         if answered.upgraded {
             self.record.upgraded();
             return Next::Close;
@@ -236,6 +238,7 @@ impl Exchange<'_> {
     async fn own_answer_at(&self, status: u16, why: &str, unread: bool, location: Option<&str>) -> Next {
         let ends = self.client.worker.answers_close() || self.client.is_old(self.limits().connection_age);
         let close = unread || ends || !self.head.keep_alive;
+        self.record.says(self.is_grpc.then(|| grpc::status_for(status)));
         let answer = Own {
             status,
             why,

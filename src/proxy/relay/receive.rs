@@ -1,6 +1,6 @@
 //! The answer's way to the client.
 
-use super::{Answered, Attempt, Failed, Received};
+use super::{Answered, Attempt, Failed, Received, Verdict};
 use crate::http1::{
     Framing as AnswerFraming, HeadError, HeadLimits, ResponseAdditions, ResponseBody, ResponseHead, Version,
     parse_response, write_response,
@@ -51,8 +51,8 @@ impl Attempt<'_> {
                     self.relay_interim(&head, &bytes).await?;
                 }
                 status => {
-                    let failure = self.failure_in(&head, &bytes, body.as_ref());
-                    if let Some(kind) = failure.filter(|&kind| self.withholds(kind)) {
+                    let verdict = self.verdict_at_once(&head, &bytes, body.as_ref());
+                    if let Some(kind) = verdict.failure.filter(|&kind| self.withholds(kind)) {
                         return Err(Failed::Withheld { status, kind });
                     }
                     let relayed = self.relay(&head, &bytes, body, answer).await;
@@ -67,25 +67,34 @@ impl Attempt<'_> {
         !self.progress.body_lost.get() && self.withholds.is_some_and(|ask| ask(kind))
     }
 
-    /// The failure that the head of an answer tells of. gRPC may say its status there when nothing follows.
-    fn failure_in(&self, head: &ResponseHead, bytes: &[u8], body: Option<&RecvStream>) -> Option<FailureKind> {
-        if (500..=599).contains(&head.status) {
-            return Some(FailureKind::Status5xx);
-        }
+    /// What the head of an answer says before its body. gRPC may say its status there when nothing follows.
+    fn verdict_at_once(&self, head: &ResponseHead, bytes: &[u8], body: Option<&RecvStream>) -> Verdict {
         let whole = body.is_some_and(RecvStream::is_end_stream) || matches!(head.body, ResponseBody::None);
-        (self.is_grpc && whole).then(|| self.failure_of(head, bytes, b""))?
+        if whole || (500..=599).contains(&head.status) {
+            self.verdict(head, bytes, b"")
+        } else {
+            Verdict::default()
+        }
     }
 
-    /// The failure that a whole answer is, `trailers` behind it.
-    fn failure_of(&self, head: &ResponseHead, bytes: &[u8], trailers: &[u8]) -> Option<FailureKind> {
+    /// What a whole answer says, `trailers` behind it. Only an endpoint that answers in gRPC is judged by it: any client may ask
+    /// so.
+    fn verdict(&self, head: &ResponseHead, bytes: &[u8], trailers: &[u8]) -> Verdict {
+        let fields = head.fields(bytes);
         match head.status {
-            500..=599 => Some(FailureKind::Status5xx),
-            200 if self.is_grpc => {
-                let in_head = || head.fields(bytes).nth("grpc-status", 0).and_then(grpc::status);
-                let status = grpc::status_in(trailers).or_else(in_head);
-                is_grpc_failure(status).then_some(FailureKind::Grpc)
+            500..=599 => Verdict {
+                failure: Some(FailureKind::Status5xx),
+                grpc_status: None,
+            },
+            200 if self.is_grpc && fields.nth("content-type", 0).is_some_and(grpc::is_grpc) => {
+                let in_head = || fields.nth("grpc-status", 0).and_then(grpc::status);
+                let grpc_status = grpc::status_in(trailers).or_else(in_head);
+                Verdict {
+                    failure: is_grpc_failure(grpc_status).then_some(FailureKind::Grpc),
+                    grpc_status,
+                }
             }
-            _ => None,
+            _ => Verdict::default(),
         }
     }
 
@@ -231,7 +240,7 @@ impl Attempt<'_> {
             stream.close_in_order();
         }
         let until_close = matches!(head.body, ResponseBody::UntilClose);
-        let failure = self.failure_of(head, bytes, reader.trailers());
+        let verdict = self.verdict(head, bytes, reader.trailers());
         drop(reader);
         let whole = self.progress.uploaded.get() && answer.is_empty();
         Ok(Answered {
@@ -240,7 +249,7 @@ impl Attempt<'_> {
             keep_alive: !close && self.progress.uploaded.get(),
             upgraded: false,
             termination: Termination::Ok,
-            failure,
+            verdict,
         })
     }
 
