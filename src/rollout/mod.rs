@@ -1,6 +1,6 @@
 //! When the weights move: [`advance`] turns a [`Plan`], a [`State`], an [`Event`] and the time into the next state and the
-//! [`Effect`]s that carry it out. [`advance_train`] does it for services that are delivered together, [`simulate`] for
-//! whole rollouts in virtual time.
+//! [`Effect`]s that carry it out. [`advance_train`] does it for services that are delivered together, [`simulate::simulate`]
+//! for whole rollouts in virtual time.
 //!
 //! # Whose the split is
 //!
@@ -13,8 +13,8 @@
 //!
 //! # Evidence and steps
 //!
-//! The judge is somebody else: it sends one [`Judgement`] of all checks with each [`Event::Look`], and is told when
-//! evidence begins anew ([`Scope`]). There are two views of it:
+//! The judge is `analysis`; its findings come as one [`Judgement`] ([`Analysis::judgement`]) with each [`Event::Look`], and it
+//! is told when evidence begins anew ([`Scope`]). There are two views of it:
 //!
 //! - that of the step, for whether enough was seen at this share: it begins anew with each step entered;
 //! - that of the rollout, for whether the candidate is worse: it goes on from step to step, so that looking at every step
@@ -36,11 +36,12 @@ mod event;
 #[cfg(test)]
 mod fixture;
 mod freeze;
+mod judging;
 mod machine;
 mod moves;
 mod plan;
 mod share;
-mod simulate;
+pub mod simulate;
 mod state;
 mod train;
 mod words;
@@ -51,11 +52,10 @@ pub use event::{
 pub use freeze::{Freeze, FreezeError, frozen};
 pub use machine::{LONGEST_GAP, advance};
 pub use plan::{
-    Action, Analysis, Before, Check, Condition, Gate, Limit, MAX_GATES, Metric, Notice, Notify, OnNoEvidence, Plan,
-    Receiver, Start, Step, Url,
+    Action, Analysis, Before, CheckPlan, Gate, MAX_GATES, Notice, Notify, OnNoEvidence, Plan, Query, Receiver, Start,
+    Step, Url,
 };
 pub use share::{Share, at_share, share_of};
-pub use simulate::{Arm, Behaviour, Draws, Fault, Judge, Line, Of, Scenario, Slice, Steady, Transcript, simulate};
 pub use state::{Cause, Live, Phase, Reason, State, Wait, Weights};
 pub use train::advance_train;
 pub use words::standing;

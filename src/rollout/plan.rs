@@ -2,6 +2,7 @@
 
 use super::freeze::Freeze;
 use super::share::Share;
+use crate::analysis;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
@@ -85,7 +86,7 @@ pub struct Analysis {
     /// How long a step waits for evidence, from its beginning, but not less than its hold. `None`: with
     /// [`OnNoEvidence::Hold`] for ever, else its hold.
     pub max_hold: Option<Duration>,
-    pub checks: Box<[Check]>,
+    pub checks: Box<[CheckPlan]>,
 }
 
 /// What happens to a step that waited long enough for evidence.
@@ -96,50 +97,22 @@ pub enum OnNoEvidence {
     Rollback,
 }
 
-/// One condition.
+/// One condition, and what follows where it does not hold.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Check {
-    pub metric: Metric,
-    pub condition: Condition,
+pub struct CheckPlan {
+    pub check: analysis::Check,
     pub on_fail: Action,
+    /// Where the number comes from, when it is not the proxy's own: the test is then [`analysis::Test::OutsideWithin`].
+    pub prometheus: Option<Query>,
 }
 
-/// What is measured.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Metric {
-    ErrorRate,
-    /// A quantile of the durations, in thousandths: 990 is p99, 999 is p999.
-    Latency {
-        per_mille: u16,
-    },
-    /// A number that somebody else has.
-    Prometheus {
-        name: Box<str>,
-        url: Url,
-        query: Box<str>,
-        every: Duration,
-    },
-}
-
-/// What the measured must be.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Condition {
-    /// No more than `tolerance` (relatively) worse than stable at the same time.
-    ComparedToStable {
-        tolerance: Share,
-    },
-    Within {
-        min: Option<Limit>,
-        max: Option<Limit>,
-    },
-}
-
-/// A limit in the unit it is written in.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Limit {
-    Share(Share),
-    Duration(Duration),
-    Number(f64),
+/// A number that a Prometheus server has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Query {
+    pub url: Url,
+    pub query: Box<str>,
+    /// Time between two questions.
+    pub every: Duration,
 }
 
 /// What a failed check does.

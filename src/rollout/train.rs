@@ -3,6 +3,7 @@
 use super::event::{Companion, Effect, Event, Now, Verb, refusal};
 use super::machine::{advance, is_ready};
 use super::plan::Plan;
+use super::share::Share;
 use super::state::{Phase, State};
 
 /// [`advance`] for the services of a train: `members` are all of them (as many as the file allows, 16), and the event happens
@@ -14,7 +15,8 @@ use super::state::{Phase, State};
 /// - When one is rolled back, for whatever reason, all that are under way are; when one goes back a step, those
 ///   that are further follow.
 /// - A command to one is a command to all that it makes sense for. It is refused when the one it was given to refuses it;
-///   `promote` when any does.
+///   `promote` when any does. Those that are promoted wait for each other; where one cannot follow any more (a check paused it),
+///   none is.
 /// - A member that is paused by a check or by weights holds the others where they are.
 ///
 /// An event to a member that does not exist changes nothing.
@@ -74,6 +76,14 @@ impl Member<'_> {
         self.state = state;
         self.effects.extend(effects);
     }
+
+    fn give_up_promote(&mut self) {
+        if std::mem::take(&mut self.state.promoting) {
+            let service = &self.plan.service;
+            let sentence = format!("{service}: the promote is given up, as not all of its train follow");
+            self.effects.push(Effect::Report(sentence));
+        }
+    }
 }
 
 impl Train<'_> {
@@ -90,10 +100,9 @@ impl Train<'_> {
             .map(|member| advance(member.plan, member.state.clone(), event.clone(), self.now))
             .collect();
         let Some(own) = answers.get(to) else { return };
-        let others = answers
-            .iter()
-            .zip(&self.members)
-            .filter(|(_, member)| member.state.owns_split());
+        // One that has everything has nothing to be promoted to.
+        let rising = |member: &Member<'_>| member.state.owns_split() && member.state.share < Share::WHOLE;
+        let others = answers.iter().zip(&self.members).filter(|(_, member)| rising(member));
         let refused = match verb {
             Verb::Promote => others
                 .map(|((_, effects), _)| effects)
@@ -154,23 +163,34 @@ impl Train<'_> {
         }
     }
 
+    /// Those that are least far go on when all of them can; those that are promoted, when all are.
     fn depart(&mut self) {
-        let under_way = || self.members.iter().filter(|member| member.state.owns_split());
-        let Some(least) = under_way().map(|member| member.state.step).min() else {
-            return;
-        };
-        let ready = under_way()
-            .filter(|member| member.state.step == least)
-            .all(|member| is_ready(&member.state, self.now));
-        if !ready {
-            return;
-        }
-        for member in self
+        let rising = |member: &&mut Member<'_>| member.state.owns_split() && member.state.share < Share::WHOLE;
+        let promoted = self
             .members
             .iter_mut()
-            .filter(|member| member.state.owns_split() && member.state.step == least)
-        {
-            member.happen(Event::Train(Companion::Depart), self.now);
+            .filter(rising)
+            .filter(|member| member.state.promoting)
+            .count();
+        if promoted > 0 && promoted < self.members.iter_mut().filter(rising).count() {
+            self.members.iter_mut().for_each(Member::give_up_promote);
+        }
+        let promoting = self.members.iter().any(|member| member.state.promoting);
+        let least = self
+            .members
+            .iter()
+            .filter(|member| member.state.owns_split())
+            .map(|member| member.state.step)
+            .min();
+        let goes = |member: &Member<'_>| match promoting {
+            true => member.state.promoting,
+            false => member.state.owns_split() && Some(member.state.step) == least,
+        };
+        let going: Vec<&mut Member<'_>> = self.members.iter_mut().filter(|member| goes(member)).collect();
+        if going.iter().all(|member| is_ready(&member.state, self.now)) {
+            for member in going {
+                member.happen(Event::Train(Companion::Depart), self.now);
+            }
         }
     }
 }

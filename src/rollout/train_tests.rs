@@ -225,6 +225,35 @@ fn a_promote_is_for_all_or_for_none() {
 }
 
 #[test]
+fn a_promote_that_one_cannot_follow_is_given_up_by_all() {
+    let mut led = Led::begun();
+    led.plans[2].gates = [gate(Before::Promote)].into();
+    led.happen(0, command(Verb::Promote));
+    led.judged(1, fail(Action::Pause));
+    assert!(led.states.iter().all(|state| !state.promoting));
+    let given_up = |effects: &Vec<Effect>| {
+        effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Report(said) if said.contains("given up")))
+    };
+    assert!(given_up(&led.effects[0]) && given_up(&led.effects[2]));
+    led.happen(1, command(Verb::Resume));
+    led.all_pass(10);
+    assert_eq!(led.steps(), [2, 2, 2], "step by step, as before");
+
+    // One that is behind, and one that has everything.
+    let mut led = Led::begun();
+    led.happen(0, command(Verb::Promote));
+    led.plans[1].candidate = "v3".into();
+    led.plans[1].start = Start::Automatic;
+    led.happen(1, Event::Loaded);
+    led.all_pass(1);
+    assert_eq!(led.steps(), [3, 1, 3]);
+    led.happen(1, command(Verb::Promote));
+    assert_eq!((led.refusals().len(), led.steps()), (0, vec![3, 3, 3]));
+}
+
+#[test]
 fn one_that_is_not_under_way_holds_nobody_and_one_that_is_behind_does() {
     let mut led = Led::begun();
     led.all_pass(10);
@@ -285,6 +314,13 @@ proptest! {
             }
             let least = under_way.iter().map(|&index| before[index].step).min();
             let left: Vec<usize> = under_way.iter().copied().filter(|&index| after[index].step > before[index].step || after[index].phase == Phase::Succeeded).collect();
+            let promoted = (what == 13 && ticks == 1) || before.iter().any(|state| state.promoting);
+            if promoted {
+                // To everything, all of them or none.
+                let all = under_way.iter().all(|&index| after[index].share == Share::WHOLE);
+                prop_assert!(left.is_empty() || all, "{:?} to {:?}", before, after);
+                continue;
+            }
             for &index in &left {
                 prop_assert_eq!(Some(before[index].step), least, "one left that is ahead");
             }

@@ -2,10 +2,11 @@
 
 use super::Context;
 use super::rollout::rollout_share;
+use crate::analysis::{Check, Limits, Test};
 use crate::config::problem::{Path, nearest, printable, shown};
 use crate::config::schema;
 use crate::config::units;
-use crate::rollout::{Action, Analysis, Check, Condition, Limit, Metric, OnNoEvidence, Url};
+use crate::rollout::{Action, Analysis, CheckPlan, OnNoEvidence, Query, Url};
 
 const MAX_CHECKS: usize = 32;
 const OWN_METRICS: [&str; 6] = [
@@ -17,19 +18,27 @@ const OWN_METRICS: [&str; 6] = [
     "latency_p999",
 ];
 
+/// For how many intervals between two questions a number from elsewhere counts.
+const FRESH_FOR: u32 = 3;
+
 /// A metric that the proxy measures itself.
-fn own_metric(name: &str) -> Option<Metric> {
+#[derive(Clone, Copy, PartialEq)]
+enum OwnMetric {
+    ErrorRate,
+    /// A quantile, above 0.0 and below 1.0.
+    Latency(f64),
+}
+
+fn own_metric(name: &str) -> Option<OwnMetric> {
     if name == "error_rate" {
-        return Some(Metric::ErrorRate);
+        return Some(OwnMetric::ErrorRate);
     }
     let quantile = name.strip_prefix("latency_p")?;
-    let per_mille = match quantile.len() {
-        2 => units::whole(quantile, 1, 99)? * 10,
-        _ if quantile == "999" => 999,
-        _ => return None,
-    };
-    let per_mille = u16::try_from(per_mille).ok()?;
-    Some(Metric::Latency { per_mille })
+    match quantile.len() {
+        2 => units::whole(quantile, 1, 99).map(|percent| OwnMetric::Latency(percent as f64 / 100.0)),
+        _ if quantile == "999" => Some(OwnMetric::Latency(0.999)),
+        _ => None,
+    }
 }
 
 impl Context<'_> {
@@ -58,7 +67,7 @@ impl Context<'_> {
         })
     }
 
-    fn check(&mut self, check: &schema::Check, path: &Path<'_>) -> Option<Check> {
+    fn check(&mut self, check: &schema::Check, path: &Path<'_>) -> Option<CheckPlan> {
         if let Some(prometheus) = &check.prometheus {
             let here = path.key("prometheus");
             if let Some(url) = prometheus.url.get() {
@@ -72,6 +81,10 @@ impl Context<'_> {
         let limited = check.max.is_some() || check.min.is_some();
         let compared = check.compared_to.is_some();
         match (compared, limited) {
+            (true, false) if check.prometheus.is_some() => {
+                let message = "a query has one number and not one of each version: expected `max` or `min`";
+                self.problems.add(&path.key("compared_to"), message);
+            }
             (true, true) => {
                 self.problems
                     .add(path, "`compared_to` is given beside a limit: expected only one of them");
@@ -90,15 +103,21 @@ impl Context<'_> {
                 "`compared_to` and `tolerance` belong together: expected both or neither",
             );
         }
-        let (metric, within) = self.metric(check, path)?;
-        Some(Check {
-            metric,
-            condition: match check.tolerance {
-                Some(tolerance) => Condition::ComparedToStable {
-                    tolerance: rollout_share(tolerance),
-                },
-                None => within,
+        let test = self.test(check, path)?;
+        let prometheus = match &check.prometheus {
+            Some(prometheus) => Some(Query {
+                url: Url::new(prometheus.url.get()?),
+                query: prometheus.query.get()?.as_str().into(),
+                every: prometheus.every.0,
+            }),
+            None => None,
+        };
+        Some(CheckPlan {
+            check: Check {
+                metric: check.metric.get()?.clone(),
+                test,
             },
+            prometheus,
             on_fail: match check.on_fail {
                 schema::OnFail::Rollback => Action::Rollback,
                 schema::OnFail::Pause => Action::Pause,
@@ -107,12 +126,11 @@ impl Context<'_> {
         })
     }
 
-    /// The metric, and its limits.
-    fn metric(&mut self, check: &schema::Check, path: &Path<'_>) -> Option<(Metric, Condition)> {
+    fn test(&mut self, check: &schema::Check, path: &Path<'_>) -> Option<Test> {
         let name = check.metric.get()?;
         let here = path.key("metric");
         let own = own_metric(name);
-        match (&own, &check.prometheus) {
+        match (own, &check.prometheus) {
             (None, None) if !self.problems.any_below(&path.key("prometheus")) => {
                 let suggestion = nearest(name, OWN_METRICS);
                 let message = format!(
@@ -135,50 +153,46 @@ impl Context<'_> {
             let message = format!("`{name}` is better the lower it is: expected `max`");
             self.problems.add(&path.key("min"), message);
         }
-        let mut limit = |key: &'static str, limit: &Option<String>| match limit {
-            Some(limit) => self.limit(own.as_ref(), limit, &path.key(key)).map(Some),
-            None => Some(None),
-        };
-        let (max, min) = (limit("max", &check.max), limit("min", &check.min));
-        let metric = match own {
-            Some(own) => own,
-            None => outside(name, check.prometheus.as_ref()?)?,
-        };
-        Some((metric, Condition::Within { min: min?, max: max? }))
+        let max = self.limit(own, check.max.as_deref(), &path.key("max"))?;
+        let min = self.limit(own, check.min.as_deref(), &path.key("min"))?;
+        let tolerance = check.tolerance.map(|tolerance| tolerance.fraction());
+        Some(match (own, tolerance) {
+            (Some(OwnMetric::ErrorRate), Some(tolerance)) => Test::ErrorsCompared { tolerance },
+            (Some(OwnMetric::ErrorRate), None) => Test::ErrorsAtMost { limit: max? },
+            (Some(OwnMetric::Latency(quantile)), Some(tolerance)) => Test::LatencyCompared { quantile, tolerance },
+            (Some(OwnMetric::Latency(quantile)), None) => Test::LatencyAtMost {
+                quantile,
+                limit_us: (max? * 1e6).round() as u64,
+            },
+            (None, _) => Test::OutsideWithin {
+                limits: Limits { min, max },
+                fresh_for: check.prometheus.as_ref()?.every.0.saturating_mul(FRESH_FOR),
+            },
+        })
     }
 
-    /// A limit in the unit of its metric.
-    fn limit(&mut self, own: Option<&Metric>, limit: &str, path: &Path<'_>) -> Option<Limit> {
-        let share = |text| units::share(text).map(|share| Limit::Share(rollout_share(share)));
-        let duration = |text| units::duration(text).map(Limit::Duration);
+    /// A limit in the unit of its metric: a part of one, or seconds. The outer `None`: it is wrong; the inner: there is none.
+    fn limit(&mut self, own: Option<OwnMetric>, limit: Option<&str>, path: &Path<'_>) -> Option<Option<f64>> {
+        let Some(limit) = limit else { return Some(None) };
+        let share = |text| units::share(text).map(units::Share::fraction);
+        let duration = |text| units::duration(text).map(|duration| duration.as_secs_f64());
         let parsed = match own {
-            Some(Metric::ErrorRate) => share(limit),
-            Some(_) => duration(limit),
+            Some(OwnMetric::ErrorRate) => share(limit),
+            Some(OwnMetric::Latency(_)) => duration(limit),
             None => {
-                let number = units::number(limit).map(Limit::Number);
                 let other = || share(limit).or_else(|_| duration(limit));
-                number.map_or_else(other, Ok).map_err(|_| units::UnitError {
-                    message: "a number, a percentage or a duration",
-                    suggestion: None,
-                })
+                units::number(limit)
+                    .map_or_else(other, Ok)
+                    .map_err(|_| units::UnitError {
+                        message: "a number, a percentage or a duration",
+                        suggestion: None,
+                    })
             }
         };
-        match parsed {
-            Ok(limit) => Some(limit),
-            Err(error) => {
-                let message = format!("expected {}, found {}", error.message, shown(limit));
-                self.problems.add_with(path, message, error.suggestion);
-                None
-            }
+        if let Err(error) = &parsed {
+            let message = format!("expected {}, found {}", error.message, shown(limit));
+            self.problems.add_with(path, message, error.suggestion.clone());
         }
+        parsed.ok().map(Some)
     }
-}
-
-fn outside(name: &str, prometheus: &schema::Prometheus) -> Option<Metric> {
-    Some(Metric::Prometheus {
-        name: name.into(),
-        url: Url::new(prometheus.url.get()?),
-        query: prometheus.query.get()?.as_str().into(),
-        every: prometheus.every.0,
-    })
 }

@@ -273,6 +273,12 @@ fn checks_and_notifications() {
             check("metric: error_rate, max: 1%, prometheus: { url: \"127.0.0.1:9090\", query: \"\" }"),
         ),
         (
+            "a query compared",
+            check(
+                "metric: conversion, compared_to: stable, tolerance: 1%, prometheus: { url: \"http://h\", query: q }",
+            ),
+        ),
+        (
             "notifications",
             rollout(
                 "steps: [{ share: 1%, hold: 1m }], notify: [{}, { slack: a, webhook: \"http://b\" }, { webhook: \"http://b\", events: [promoted] }], gates: [{ before: promotion }], guard: { max_failures: 0 }",

@@ -1,9 +1,8 @@
 //! What the `rollout` of a service becomes.
 
 use super::*;
-use crate::rollout::{
-    Action, Before, Check, Condition, Limit, Metric, Notice, OnNoEvidence, Plan, Receiver, Share, Start, Step,
-};
+use crate::analysis::{Limits, Test};
+use crate::rollout::{Action, Before, Notice, OnNoEvidence, Plan, Receiver, Share, Start, Step};
 use std::time::Duration;
 
 fn plan(text: &str) -> Plan {
@@ -59,39 +58,48 @@ fn the_plan_of_the_full_example() {
         (seconds(30), 200, share(99_000))
     );
     assert_eq!((analysis.on_no_evidence, analysis.max_hold), (OnNoEvidence::Hold, None));
-    let latency = Metric::Latency { per_mille: 990 };
-    let compared = |thousandths| Condition::ComparedToStable {
-        tolerance: share(thousandths),
-    };
-    let at_most = |max| Condition::Within {
-        min: None,
-        max: Some(max),
-    };
-    let (rollback, pause) = (Action::Rollback, Action::Pause);
-    let own = [
-        (Metric::ErrorRate, compared(10_000), rollback),
-        (latency.clone(), compared(20_000), pause),
-        (Metric::ErrorRate, at_most(Limit::Share(share(2_000))), rollback),
-        (latency, at_most(Limit::Duration(Duration::from_millis(500))), rollback),
+    let within = |min, max| Limits { min, max };
+    let (quantile, fresh_for) = (0.99, seconds(90));
+    let checks = [
+        ("error_rate", Test::ErrorsCompared { tolerance: 0.1 }, Action::Rollback),
+        (
+            "latency_p99",
+            Test::LatencyCompared {
+                quantile,
+                tolerance: 0.2,
+            },
+            Action::Pause,
+        ),
+        ("error_rate", Test::ErrorsAtMost { limit: 0.02 }, Action::Rollback),
+        (
+            "latency_p99",
+            Test::LatencyAtMost {
+                quantile,
+                limit_us: 500_000,
+            },
+            Action::Rollback,
+        ),
+        (
+            "conversion",
+            Test::OutsideWithin {
+                limits: within(Some(0.1), None),
+                fresh_for,
+            },
+            Action::Rollback,
+        ),
     ];
-    for (check, (metric, condition, on_fail)) in analysis.checks.iter().zip(own) {
+    assert_eq!(analysis.checks.len(), checks.len());
+    for (planned, (metric, test, on_fail)) in analysis.checks.iter().zip(checks) {
         assert_eq!(
-            *check,
-            Check {
-                metric,
-                condition,
-                on_fail
-            }
+            (planned.check.metric.as_str(), &planned.check.test, planned.on_fail),
+            (metric, &test, on_fail)
         );
     }
-    let conversion = &analysis.checks[4];
-    assert!(matches!(&conversion.metric, Metric::Prometheus { name, url, every, .. }
-        if &**name == "conversion" && url.secret() == "http://127.0.0.1:9090" && *every == seconds(30)));
-    let at_least = Condition::Within {
-        min: Some(Limit::Share(share(10_000))),
-        max: None,
-    };
-    assert_eq!(conversion.condition, at_least);
+    let query = analysis.checks[4].prometheus.as_ref().unwrap();
+    assert_eq!(
+        (query.url.secret(), &*query.query, query.every),
+        ("http://127.0.0.1:9090", "…", seconds(30))
+    );
     assert_eq!(plan.max_failures, Some(50));
     assert!(matches!(&plan.notify[0].to, Receiver::Slack(_)) && plan.notify[0].events.is_none());
     assert_eq!(
@@ -131,32 +139,29 @@ fn what_a_step_leaves_out_is_as_in_the_step_before() {
 
 #[test]
 fn limits_are_in_the_unit_of_their_metric_or_in_their_own() {
-    let limits = |check: &str| {
-        let plan = plan(&format!(
-            "steps: [{{ share: 1%, hold: 1s }}], analysis: {{ checks: [{{ {check} }}] }}"
-        ));
-        (
-            plan.analysis.checks[0].metric.clone(),
-            plan.analysis.checks[0].condition,
-        )
+    let test = |check: &str| {
+        let plan = plan(&"steps: [{ share: 1%, hold: 1s }], analysis: { checks: [{ CHECK }] }".replace("CHECK", check));
+        plan.analysis.checks[0].check.test.clone()
     };
-    let within = |min, max| Condition::Within { min, max };
-    for (metric, per_mille) in [("p50", 500), ("p01", 10), ("p95", 950), ("p999", 999)] {
-        let limit = Some(Limit::Duration(seconds(1)));
+    for (metric, quantile) in [("p50", 0.5), ("p01", 0.01), ("p95", 0.95), ("p999", 0.999)] {
+        let limit_us = 1_009_000;
         assert_eq!(
-            limits(&format!("metric: latency_{metric}, max: 1s")),
-            (Metric::Latency { per_mille }, within(None, limit))
+            test(&format!("metric: latency_{metric}, max: 1.009s")),
+            Test::LatencyAtMost { quantile, limit_us }
         );
     }
-    let query = "metric: queue, prometheus: { url: \"http://h\", query: q }";
-    for (text, limit) in [
-        ("5", Limit::Number(5.0)),
-        ("-0.5", Limit::Number(-0.5)),
-        ("5%", Limit::Share(share(5_000))),
-        ("5s", Limit::Duration(seconds(5))),
-    ] {
-        let both = limits(&format!("{query}, min: {text}, max: {text}")).1;
-        assert_eq!(both, within(Some(limit), Some(limit)), "{text}");
+    let query = "metric: queue, prometheus: { url: \"http://h\", query: q, every: 1m }";
+    for (text, limit) in [("5", 5.0), ("-0.5", -0.5), ("5%", 0.05), ("5s", 5.0)] {
+        let limits = Limits {
+            min: Some(limit),
+            max: Some(limit),
+        };
+        let fresh_for = seconds(180);
+        assert_eq!(
+            test(&format!("{query}, min: {text}, max: {text}")),
+            Test::OutsideWithin { limits, fresh_for },
+            "{text}"
+        );
     }
 }
 
