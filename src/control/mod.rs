@@ -8,7 +8,10 @@ pub mod endpoint_registry;
 pub mod event_log;
 pub mod file_rule;
 pub mod file_watcher;
+#[cfg(test)]
+mod fixture;
 pub mod health_checker;
+pub mod http_client;
 pub mod listeners;
 pub mod load;
 pub mod loading;
