@@ -15,6 +15,7 @@ pub mod http_client;
 pub mod listeners;
 pub mod load;
 pub mod loading;
+pub mod notifier;
 pub mod records;
 pub mod resolver;
 pub mod stamp;

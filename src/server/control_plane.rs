@@ -11,6 +11,8 @@ use crate::control::cookie_key::Keeper;
 use crate::control::event_log::EventLog;
 use crate::control::file_watcher::FileWatcher;
 use crate::control::health_checker::{HealthChecker, first_pass};
+use crate::control::http_client::HttpClient;
+use crate::control::notifier::Notifier;
 use crate::control::resolver::Resolver;
 use crate::control::store::{Options, Restored, Store};
 use crate::control::tls::{self, TlsFiles};
@@ -173,8 +175,15 @@ impl Control {
         }));
     }
 
-    async fn run_writer(&self, unbegun: Unbegun, (store, restored): (Store, Restored), kind: EventKind) {
-        self.life.state.set(store.clone());
+    async fn run_writer(&self, unbegun: Unbegun, (store, mut restored): (Store, Restored), kind: EventKind) {
+        let kept = std::mem::take(&mut restored.outbox);
+        let shared = Arc::clone(&self.life.shared);
+        let notifier = Arc::new(Notifier::new(shared, store.clone(), HttpClient::new(), kept));
+        self.life.state.set(store.clone(), Arc::clone(&notifier));
+        tokio::spawn(supervise("notifications", move || {
+            let notifier = Arc::clone(&notifier);
+            async move { notifier.run().await }
+        }));
         let writer = unbegun.begin(store, restored, kind).await;
         tokio::spawn(write(writer.run(), Arc::clone(&self.life.shared)));
     }

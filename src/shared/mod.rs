@@ -4,12 +4,14 @@
 
 mod cell;
 mod durations;
+mod notifications;
 mod pool;
 mod rejected;
 mod revoked;
 mod stats;
 mod tls;
 
+pub use notifications::{NotificationEnd, Notifications};
 pub use pool::{Endpoint, InFlight, Pool, RetryBudget, Tried};
 pub use rejected::{Rejected, RejectedLog};
 pub use revoked::Revoked;
@@ -142,6 +144,7 @@ pub struct Shared {
     pub log_dropped: Arc<AtomicU64>,
     /// The last messages that were refused as such.
     pub rejected: RejectedLog,
+    pub notifications: Notifications,
     started: Instant,
 }
 
@@ -159,6 +162,7 @@ impl Shared {
             handed_over: AtomicBool::new(false),
             upgrades_failed: AtomicU64::new(0),
             log_dropped: Arc::default(),
+            notifications: Notifications::default(),
             rejected: RejectedLog::default(),
             started,
         }

@@ -22,7 +22,7 @@ pub struct OutboxEntry {
     pub receiver: Box<str>,
     /// When it was queued, in milliseconds since the Unix epoch.
     pub queued_ms: u64,
-    pub body: Box<str>,
+    pub body: Arc<str>,
 }
 
 /// What the table holds: ids by places.
