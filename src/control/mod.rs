@@ -10,6 +10,7 @@ pub mod file_rule;
 pub mod file_watcher;
 #[cfg(test)]
 mod fixture;
+pub mod gates;
 pub mod health_checker;
 pub mod http_client;
 pub mod listeners;
