@@ -17,6 +17,8 @@ pub mod listeners;
 pub mod load;
 pub mod loading;
 pub mod notifier;
+pub mod numbers;
+pub mod prometheus_query;
 pub mod records;
 pub mod resolver;
 pub mod stamp;
