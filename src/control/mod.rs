@@ -21,6 +21,7 @@ pub mod numbers;
 pub mod prometheus_query;
 pub mod records;
 pub mod resolver;
+pub mod rollout_driver;
 pub mod stamp;
 pub mod store;
 pub mod tls;
