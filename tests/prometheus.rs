@@ -30,7 +30,7 @@ fn sold(candidate: u32) -> String {
 fn plan(url: &str, queries: &[&str]) -> Plan {
     let check = |query: &&str| {
         format!(
-            "          - {{ metric: orders, min: 1, prometheus: {{ url: \"{url}\", every: 200ms, query: '{query}' }} }}\n"
+            "          - {{ metric: orders, min: 1, prometheus: {{ url: \"{url}\", every: 1s, query: '{query}' }} }}\n"
         )
     };
     let checks: String = queries.iter().map(check).collect();

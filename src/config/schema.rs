@@ -429,7 +429,7 @@ settings! {
         /// The query; its answer is one number. `{{service}}`, `{{candidate}}` and `{{stable}}` in it stand for their
         /// names, `{{interval}}` for the time between two queries in seconds, as in `rate(orders[{{interval}}])`.
         query: Required<String>,
-        /// Time between two queries, at least `100ms`; asked only while the rollout is judged. An answer counts for three
+        /// Time between two queries, at least `1s`; asked only while the rollout is judged. An answer counts for three
         /// times as long.
         every: Period = "30s",
     }

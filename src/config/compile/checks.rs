@@ -19,8 +19,8 @@ const OWN_METRICS: [&str; 6] = [
     "latency_p999",
 ];
 
-/// The least time between two queries.
-const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+/// The least time between two queries: rollouts are looked at once a second.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A metric that the proxy measures itself.
 #[derive(Clone, Copy, PartialEq)]
@@ -77,7 +77,7 @@ impl Context<'_> {
         }
         if prometheus.every.0 < SHORTEST_INTERVAL {
             self.problems
-                .add(&path.key("every"), "expected a duration of `100ms` or more");
+                .add(&path.key("every"), "expected a duration of `1s` or more");
         }
     }
 

@@ -289,7 +289,7 @@ fn checks_and_notifications() {
         (
             "a query with a variable that is none, too often",
             check(
-                "metric: m, max: 1, prometheus: { url: \"http://h\", query: \"a{b=\\\"{{ canidate }}\\\"}\", every: 99ms }",
+                "metric: m, max: 1, prometheus: { url: \"http://h\", query: \"a{b=\\\"{{ canidate }}\\\"}\", every: 999ms }",
             ),
         ),
         (
