@@ -48,12 +48,13 @@ impl Other {
     }
 }
 
-/// A canary at 50 % of the requests of users who ask until `until` holds.
+/// Two versions of a service with this rollout, the canary at 0 %.
 fn site(v2: &Upstream, v1: &Upstream, rollout: &str) -> Gate {
     let service = Service::split(v1.port(), 100, v2.port(), 0).never_eject().key(rollout);
     Gate::start(&Config::with(service).text())
 }
 
+/// Asks 200 times a second until `until` has ended.
 fn under_traffic(gate: &Gate, until: impl FnOnce()) {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -149,7 +150,7 @@ fn a_number_of_prometheus_that_is_too_low_pauses() {
     let hook = Other::new(204);
     let rollout = format!(
         "rollout: {{ steps: [{{ share: 50%, hold: 1h }}, {{ share: 100%, hold: 1s }}], analysis: {{ warmup: 0s, min_requests: 10, \
-         checks: [{{ metric: orders, min: 20, on_fail: pause, prometheus: {{ url: \"{}\", every: 200ms, query: \
+         checks: [{{ metric: orders, min: 20, on_fail: pause, prometheus: {{ url: \"{}\", every: 1s, query: \
          'orders{{version=\"{{{{candidate}}}}\"}}' }} }}] }}, notify: [{{ webhook: \"http://127.0.0.1:{}/events\", events: [pause] }}] }}",
         server.url(),
         hook.upstream.port()
