@@ -5,6 +5,7 @@
 mod cell;
 mod durations;
 mod evidence;
+mod mirror;
 mod pool;
 mod rejected;
 mod revoked;
@@ -13,6 +14,7 @@ mod stats;
 mod tls;
 
 pub use evidence::{Counted, Ending, Evidence, Sent};
+pub use mirror::MirrorStats;
 pub use pool::{Endpoint, InFlight, Pool, RetryBudget, Tried};
 pub use rejected::{Rejected, RejectedLog};
 pub use revoked::Revoked;
@@ -63,6 +65,8 @@ pub struct ServiceInForce {
     pub versions: Box<[VersionInForce]>,
     /// What the judge sees; `None` without a rollout in the file. Kept while the versions stay.
     pub evidence: Option<Arc<Evidence>>,
+    /// What is counted of copies; `None` without a mirror in the file.
+    pub mirror: Option<Arc<MirrorStats>>,
     /// Kept while the service's name stays.
     pub rollbacks: Arc<Rollbacks>,
 }
