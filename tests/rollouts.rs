@@ -317,6 +317,42 @@ fn a_crash_in_mid_step_goes_on_and_edits_do_not_begin_again() {
 }
 
 #[test]
+fn a_candidate_whose_endpoints_die_is_rolled_back_and_users_of_gets_see_nothing() {
+    let (v1, v2) = (Version::new("v1"), Version::new("v2"));
+    let rescue = "rescue: { methods: [GET], on: [connect, reset, timeout, 5xx] }";
+    let gate = Gate::start(&config(v1.port(), v2.port(), &plan(LONG), rescue).text());
+    let operator = Operator::of(&gate);
+    let users = Users::of(&gate);
+    wait_for(&operator, "at 25 %", |rollout| rollout["share"] == 25.0);
+    eventually(PATIENCE, "the candidate has traffic", || v2.upstream.count() > 50);
+    v2.upstream.kill();
+    let over = wait_for_phase(&operator, "rolled_back");
+    assert_eq!(over["cause"], "check", "{over:#}");
+    assert!(users.end().keys().all(|status| *status == 200));
+}
+
+/// What breaks both is not the candidate's fault.
+#[test]
+fn when_both_break_nothing_is_rolled_back_and_nothing_goes_on() {
+    let (v1, v2) = (Version::new("v1"), Version::new("v2"));
+    let steps = "[{ share: 30%, hold: 3s }, { share: 100%, hold: 1s }]";
+    let gate = Gate::start(&config(v1.port(), v2.port(), &plan(steps).replace("1000", "1000000"), "").text());
+    let operator = Operator::of(&gate);
+    let users = Users::of(&gate);
+    wait_for(&operator, "at 30 %", |rollout| rollout["share"] == 30.0);
+    for version in [&v1, &v2] {
+        version.status.store(500, Ordering::Relaxed);
+    }
+    eventually(PATIENCE, "many fail", || users.errors() > 600);
+    let now = rollout(&operator);
+    assert_eq!(
+        (now["phase"].as_str(), now["share"].as_f64()),
+        (Some("progressing"), Some(30.0)),
+        "{now:#}"
+    );
+}
+
+#[test]
 fn another_process_goes_on_with_the_rollout() {
     let (v1, v2) = (Version::new("v1"), Version::new("v2"));
     let gate = Gate::start(&config(v1.port(), v2.port(), &plan(LONG), "").text());

@@ -30,7 +30,7 @@ pub fn status(in_force: &InForce, service: usize) -> Option<RolloutStatus> {
         segments: machine.segments.iter().map(ToString::to_string).collect(),
         elapsed_s: machine.elapsed_ms as f64 / 1000.0,
         hold_s: plan.step(machine.step).map_or(0.0, |step| step.hold.as_secs_f64()),
-        waits_for: word(&machine.wait),
+        waits_for: machine.wait.word().to_owned(),
         obstacle: machine.obstacle.as_ref().map(ToString::to_string),
         attempt: machine.attempt,
         failures: rollout.failures,
