@@ -52,8 +52,8 @@ pub use event::{
 pub use freeze::{Freeze, FreezeError, frozen};
 pub use machine::{LONGEST_GAP, advance};
 pub use plan::{
-    Action, Analysis, Before, CheckPlan, Gate, MAX_GATES, Notice, Notify, OnNoEvidence, Plan, Query, Receiver, Start,
-    Step, Url,
+    Action, Analysis, Before, CheckPlan, Gate, HeaderMetric, MAX_GATES, MAX_METRICS, Notice, Notify, OnNoEvidence,
+    Plan, Query, Receiver, Start, Step, Url,
 };
 pub use share::{Share, at_share, share_of};
 pub use state::{Cause, Live, Phase, Reason, State, Wait, Weights};

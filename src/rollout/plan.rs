@@ -86,6 +86,8 @@ pub struct Analysis {
     /// How long a step waits for evidence, from its beginning, but not less than its hold. `None`: with
     /// [`OnNoEvidence::Hold`] for ever, else its hold.
     pub max_hold: Option<Duration>,
+    /// The application's own numbers: at most [`MAX_METRICS`], in the order of [`analysis::Observed::values`].
+    pub metrics: Box<[HeaderMetric]>,
     pub checks: Box<[CheckPlan]>,
 }
 
@@ -104,6 +106,18 @@ pub struct CheckPlan {
     pub on_fail: Action,
     /// Where the number comes from, when it is not the proxy's own: the test is then [`analysis::Test::OutsideWithin`].
     pub prometheus: Option<Query>,
+}
+
+/// The most numbers of an application that are read from its answers.
+pub const MAX_METRICS: usize = 8;
+
+/// A number that the application writes into a header of its answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeaderMetric {
+    pub name: Box<str>,
+    /// In lowercase.
+    pub from_header: Box<str>,
+    pub worse: analysis::Worse,
 }
 
 /// A number that a Prometheus server has.
