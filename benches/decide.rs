@@ -227,6 +227,7 @@ fn request(fields: &Fields) -> RequestView<'_> {
         query: "sort=price&page=2",
         fields,
         client_ip: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
+        client_cert: None,
     }
 }
 

@@ -78,6 +78,7 @@ fn heads(c: &mut Criterion) {
                     version: None,
                     framing: head.forward_framing(1),
                     date: None,
+                    hsts: None,
                     via: true,
                 };
                 out.clear();

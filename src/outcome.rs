@@ -76,6 +76,8 @@ pub enum Refusal {
     ExpectationFailed,
     /// 431: the header section does not fit.
     HeadTooLarge,
+    /// 400: a listener that asks for a PROXY protocol header got none, or a malformed one: closed without an answer.
+    ProxyHeader,
     /// 503: `limits.max_connections` is reached.
     MaxConnections,
     /// 505: not HTTP/1.0 or HTTP/1.1.
@@ -83,7 +85,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::BadRequest,
         Self::NoRoute,
         Self::MethodNotAllowed,
@@ -92,6 +94,7 @@ impl Refusal {
         Self::TargetTooLong,
         Self::ExpectationFailed,
         Self::HeadTooLarge,
+        Self::ProxyHeader,
         Self::MaxConnections,
         Self::VersionNotSupported,
     ];
@@ -112,6 +115,7 @@ impl Refusal {
             Self::TargetTooLong => "target_too_long",
             Self::ExpectationFailed => "expectation_failed",
             Self::HeadTooLarge => "head_too_large",
+            Self::ProxyHeader => "proxy_header",
             Self::MaxConnections => "max_connections",
             Self::VersionNotSupported => "version_not_supported",
         }
@@ -120,7 +124,7 @@ impl Refusal {
     /// The status answered.
     pub fn status(self) -> u16 {
         match self {
-            Self::BadRequest => 400,
+            Self::BadRequest | Self::ProxyHeader => 400,
             Self::NoRoute => 404,
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,
@@ -130,6 +134,41 @@ impl Refusal {
             Self::HeadTooLarge => 431,
             Self::MaxConnections => 503,
             Self::VersionNotSupported => 505,
+        }
+    }
+}
+
+/// How a TLS handshake with a client ended: the `result` label of `rollgate_tls_handshakes_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Handshake {
+    /// Done, with certificates.
+    Full,
+    /// Done, by a ticket of an earlier connection.
+    Resumed,
+    /// The client left, spoke no TLS or none that is accepted here, or had no certificate that is.
+    Failed,
+    /// Not done within `limits.header_timeout`.
+    Late,
+    /// Given up for a newer one: too many were under way.
+    Displaced,
+}
+
+impl Handshake {
+    pub const ALL: [Self; 5] = [Self::Full, Self::Resumed, Self::Failed, Self::Late, Self::Displaced];
+
+    /// Position in [`Self::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The label, from this fixed list.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Resumed => "resumed",
+            Self::Failed => "failed",
+            Self::Late => "late",
+            Self::Displaced => "displaced",
         }
     }
 }
@@ -251,6 +290,9 @@ mod tests {
         }
         for (position, refusal) in Refusal::ALL.into_iter().enumerate() {
             assert_eq!(refusal.index(), position);
+        }
+        for (position, handshake) in Handshake::ALL.into_iter().enumerate() {
+            assert_eq!(handshake.index(), position);
         }
         for (position, termination) in Termination::ALL.into_iter().enumerate() {
             assert_eq!(termination.index(), position);

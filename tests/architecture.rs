@@ -6,12 +6,13 @@ use std::fs;
 use std::path::Path;
 
 /// Without I/O, clock, randomness, logging and async.
-const PURE: [&str; 9] = [
+const PURE: [&str; 10] = [
     "config",
     "routing",
     "explain",
     "balancing",
     "http1",
+    "opening",
     "outcome",
     "analysis",
     "rollout",
@@ -19,16 +20,18 @@ const PURE: [&str; 9] = [
 ];
 
 /// What each room may name beside itself; a room that is not here does not exist.
-const ARROWS: [(&str, &[&str]); 19] = [
+const ARROWS: [(&str, &[&str]); 20] = [
     ("outcome", &[]),
     ("routing", &[]),
     ("explain", &["routing"]),
     ("balancing", &[]),
     // Refusals are its errors, and its fields are what routing looks at.
     ("http1", &["outcome", "routing"]),
+    ("opening", &[]),
     ("analysis", &["outcome"]),
     ("rollout", &["analysis"]),
-    ("config", &["outcome", "routing", "analysis", "rollout"]),
+    // The form of the PROXY header that a pool sends is a setting.
+    ("config", &["outcome", "routing", "opening", "analysis", "rollout"]),
     ("runtime", &["config", "routing", "analysis", "rollout"]),
     ("shared", &PURE),
     (
@@ -54,6 +57,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
             "routing",
             "balancing",
             "http1",
+            "opening",
             "outcome",
         ],
     ),
@@ -66,6 +70,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
             "routing",
             "balancing",
             "http1",
+            "opening",
             "outcome",
             "analysis",
             "rollout",

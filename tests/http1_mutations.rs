@@ -144,3 +144,8 @@ fn chunks() {
 fn rewrites() {
     run("rewrite", properties::rewrite);
 }
+
+#[test]
+fn proxy_headers() {
+    run("proxy_header", properties::proxy_header);
+}

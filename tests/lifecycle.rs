@@ -32,6 +32,10 @@ fn it_stops_at_once_when_idle_with_code_0() {
         let mut gate = gate(&upstream, "drain_timeout: 30s");
         let mut idle = gate.client();
         assert_eq!(idle.get("/", &[]).status, 200);
+        let mut silent = gate.client();
+        eventually(PATIENCE, "both are accepted", || {
+            gate.metric("rollgate_connections", &[]) > 1.5
+        });
         gate.signal(name);
         let start = Instant::now();
         let exit = gate.wait(PATIENCE);
@@ -43,6 +47,10 @@ fn it_stops_at_once_when_idle_with_code_0() {
         );
         assert_eq!(exit.code, Some(0), "{name}: {exit:?}");
         assert!(idle.is_closed_within(Duration::from_secs(1)));
+        assert!(
+            silent.is_closed_within(Duration::from_secs(1)),
+            "nothing was ever asked on it"
+        );
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::admin::api::Checked;
 use crate::config::Snapshot;
 use crate::config::snapshot::Unsupported;
-use crate::control::load::{LoadError, load};
+use crate::control::load::{LoadError, check};
 use serde_json::json;
 use std::fmt::Write;
 use std::path::Path;
@@ -14,7 +14,7 @@ const FAILED: u8 = 1;
 
 /// Checks `file`: the exit code (0 or 1), and what to print, ending in a line break.
 pub fn run(file: &Path, json: bool) -> (u8, String) {
-    let loaded = load(file);
+    let loaded = check(file);
     let code = if loaded.is_ok() { OK } else { FAILED };
     let text = if json {
         render_json(&loaded)
@@ -105,8 +105,8 @@ mod tests {
         })
     }
 
-    const GOOD: &str = "listeners: [{ address: \"127.0.0.1:0\", proxy_protocol: true }]\ntracing: { otlp: \"http://h\" \
-                        }\nservices:\n  - name: s\n    versions: [{ name: v1, pool: { endpoints: [\"127.0.0.1:1\"] } }]\n";
+    const GOOD: &str = "listeners: [{ address: \"127.0.0.1:0\" }]\ntracing: { otlp: \"http://h\" }\nservices:\n  - name: s\n    \
+                        versions: [{ name: v1, pool: { endpoints: [\"127.0.0.1:1\"], protocol: h2c } }]\n";
 
     #[test]
     fn a_good_file_is_counted_and_its_warnings_shown() {

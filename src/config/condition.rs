@@ -10,7 +10,7 @@ use super::yaml::{Node, Value};
 pub enum Condition {
     Test {
         source: Source,
-        /// Of the header, cookie or query parameter.
+        /// Of the header, cookie, query parameter or part of the certificate.
         name: String,
         operator: Operator,
     },
@@ -27,6 +27,7 @@ pub enum Source {
     Header,
     Cookie,
     Query,
+    ClientCert,
 }
 
 /// How a value is tested.
@@ -51,7 +52,17 @@ pub struct Guarded {
     pub condition: Option<Condition>,
 }
 
-const SUBJECTS: [&str; 8] = ["header", "cookie", "query", "client_ip", "segment", "any", "all", "not"];
+const SUBJECTS: [&str; 9] = [
+    "header",
+    "cookie",
+    "query",
+    "client_cert",
+    "client_ip",
+    "segment",
+    "any",
+    "all",
+    "not",
+];
 const OPERATORS: [&str; 9] = [
     "equals",
     "in",
@@ -63,10 +74,11 @@ const OPERATORS: [&str; 9] = [
     "greater_than",
     "less_than",
 ];
-const CONDITION_KEYS: [&str; 17] = [
+const CONDITION_KEYS: [&str; 18] = [
     "header",
     "cookie",
     "query",
+    "client_cert",
     "client_ip",
     "segment",
     "any",
@@ -82,10 +94,11 @@ const CONDITION_KEYS: [&str; 17] = [
     "greater_than",
     "less_than",
 ];
-const GUARDED_KEYS: [&str; 18] = [
+const GUARDED_KEYS: [&str; 19] = [
     "header",
     "cookie",
     "query",
+    "client_cert",
     "client_ip",
     "segment",
     "any",
@@ -167,11 +180,12 @@ fn condition(fields: &Fields<'_>, path: &Path<'_>, problems: &mut Problems<'_>) 
         "header" => Some(Source::Header),
         "cookie" => Some(Source::Cookie),
         "query" => Some(Source::Query),
+        "client_cert" => Some(Source::ClientCert),
         _ => None,
     };
     if source.is_none() {
         for key in fields.keys().filter(|key| OPERATORS.contains(key)) {
-            let message = format!("`{key}` is for `header`, `cookie` and `query`, not for `{subject}`");
+            let message = format!("`{key}` is for `header`, `cookie`, `query` and `client_cert`, not for `{subject}`");
             problems.add_key(&path.key(key), message, None);
         }
     }
@@ -179,6 +193,7 @@ fn condition(fields: &Fields<'_>, path: &Path<'_>, problems: &mut Problems<'_>) 
         "header" => test(fields, "header", Source::Header, path, problems),
         "cookie" => test(fields, "cookie", Source::Cookie, path, problems),
         "query" => test(fields, "query", Source::Query, path, problems),
+        "client_cert" => test(fields, "client_cert", Source::ClientCert, path, problems),
         "client_ip" => fields
             .take::<Option<List<String>>>("client_ip", path, problems)
             .map(Condition::ClientIp),
@@ -248,6 +263,13 @@ fn describe(place: &str, sections: &mut Vec<Section>) {
         row("cookie", "string", "Tests the cookie of this name."),
         row("query", "string", "Tests the query parameter of this name."),
         row(
+            "client_cert",
+            "`subject_cn` or `san`",
+            "Tests the certificate the client has shown in the TLS handshake: the common name of its subject, or its alternative \
+             names (DNS names, email addresses, URIs, IP addresses), of which any that passes is enough. It is verified: see \
+             `client_ca`.",
+        ),
+        row(
             "client_ip",
             "list of strings",
             "The client's address is in one of these addresses or networks (CIDR).",
@@ -280,8 +302,8 @@ fn describe(place: &str, sections: &mut Vec<Section>) {
     ];
     sections.push(Section {
         place: place.to_owned(),
-        doc: "A condition has exactly one of `header`, `cookie`, `query`, `client_ip`, `segment`, `any`, `all` and `not`; the \
-              first three have exactly one operator beside it. A value that is absent passes only `exists: false`. One \
+        doc: "A condition has exactly one of `header`, `cookie`, `query`, `client_cert`, `client_ip`, `segment`, `any`, `all` \
+              and `not`; the first four have exactly one operator beside it. A value that is absent passes only `exists: false`. One \
               condition holds at most 1,000, on 64 levels, those of the segments it names included."
             .to_owned(),
         rows,

@@ -88,9 +88,6 @@ pub fn restart_required(old: &Snapshot, new: &Snapshot) -> Vec<String> {
         if a.address != b.address {
             keys.push(format!("listeners[{index}].address"));
         }
-        if a.proxy_protocol != b.proxy_protocol {
-            keys.push(format!("listeners[{index}].proxy_protocol"));
-        }
     }
     let log_path = |snapshot: &Snapshot| snapshot.access_log.as_ref().map(|log| log.path.clone());
     let fixed = [
@@ -112,7 +109,11 @@ pub fn restart_required(old: &Snapshot, new: &Snapshot) -> Vec<String> {
 
 fn settings_changed(old: &Snapshot, new: &Snapshot) -> Vec<String> {
     let sample = |snapshot: &Snapshot| snapshot.access_log.as_ref().map(|log| log.sample);
+    // Another number or address is a matter of a restart.
+    let listeners = old.listeners.iter().zip(&new.listeners);
+    let listeners_differ = listeners.into_iter().any(|(a, b)| a.address == b.address && a != b);
     let settings = [
+        ("listeners", listeners_differ),
         ("access_log.sample", sample(old) != sample(new)),
         ("trusted_proxies", old.trusted_proxies != new.trusted_proxies),
         ("forwarded", old.forwarded != new.forwarded),

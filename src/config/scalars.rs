@@ -257,6 +257,31 @@ impl Decode for Threads {
     }
 }
 
+/// `true`, `false`, or the port that requests are redirected to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RedirectToHttps(pub Option<u16>);
+
+impl Decode for RedirectToHttps {
+    fn decode(node: &Node, path: &Path<'_>, problems: &mut Problems<'_>) -> Option<Self> {
+        if let Value::Scalar { text, plain: true } = &node.value {
+            match &**text {
+                "true" => return Some(Self(Some(443))),
+                "false" => return Some(Self(None)),
+                _ => {}
+            }
+            if let Some(port) = units::whole(text, 1, 65_535) {
+                return Some(Self(u16::try_from(port).ok()));
+            }
+        }
+        expected(node, path, problems, &Self::kind());
+        None
+    }
+
+    fn kind() -> String {
+        "`true`, `false` or a port".to_owned()
+    }
+}
+
 /// Permission bits in octal: `0600`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mode(pub u32);

@@ -3,7 +3,7 @@
 
 use super::condition::{Condition, Guarded};
 use super::decode::{List, Map, Required, settings, words};
-use super::scalars::{Delay, Drain, Mode, OnOff, Period, Size, Switch, Threads, Weight, Whole};
+use super::scalars::{Delay, Drain, Mode, OnOff, Period, RedirectToHttps, Size, Switch, Threads, Weight, Whole};
 use super::units::Share;
 
 settings! {
@@ -44,15 +44,39 @@ settings! {
         address: Required<String>,
         /// TLS on this listener. Absent: plain text.
         tls: Option<ListenerTls>,
-        /// Whether every connection must begin with a PROXY protocol header, version 1 or 2.
+        /// Whether every connection must begin with a PROXY protocol header, version 1 or 2: its address is then the peer's,
+        /// for `trusted_proxies`, logs and hashes. Whoever can connect can claim any address: let only the balancer in front
+        /// reach such a listener. Connections without the header are closed.
         proxy_protocol: bool = "false",
+        /// Answers each request 308 with the same address under `https`: `true` for port 443, or the port. Not beside
+        /// `tls`. A request that a trusted proxy received by `https` (`X-Forwarded-Proto`) is served.
+        redirect_to_https: RedirectToHttps = "false",
     }
 
-    /// TLS of a listener.
+    /// TLS of a listener: 1.2 and 1.3, with session resumption.
     ListenerTls as "TLS settings" {
-        /// Chosen by the name the client asks for (SNI), the first for those who ask for none. Watched, and replaced
-        /// without a restart.
+        /// Chosen by the name the client asks for (SNI): one that has it before a wildcard (`*.` stands for one label); the
+        /// first for a name that none has, and for clients that ask for none. Of several for one name (ECDSA and RSA) the
+        /// client's abilities choose. At most 1,000. Watched, and replaced without a restart.
         certificates: Required<List<Certificate>>,
+        /// File of the authorities (PEM) that vouch for clients' certificates. Absent: clients are asked for none. Watched
+        /// as `certificates` are.
+        client_ca: Option<String>,
+        /// Whether clients must show a certificate of `client_ca`. Where it is `optional`, the condition `client_cert` tells
+        /// them apart. One that is shown is always verified.
+        client_auth: ClientAuth = "required",
+        /// The oldest version of TLS that is spoken.
+        min_version: TlsVersion = "1.2",
+        /// Sends `Strict-Transport-Security` (RFC 6797) with every answer that has none. Absent: not sent.
+        hsts: Option<Hsts>,
+    }
+
+    /// What browsers are told: to come back by `https` alone.
+    Hsts as "HSTS settings" {
+        /// For how long, in whole seconds.
+        max_age: Period = "365d",
+        /// Whether that holds for all names below this one, too.
+        include_subdomains: bool = "false",
     }
 
     /// A certificate and its key, both PEM.
@@ -85,7 +109,8 @@ settings! {
     Limits as "limits" {
         /// Connections open at once, over all listeners. Those beyond it are answered 503.
         max_connections: Whole<1, 10_000_000> = "50000",
-        /// From the first byte of a request's head to its last; then 408.
+        /// From the first byte of a request's head to its last; then 408. A PROXY protocol header and a TLS handshake
+        /// together may take as long.
         header_timeout: Period = "10s",
         /// From the end of a request's head to the end of its answer; then 504, or the answer is cut. Upgraded
         /// connections are exempt. Long, so that downloads are not cut: the timeouts of a pool find a dead upstream.
@@ -200,6 +225,9 @@ settings! {
         protocol: Protocol = "http1",
         /// TLS to the endpoints. Absent: plain text.
         tls: Option<PoolTls>,
+        /// The PROXY protocol header that connections to the endpoints begin with: it tells them the client's address. Such a
+        /// connection is used again only for requests of the same client address, so fewer are. Absent: none.
+        send_proxy_protocol: Option<ProxyProtocol>,
     }
 
     /// An address with its weight.
@@ -245,14 +273,19 @@ settings! {
         idle: Period = "60s",
     }
 
-    /// TLS to the endpoints of a pool.
+    /// TLS to the endpoints of a pool: 1.2 and 1.3, for requests and for health checks.
     PoolTls as "TLS settings" {
-        /// The name asked for and checked. Absent: the host of the endpoint.
+        /// The name asked for and checked. Absent: the host of the endpoint; an address must then be in the certificate.
         sni: Option<String>,
-        /// File of the authorities that are trusted (PEM). Absent: those of the system.
+        /// File of the authorities that are trusted (PEM), instead of those of the system. Watched, and replaced without a
+        /// restart.
         ca: Option<String>,
-        /// Whether the certificate is checked.
+        /// Whether the endpoint's certificate is checked. `false` lets anybody on the way read and change what is sent.
         verify: bool = "true",
+        /// File of the certificate (PEM, with its chain) that is shown to endpoints that ask for one. Watched.
+        cert: Option<String>,
+        /// File of its private key.
+        key: Option<String>,
     }
 
     /// Same user, same version.
@@ -449,6 +482,12 @@ words! {
     }
     /// What is spoken to endpoints.
     Protocol { Http1 = "http1", H2 = "h2", H2c = "h2c", }
+    /// Whether clients must show a certificate.
+    ClientAuth { Required = "required", Optional = "optional", }
+    /// A version of TLS.
+    TlsVersion { V1_2 = "1.2", V1_3 = "1.3", }
+    /// A form of the PROXY protocol header: text or binary.
+    ProxyProtocol { V1 = "v1", V2 = "v2", }
     /// The hash from key to bucket.
     Hash { Rollgate1 = "rollgate-1", Unleash1 = "unleash-1", Flagd2 = "flagd-2", }
     /// A failure that can be rescued.

@@ -1,12 +1,13 @@
 //! The compiled, immutable configuration: what the rest of the program reads. Nothing here is as typed in the file
 //! (that is `schema`); every name is resolved, every default filled in.
 
+use crate::opening::ProxyVersion;
 use crate::outcome::FailureKind;
 use crate::rollout::Plan;
 use crate::routing::{Policy, Split};
 use ipnet::IpNet;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// One valid file.
@@ -33,6 +34,25 @@ pub struct Snapshot {
     pub files: Box<[NamedFile]>,
 }
 
+impl Snapshot {
+    /// Files of certificates, keys and authorities.
+    pub fn tls_files(&self) -> impl Iterator<Item = &Path> {
+        let listeners = self.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+        let pools = self.services.iter().flat_map(|service| &service.pools);
+        let pools = pools.filter_map(|pool| pool.tls.as_ref());
+        let of_listeners = listeners.flat_map(move |tls| {
+            let pairs = tls.certificates.iter().flat_map(CertificateFiles::both);
+            pairs.chain(tls.clients.iter().map(|clients| &*clients.ca))
+        });
+        of_listeners.chain(pools.flat_map(move |tls| {
+            tls.ca
+                .as_deref()
+                .into_iter()
+                .chain(tls.client.iter().flat_map(CertificateFiles::both))
+        }))
+    }
+}
+
 /// A file that the configuration names, and where it does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedFile {
@@ -47,7 +67,44 @@ pub struct NamedFile {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
     pub address: SocketAddr,
+    /// Connections begin with a PROXY protocol header, or are closed.
     pub proxy_protocol: bool,
+    pub tls: Option<ListenerTls>,
+    /// The port that requests are redirected to.
+    pub redirect_to_https: Option<u16>,
+    /// The value of `Strict-Transport-Security`.
+    pub hsts: Option<Box<str>>,
+}
+
+/// What handshakes of a listener go by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// At least one; the first is the default.
+    pub certificates: Box<[CertificateFiles]>,
+    pub clients: Option<ClientCertificates>,
+    pub min_version: TlsVersion,
+}
+
+/// Clients are asked for a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificates {
+    /// File of the authorities.
+    pub ca: PathBuf,
+    /// Those without one are refused.
+    pub required: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersion {
+    V1_2,
+    V1_3,
+}
+
+/// A certificate with its chain, and its key, both PEM.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CertificateFiles {
+    pub cert: PathBuf,
+    pub key: PathBuf,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -137,6 +194,27 @@ pub struct Pool {
     pub health_check: HealthCheck,
     pub ejection: Ejection,
     pub timeouts: Timeouts,
+    pub tls: Option<PoolTls>,
+    /// The PROXY protocol header that connections to its endpoints begin with.
+    pub send_proxy_protocol: Option<ProxyVersion>,
+}
+
+impl CertificateFiles {
+    fn both(&self) -> [&Path; 2] {
+        [&self.cert, &self.key]
+    }
+}
+
+/// TLS to endpoints.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PoolTls {
+    /// The name asked for and checked; `None`: the endpoint's host.
+    pub sni: Option<Box<str>>,
+    /// File of the authorities; `None`: those of the system.
+    pub ca: Option<PathBuf>,
+    pub verify: bool,
+    /// What is shown to endpoints that ask.
+    pub client: Option<CertificateFiles>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

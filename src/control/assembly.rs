@@ -2,8 +2,10 @@
 
 use super::cookie_key::Keeper;
 use super::endpoint_registry::EndpointRegistry;
+use super::listeners::listeners;
 use super::resolver::Resolver;
 use super::store::Store;
+use super::tls::TlsFiles;
 use crate::config::Snapshot;
 use crate::routing::{Rule, Service, Version};
 use crate::runtime::{self, State};
@@ -21,6 +23,7 @@ pub struct Assembly {
     registry: EndpointRegistry,
     resolver: Arc<Resolver>,
     key: Keeper,
+    tls: Arc<TlsFiles>,
 }
 
 impl Assembly {
@@ -31,7 +34,13 @@ impl Assembly {
             registry: EndpointRegistry::new(threads),
             resolver,
             key,
+            tls: Arc::default(),
         }
+    }
+
+    /// The certificate files in use.
+    pub fn tls(&self) -> Arc<TlsFiles> {
+        Arc::clone(&self.tls)
     }
 
     /// Where the key of affinity cookies is kept from now on.
@@ -53,13 +62,20 @@ impl Assembly {
         bound: Duration,
     ) -> InForce {
         let resolved = self.resolver.resolve_all(&snapshot, bound).await;
-        let pools = self.registry.pools(&snapshot, &resolved);
+        if previous.is_none() {
+            // Later snapshots are prepared where they are loaded: here nothing waits for a disk once something is served.
+            for unusable in self.tls.prepare(&snapshot) {
+                tracing::error!(%unusable, "what was right a moment ago is not any more");
+            }
+        }
+        let pools = self.registry.pools(&snapshot, &resolved, &self.tls);
         let before = previous.map(LiveParts::of).unwrap_or_default();
         let services = snapshot.policy.services.iter().zip(pools);
         let services = services.map(|(service, pools)| before.carried(service, pools, self.threads));
         InForce {
             generation: previous.map_or(1, |previous| previous.generation + 1),
             services: services.collect(),
+            listeners: listeners(&snapshot, previous, &self.tls),
             traffic: runtime::traffic(&state, &snapshot),
             state,
             cookie_key: self.key.key(&snapshot).await,

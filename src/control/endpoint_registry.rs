@@ -1,9 +1,12 @@
 //! Live pools across publications: what did not change keeps its health, its ejections and its counters.
 
 use super::resolver::Resolved;
+use super::tls::TlsFiles;
+use crate::config::snapshot::Host;
 use crate::config::{Snapshot, snapshot};
 use crate::routing::Role;
-use crate::shared::{Endpoint, Pool};
+use crate::shared::{Endpoint, EndpointTls, Pool, Transport};
+use rustls::pki_types::ServerName;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,7 +27,7 @@ impl EndpointRegistry {
     }
 
     /// The pools of a snapshot, parallel to its services and their versions. Pools of versions that left are forgotten.
-    pub fn pools(&mut self, snapshot: &Snapshot, resolved: &Resolved) -> Box<[Box<[Arc<Pool>]>]> {
+    pub fn pools(&mut self, snapshot: &Snapshot, resolved: &Resolved, tls: &TlsFiles) -> Box<[Box<[Arc<Pool>]>]> {
         let mut next = HashMap::new();
         let services = snapshot.policy.services.iter().zip(&snapshot.services);
         let pools = services
@@ -32,7 +35,7 @@ impl EndpointRegistry {
                 let versions = service.versions.iter().zip(&settings.pools);
                 versions
                     .map(|(version, spec)| {
-                        let pool = self.pool(&service.name, &version.name, version.role, spec, resolved);
+                        let pool = self.pool((&service.name, &version.name), version.role, spec, resolved, tls);
                         next.insert((service.name.clone(), version.name.clone()), Arc::clone(&pool));
                         pool
                     })
@@ -44,20 +47,32 @@ impl EndpointRegistry {
     }
 
     /// The pool of one version, remembered until [`Self::pools`] does without it. The same `Arc` if nothing changed; else a
-    /// new one with the old endpoints, as far as label, address and weight are the same. A version that has endpoints keeps
+    /// new one with the old endpoints, as far as label, address, weight and the way to connect are the same. A version that has endpoints keeps
     /// them until a name of its new list resolves: a pool that served is never emptied.
     pub fn pool(
         &mut self,
-        service: &str,
-        version: &str,
+        (service, version): (&str, &str),
         role: Role,
         spec: &snapshot::Pool,
         resolved: &Resolved,
+        tls: &TlsFiles,
     ) -> Arc<Pool> {
         let name = (Box::from(service), Box::from(version));
         let before = self.pools.get(&name);
         let owner = format!("{service}/{version}");
-        let mut endpoints = endpoints(before, &owner, role, spec, resolved, self.threads);
+        let assumed_healthy = role == Role::Stable;
+        let new = |written: &snapshot::Endpoint, address| {
+            Endpoint::new(
+                &*owner,
+                written.label.clone(),
+                address,
+                written.weight,
+                assumed_healthy,
+                self.threads,
+            )
+            .over(transport(spec, written, address, tls))
+        };
+        let mut endpoints = endpoints(before, spec, resolved, new);
         if let Some(before) = before
             && endpoints.is_empty()
         {
@@ -91,14 +106,14 @@ impl EndpointRegistry {
 /// One endpoint an address, in the file's order, each label with each address once.
 fn endpoints(
     before: Option<&Arc<Pool>>,
-    owner: &str,
-    role: Role,
     spec: &snapshot::Pool,
     resolved: &Resolved,
-    threads: usize,
+    new: impl Fn(&snapshot::Endpoint, SocketAddr) -> Endpoint,
 ) -> Vec<Arc<Endpoint>> {
+    // An endpoint is also how connections to it are made: idle ones of before are of no use to another way.
     let known: HashMap<(&str, SocketAddr), &Arc<Endpoint>> = before
         .iter()
+        .filter(|pool| (&pool.spec.tls, pool.spec.send_proxy_protocol) == (&spec.tls, spec.send_proxy_protocol))
         .flat_map(|pool| pool.endpoints.iter())
         .map(|endpoint| ((&*endpoint.label, endpoint.address), endpoint))
         .collect();
@@ -112,21 +127,37 @@ fn endpoints(
             endpoints.push(match known.get(&(&*written.label, address)) {
                 Some(known) if known.weight == written.weight => Arc::clone(known),
                 Some(known) => Arc::new(known.reweighted(written.weight)),
-                None => {
-                    let (label, assumed_healthy) = (written.label.clone(), role == Role::Stable);
-                    let weight = written.weight;
-                    Arc::new(Endpoint::new(owner, label, address, weight, assumed_healthy, threads))
-                }
+                None => Arc::new(new(written, address)),
             });
         }
     }
     endpoints
 }
 
+/// How connections to an endpoint are made. Without `sni` its host is asked for and checked: an address as such, whatever
+/// name resolved to it.
+fn transport(spec: &snapshot::Pool, written: &snapshot::Endpoint, address: SocketAddr, tls: &TlsFiles) -> Transport {
+    let name = |spec: &snapshot::PoolTls| {
+        let name = match (&spec.sni, &written.host) {
+            (Some(name), _) | (None, Host::Name(name)) => ServerName::try_from(name.to_string()).ok(),
+            (None, Host::Address(_)) => None,
+        };
+        name.unwrap_or_else(|| ServerName::from(address.ip()))
+    };
+    Transport {
+        send_proxy_protocol: spec.send_proxy_protocol,
+        tls: spec.tls.as_ref().map(|spec| EndpointTls {
+            settings: tls.pool(spec),
+            name: name(spec),
+        }),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::control::resolver::tests::pool as pool_spec;
+    use crate::opening::ProxyVersion;
     use std::time::Duration;
 
     fn spec(endpoints: &[(&str, u32)]) -> snapshot::Pool {
@@ -139,7 +170,8 @@ mod tests {
     }
 
     fn pool(registry: &mut EndpointRegistry, role: Role, spec: &snapshot::Pool) -> Arc<Pool> {
-        registry.pool("shop", "v1", role, spec, &Resolved::literals(&spec.endpoints))
+        let resolved = Resolved::literals(&spec.endpoints);
+        registry.pool(("shop", "v1"), role, spec, &resolved, &TlsFiles::default())
     }
 
     #[test]
@@ -189,6 +221,33 @@ mod tests {
     }
 
     #[test]
+    fn another_way_to_connect_is_another_endpoint() {
+        let mut registry = EndpointRegistry::new(1);
+        let plain = spec(&[("127.0.0.1:1", 1)]);
+        let proxied = snapshot::Pool {
+            send_proxy_protocol: Some(ProxyVersion::V1),
+            ..plain.clone()
+        };
+        let first = pool(&mut registry, Role::Stable, &plain);
+        let second = pool(&mut registry, Role::Stable, &proxied);
+        assert!(!Arc::ptr_eq(&first.endpoints[0], &second.endpoints[0]));
+        assert_eq!(
+            second.endpoints[0].transport.send_proxy_protocol,
+            Some(ProxyVersion::V1)
+        );
+        let heavier = snapshot::Pool {
+            endpoints: spec(&[("127.0.0.1:1", 3)]).endpoints,
+            ..proxied
+        };
+        let third = pool(&mut registry, Role::Stable, &heavier);
+        assert_eq!(
+            third.endpoints[0].transport.send_proxy_protocol,
+            Some(ProxyVersion::V1),
+            "kept with another weight"
+        );
+    }
+
+    #[test]
     fn a_repeated_endpoint_counts_once() {
         let mut registry = EndpointRegistry::new(1);
         let pool = pool(
@@ -205,14 +264,26 @@ mod tests {
         let first = pool(&mut registry, Role::Stable, &spec(&[("127.0.0.1:1", 1)]));
         let names = spec(&[("app:80", 1)]);
         for _ in 0..2 {
-            let kept = registry.pool("shop", "v1", Role::Stable, &names, &Resolved::default());
+            let kept = registry.pool(
+                ("shop", "v1"),
+                Role::Stable,
+                &names,
+                &Resolved::default(),
+                &TlsFiles::default(),
+            );
             assert_eq!(kept.endpoints.len(), 1);
             assert!(Arc::ptr_eq(&kept.endpoints[0], &first.endpoints[0]));
         }
         let resolved = pool(&mut registry, Role::Stable, &spec(&[("app:80", 1), ("127.0.0.1:2", 1)]));
         let labels: Vec<&str> = resolved.endpoints.iter().map(|endpoint| &*endpoint.label).collect();
         assert_eq!(labels, ["127.0.0.1:2"]);
-        let new = registry.pool("shop", "v2", Role::Canary, &names, &Resolved::default());
+        let new = registry.pool(
+            ("shop", "v2"),
+            Role::Canary,
+            &names,
+            &Resolved::default(),
+            &TlsFiles::default(),
+        );
         assert!(new.endpoints.is_empty(), "what never served has nothing to keep");
     }
 
@@ -223,7 +294,10 @@ mod tests {
         let gone = Arc::downgrade(&pool(&mut registry, Role::Stable, &spec));
         assert!(gone.upgrade().is_some());
         let empty = crate::control::resolver::tests::snapshot(&[]);
-        assert_eq!(registry.pools(&empty, &Resolved::default()).len(), 0);
+        assert_eq!(
+            registry.pools(&empty, &Resolved::default(), &TlsFiles::default()).len(),
+            0
+        );
         assert!(gone.upgrade().is_none());
     }
 
@@ -231,9 +305,13 @@ mod tests {
     fn pools_run_parallel_to_services_and_versions() {
         let mut registry = EndpointRegistry::new(1);
         let snapshot = crate::control::resolver::tests::snapshot(&["127.0.0.1:1", "127.0.0.1:2"]);
-        let pools = registry.pools(&snapshot, &Resolved::literals(&snapshot.services[0].pools[0].endpoints));
+        let (resolved, tls) = (
+            Resolved::literals(&snapshot.services[0].pools[0].endpoints),
+            TlsFiles::default(),
+        );
+        let pools = registry.pools(&snapshot, &resolved, &tls);
         assert_eq!((pools.len(), pools[0].len(), pools[0][0].endpoints.len()), (1, 1, 2));
-        let again = registry.pools(&snapshot, &Resolved::literals(&snapshot.services[0].pools[0].endpoints));
+        let again = registry.pools(&snapshot, &resolved, &tls);
         assert!(Arc::ptr_eq(&pools[0][0], &again[0][0]));
     }
 }

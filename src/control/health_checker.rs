@@ -1,6 +1,7 @@
 //! Active health: every endpoint in force is probed, at its pool's pace, whether or not requests come.
 
 use crate::config::snapshot::HealthCheck;
+use crate::opening::write_proxy_header;
 use crate::shared::{Endpoint, InForce, Shared};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
@@ -10,10 +11,12 @@ use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
 
 /// A publication is noticed after so long, if nobody says so.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -198,6 +201,8 @@ fn pause(every: Duration, first: bool, confirming: bool, draw: f64) -> Duration 
 enum ProbeError {
     #[error("no connection: {0}")]
     Connect(std::io::Error),
+    #[error("no TLS: {0}")]
+    Tls(std::io::Error),
     #[error("no answer in time")]
     Timeout,
     #[error("the probe cannot be written: {0}")]
@@ -208,11 +213,34 @@ enum ProbeError {
     Status(http::StatusCode),
 }
 
-/// One probe: the path answers 200 to 399, or without a path a connection succeeds.
+/// One probe: the path answers 200 to 399, or without a path a connection succeeds, its TLS handshake included.
 async fn probe(endpoint: &Endpoint, check: &HealthCheck) -> Result<(), ProbeError> {
-    let stream = TcpStream::connect(endpoint.address)
+    let mut stream = TcpStream::connect(endpoint.address)
         .await
         .map_err(ProbeError::Connect)?;
+    if let Some(version) = endpoint.transport.send_proxy_protocol {
+        let mut header = Vec::new();
+        write_proxy_header(&mut header, version, None);
+        stream.write_all(&header).await.map_err(ProbeError::Connect)?;
+    }
+    let Some(tls) = &endpoint.transport.tls else {
+        return ask(stream, endpoint, check).await;
+    };
+    let config = tls.settings.load().0;
+    let config = config.ok_or_else(|| ProbeError::Tls(std::io::Error::other("the pool's `tls` cannot be used")))?;
+    let connector = TlsConnector::from(config);
+    let stream = connector
+        .connect(tls.name.clone(), stream)
+        .await
+        .map_err(ProbeError::Tls)?;
+    ask(stream, endpoint, check).await
+}
+
+/// The question of a probe on its connection, if it has one.
+async fn ask<S>(stream: S, endpoint: &Endpoint, check: &HealthCheck) -> Result<(), ProbeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let Some(path) = &check.path else { return Ok(()) };
     let request = http::Request::get(&**path)
         .header(http::header::HOST, &*endpoint.label)

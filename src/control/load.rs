@@ -1,7 +1,10 @@
 //! The file on disk -> [`Snapshot`], with the files it names checked. `check`, `run` and a reload all load through here.
 
+use super::tls::{TlsFiles, Unusable};
+use crate::config::snapshot::Unsupported;
 use crate::config::tokens::{self, Tokens};
 use crate::config::{self, Problem, Snapshot, yaml};
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
@@ -54,6 +57,46 @@ pub fn load(file: &Path) -> Result<Snapshot, LoadError> {
     compile(file, &bytes)
 }
 
+/// As [`load`], for who only asks whether a file is right: files that it names and that are not here may be where it will
+/// run, so that each is a warning. Where they are, what is in them counts.
+///
+/// # Errors
+/// As [`load`], but for files that are not there.
+pub fn check(file: &Path) -> Result<Snapshot, LoadError> {
+    let bytes = read(file)?;
+    let mut snapshot = parse(file, &bytes)?;
+    let (missing, wrong): (Vec<_>, Vec<_>) = named_files(&snapshot, &TlsFiles::default())
+        .into_iter()
+        .partition(|unusable| unusable.missing);
+    if !wrong.is_empty() {
+        let all = wrong.iter().chain(&missing);
+        return Err(invalid(
+            file,
+            all.map(|unusable| problem(&snapshot, unusable)).collect(),
+        ));
+    }
+    let warnings = missing.iter().map(|unusable| {
+        let Problem {
+            path,
+            line,
+            column,
+            message,
+            ..
+        } = problem(&snapshot, unusable);
+        Unsupported {
+            path,
+            line,
+            column,
+            message,
+            refuses_to_run: true,
+        }
+    });
+    let mut warnings: Vec<Unsupported> = warnings.chain(snapshot.unsupported.iter().cloned()).collect();
+    warnings.sort_by_key(|warning| (warning.line, warning.column));
+    snapshot.unsupported = warnings.into();
+    Ok(snapshot)
+}
+
 /// The bytes of `file`: at most one more than [`yaml::MAX_FILE_BYTES`], so that a huge file costs nothing.
 ///
 /// # Errors
@@ -79,41 +122,79 @@ pub fn read(file: &Path) -> Result<Vec<u8>, LoadError> {
     })
 }
 
-/// The configuration that `bytes`, read from `file`, hold; the files that it names are opened to see that they can be.
+/// The configuration that `bytes`, read from `file`, hold; the files that it names are looked at: certificates with their
+/// keys are loaded, others opened to see that they can be.
 ///
 /// # Errors
 /// Every problem, those of named files included when there is no other.
 pub fn compile(file: &Path, bytes: &[u8]) -> Result<Snapshot, LoadError> {
-    let invalid = |problems| LoadError::Invalid {
+    compile_beside(file, bytes, &TlsFiles::default())
+}
+
+/// As [`compile`], beside what is in force: files of TLS that `tls` has in use already are not looked at.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_beside(file: &Path, bytes: &[u8], tls: &TlsFiles) -> Result<Snapshot, LoadError> {
+    let snapshot = parse(file, bytes)?;
+    let unusable = named_files(&snapshot, tls);
+    if unusable.is_empty() {
+        return Ok(snapshot);
+    }
+    Err(invalid(
+        file,
+        unusable.iter().map(|unusable| problem(&snapshot, unusable)).collect(),
+    ))
+}
+
+fn parse(file: &Path, bytes: &[u8]) -> Result<Snapshot, LoadError> {
+    let base = file.parent().unwrap_or(Path::new(""));
+    config::parse_bytes(bytes, base).map_err(|problems| invalid(file, problems))
+}
+
+/// In the order of the file.
+fn invalid(file: &Path, mut problems: Vec<Problem>) -> LoadError {
+    problems.sort_by_key(|problem| (problem.line, problem.column));
+    LoadError::Invalid {
         file: file.to_owned(),
         problems,
-    };
-    let base = file.parent().unwrap_or(Path::new(""));
-    let snapshot = config::parse_bytes(bytes, base).map_err(invalid)?;
-    let problems: Vec<Problem> = snapshot
-        .files
-        .iter()
-        .filter_map(|named| {
-            let is_tokens = snapshot.admin.token_file.as_ref() == Some(&named.file);
-            let wrong = if is_tokens {
-                tokens(&named.file).err()
-            } else {
-                let cannot = |error| format!("cannot read {}: {error}", named.file.display());
-                readable(&named.file).map_err(cannot).err()
-            };
-            Some(Problem {
-                path: named.path.clone(),
-                line: named.line,
-                column: named.column,
-                message: wrong?,
-                suggestion: None,
-            })
+    }
+}
+
+/// Which of the files that `snapshot` names cannot be used.
+fn named_files(snapshot: &Snapshot, tls: &TlsFiles) -> Vec<Unusable> {
+    let mut unusable = tls.prepare(snapshot);
+    let of_tls: HashSet<&Path> = snapshot.tls_files().collect();
+    let others = snapshot.files.iter().filter(|named| !of_tls.contains(&*named.file));
+    unusable.extend(others.filter_map(|named| {
+        let is_tokens = snapshot.admin.token_file.as_ref() == Some(&named.file);
+        let unreadable = readable(&named.file).err();
+        let missing = unreadable
+            .as_ref()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+        let why = match unreadable {
+            Some(error) => format!("cannot read it: {error}"),
+            None if is_tokens => tokens(&named.file).err()?,
+            None => return None,
+        };
+        Some(Unusable {
+            file: named.file.clone(),
+            missing,
+            why,
         })
-        .collect();
-    if problems.is_empty() {
-        Ok(snapshot)
-    } else {
-        Err(invalid(problems))
+    }));
+    unusable
+}
+
+/// Where `snapshot` names the file: the first place, if there are several.
+fn problem(snapshot: &Snapshot, unusable: &Unusable) -> Problem {
+    let named = snapshot.files.iter().find(|named| named.file == unusable.file);
+    Problem {
+        path: named.map_or_else(|| "services".to_owned(), |named| named.path.clone()),
+        line: named.map_or(1, |named| named.line),
+        column: named.map_or(1, |named| named.column),
+        message: unusable.to_string(),
+        suggestion: None,
     }
 }
 

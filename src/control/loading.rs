@@ -5,6 +5,7 @@ use super::assembly::LOOKUP_BOUND;
 use super::commands::{Envelope, NotDone};
 use super::load;
 use super::resolver::Resolver;
+use super::tls::TlsFiles;
 use crate::config::Snapshot;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,12 +43,12 @@ impl Loading {
     }
 
     /// Begins what waits, if nothing is under way.
-    pub fn begin(&mut self, path: &Path, resolver: &Arc<Resolver>) {
+    pub fn begin(&mut self, path: &Path, resolver: &Arc<Resolver>, tls: &Arc<TlsFiles>) {
         if self.running.is_some() {
             return;
         }
         if let Some((text, asked)) = self.waiting.take() {
-            let task = tokio::spawn(prepare(path.to_owned(), text, Arc::clone(resolver)));
+            let task = tokio::spawn(prepare(path.to_owned(), text, Arc::clone(resolver), Arc::clone(tls)));
             self.running = Some(Run { task, asked });
         }
     }
@@ -66,17 +67,22 @@ impl Loading {
 }
 
 /// Compiles and checks `text`, and looks up the names that it brings, [`LOOKUP_BOUND`] at the longest.
-async fn prepare(path: PathBuf, text: Arc<str>, resolver: Arc<Resolver>) -> Result<Prepared, NotDone> {
+async fn prepare(
+    path: PathBuf,
+    text: Arc<str>,
+    resolver: Arc<Resolver>,
+    tls: Arc<TlsFiles>,
+) -> Result<Prepared, NotDone> {
     // A file of ten thousand services is worth milliseconds, and the files it names are on a disk.
-    let compiled = tokio::task::spawn_blocking(move || compile(&path, text)).await;
+    let compiled = tokio::task::spawn_blocking(move || compile(&path, text, &tls)).await;
     let broken = |error| Err(NotDone::RefusesToRun(format!("compiling the file: {error}")));
     let prepared = compiled.unwrap_or_else(broken)?;
     resolver.resolve_all(&prepared.snapshot, LOOKUP_BOUND).await;
     Ok(prepared)
 }
 
-fn compile(path: &Path, text: Arc<str>) -> Result<Prepared, NotDone> {
-    let snapshot = load::compile(path, text.as_bytes())?;
+fn compile(path: &Path, text: Arc<str>, tls: &TlsFiles) -> Result<Prepared, NotDone> {
+    let snapshot = load::compile_beside(path, text.as_bytes(), tls)?;
     match load::refused(path, &snapshot) {
         Some(refused) => Err(NotDone::RefusesToRun(refused)),
         None => Ok(Prepared {

@@ -70,6 +70,8 @@ pub(crate) fn pool(labels: &[&str]) -> snapshot::Pool {
             first_byte: Duration::from_secs(30),
             idle: Duration::from_secs(60),
         },
+        tls: None,
+        send_proxy_protocol: None,
     }
 }
 

@@ -70,10 +70,10 @@ type Answer = oneshot::Sender<Result<Done, NotDone>>;
 impl Writer {
     /// Publishes what the file, orders and the resolver bring, until it is dropped.
     pub async fn run(mut self) -> Infallible {
-        let resolver = self.assembly.resolver();
+        let (resolver, tls) = (self.assembly.resolver(), self.assembly.tls());
         let mut addresses = resolver.changes();
         loop {
-            self.reading.loading.begin(&self.path, &resolver);
+            self.reading.loading.begin(&self.path, &resolver, &tls);
             let held_until = self.reading.held.as_ref().map(|(_, until)| *until);
             tokio::select! {
                 biased;
@@ -336,9 +336,7 @@ impl Writer {
         });
         let changed = self.changed(&text);
         let mut happened = change.happened;
-        if changed {
-            happened.insert(0, reloaded(&previous.snapshot, &snapshot));
-        }
+        happened.insert(0, reloaded(&previous.snapshot, &snapshot));
         self.succeeded(Arc::clone(&text), restart.clone());
         let state = Arc::new(change.state);
         let generation = self.publish_snapshot(snapshot, Arc::clone(&state)).await;
@@ -359,9 +357,15 @@ impl Writer {
     }
 
     async fn on_addresses(&mut self) {
-        let snapshot = Arc::clone(&self.shared.load().snapshot);
-        let state = Arc::clone(&self.records.state);
-        self.publish_snapshot(snapshot, state).await;
+        let previous = self.shared.load();
+        let (snapshot, state) = (Arc::clone(&previous.snapshot), Arc::clone(&self.records.state));
+        let next = self.assembly.next(snapshot, state, Some(&previous), Duration::ZERO);
+        // Nothing that anybody asked for is other than before.
+        let next = InForce {
+            generation: previous.generation,
+            ..next.await
+        };
+        self.publish(next);
     }
 
     /// The names of `snapshot` have been looked up: none is waited for.
@@ -382,6 +386,7 @@ impl Writer {
             state,
             cookie_key: previous.cookie_key.clone(),
             services: Arc::clone(&previous.services),
+            listeners: Arc::clone(&previous.listeners),
         })
     }
 
@@ -529,7 +534,7 @@ fn reloaded(before: &Snapshot, after: &Snapshot) -> Happened {
             "services_changed": diff.services_changed.iter().map(|service| &service.name).collect::<Vec<_>>(),
             "services_removed": diff.services_removed,
         }),
-        text: format!("another text of the file is in force: {what}"),
+        text: format!("the file was read and is in force: {what}"),
     }
 }
 

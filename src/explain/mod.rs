@@ -147,6 +147,7 @@ pub fn explain(
         query,
         fields: &fields,
         client_ip: described.client_ip,
+        client_cert: None,
     };
     let watched = Watched {
         facts: moment.facts,

@@ -28,6 +28,7 @@ pub(super) enum Kind {
     /// `x-rollgate-*`: ours alone, on both sides.
     Rollgate,
     Date,
+    StrictTransportSecurity,
     WebSocketKey,
     WebSocketVersion,
     /// A name above with `_` for `-`.
@@ -76,7 +77,10 @@ const fn known(length: usize) -> &'static [Known] {
         18 => &[(b"proxy-authenticate", Kind::HopByHop)],
         19 => &[(b"proxy-authorization", Kind::HopByHop)],
         21 => &[(b"sec-websocket-version", Kind::WebSocketVersion)],
-        25 => &[(b"proxy-authentication-info", Kind::HopByHop)],
+        25 => &[
+            (b"proxy-authentication-info", Kind::HopByHop),
+            (b"strict-transport-security", Kind::StrictTransportSecurity),
+        ],
         _ => &[],
     }
 }

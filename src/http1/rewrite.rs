@@ -52,7 +52,7 @@ pub fn write_request(out: &mut Vec<u8>, head: &RequestHead, buf: &[u8], add: &Re
     let keep_id = head.request_id(buf, add.peer_trusted).is_some();
     let keep_trace = head.traceparent(buf).is_some();
     copy_fields(out, buf, &head.index.0, |kind| match kind {
-        Kind::Other | Kind::Date | Kind::WebSocketKey | Kind::WebSocketVersion => true,
+        Kind::Other | Kind::Date | Kind::StrictTransportSecurity | Kind::WebSocketKey | Kind::WebSocketVersion => true,
         Kind::Expect => head.expect_continue,
         Kind::MaxForwards => head.max_forwards.is_none(),
         Kind::XForwardedProto | Kind::XForwardedHost | Kind::XForwarded => add.peer_trusted,
@@ -130,6 +130,8 @@ pub struct ResponseAdditions<'a> {
     pub framing: Framing,
     /// An HTTP-date, sent when the answer has no `Date` (RFC 9110 section 6.6.1).
     pub date: Option<&'a str>,
+    /// `Strict-Transport-Security`, sent when the answer has none of its own (RFC 6797 section 7.1).
+    pub hsts: Option<&'a str>,
     /// Whether to add `Via`.
     pub via: bool,
 }
@@ -143,9 +145,10 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, buf: &[u8], add: &
     let _ = write!(out, "HTTP/1.1 {} ", head.status);
     out.extend_from_slice(head.reason(buf));
     out.extend_from_slice(b"\r\n");
-    let mut dated = false;
+    let (mut dated, mut has_hsts) = (false, false);
     copy_fields(out, buf, &head.index.0, |kind| {
         dated |= kind == Kind::Date;
+        has_hsts |= kind == Kind::StrictTransportSecurity;
         !matches!(
             kind,
             Kind::Connection
@@ -162,6 +165,9 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, buf: &[u8], add: &
     if head.status >= 200 {
         if let Some(date) = add.date.filter(|_| !dated) {
             write_field(out, b"Date: ", date.as_bytes());
+        }
+        if let Some(hsts) = add.hsts.filter(|_| !has_hsts) {
+            write_field(out, b"Strict-Transport-Security: ", hsts.as_bytes());
         }
         if let Some(cookie) = add.set_cookie {
             write_field(out, b"Set-Cookie: ", cookie);

@@ -5,7 +5,10 @@
 //! takes the next connection, and closing a thread's copy loses nobody who is waiting in the queue.
 
 use super::answers::OwnAnswer;
+use super::buffer::Buffer;
 use super::downstream::{self, Client};
+use super::handshakes::{self, Turn};
+use super::opening::{self, Formalities};
 use super::record::log_unread;
 use super::stream::Stream;
 use super::worker::Worker;
@@ -189,8 +192,11 @@ async fn serve(
     let _ = stage.wait_for(|stage| *stage >= Stage::Serving).await;
     tokio::task::spawn_local(Rc::clone(worker).run_ticks());
     let mut loops = tokio::task::JoinSet::new();
-    for socket in sockets {
-        let listener = TcpListener::from_std(socket)?;
+    for (index, socket) in sockets.into_iter().enumerate() {
+        let listener = Listener {
+            socket: TcpListener::from_std(socket)?,
+            index,
+        };
         loops.spawn_local(accept_loop(Rc::clone(worker), listener, cap, stage.clone()));
     }
     threads.accepting.fetch_add(1, Ordering::SeqCst);
@@ -202,17 +208,24 @@ async fn serve(
     Ok(())
 }
 
+/// A thread's copy of a listening socket.
+struct Listener {
+    socket: TcpListener,
+    /// Position in [`crate::shared::InForce::listeners`].
+    index: usize,
+}
+
 /// Accepts until the stage is [`Stage::Yielding`] or later; then takes those who already wait, and closes.
-async fn accept_loop(worker: Rc<Worker>, listener: TcpListener, cap: usize, mut stage: watch::Receiver<Stage>) {
+async fn accept_loop(worker: Rc<Worker>, listener: Listener, cap: usize, mut stage: watch::Receiver<Stage>) {
     let mut told = None;
     loop {
         let accepted = tokio::select! {
             biased;
             _ = stage.wait_for(|stage| *stage >= Stage::Yielding) => break,
-            accepted = listener.accept() => accepted,
+            accepted = listener.socket.accept() => accepted,
         };
         match accepted {
-            Ok((tcp, peer)) => admit(&worker, tcp, peer, cap),
+            Ok((tcp, peer)) => admit(&worker, tcp, peer, listener.index, cap),
             // One client's trouble (it left while it waited) is nobody else's.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
@@ -228,8 +241,8 @@ async fn accept_loop(worker: Rc<Worker>, listener: TcpListener, cap: usize, mut 
     // The kernel has let them in already. The driver gets a turn first, to say who they are.
     tokio::task::yield_now().await;
     for _ in 0..QUEUED_MOST {
-        match poll_fn(|context| Poll::Ready(listener.poll_accept(context))).await {
-            Poll::Ready(Ok((tcp, peer))) => admit(&worker, tcp, peer, cap),
+        match poll_fn(|context| Poll::Ready(listener.socket.poll_accept(context))).await {
+            Poll::Ready(Ok((tcp, peer))) => admit(&worker, tcp, peer, listener.index, cap),
             Poll::Ready(Err(_)) | Poll::Pending => break,
         }
     }
@@ -251,32 +264,72 @@ impl Drop for Counted {
     }
 }
 
-fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, cap: usize) {
+/// `listener`: position in [`crate::shared::InForce::listeners`].
+fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, listener: usize, cap: usize) {
     let open: i64 = worker.shared.threads.iter().map(|thread| thread.connections()).sum();
-    let most = worker.local().in_force.snapshot.limits.max_connections.min(cap);
+    let local = worker.local();
+    let most = local.in_force.snapshot.limits.max_connections.min(cap);
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let formalities = local.in_force.listeners.get(listener).map(|listener| Formalities {
+        proxy_header: listener.spec.proxy_protocol,
+        tls: listener.tls.clone(),
+    });
+    let formalities = formalities.filter(|formalities| formalities.proxy_header || formalities.tls.is_some());
     if usize::try_from(open).unwrap_or(0) >= most {
-        return turn_away(worker, &tcp, peer.ip().to_canonical());
+        let speaks_tls = formalities.is_some_and(|formalities| formalities.tls.is_some());
+        return turn_away(worker, &tcp, peer.ip(), speaks_tls);
     }
-    let counted = Counted::new(worker);
-    let slot = worker.deadlines.slot();
     let client = Client {
         worker: Rc::clone(worker),
         stream: Stream::new(tcp),
-        peer: peer.ip().to_canonical(),
-        slot,
+        peer,
+        destination: None,
+        certificate: None,
+        listener,
+        slot: worker.deadlines.slot(),
         answering: Cell::new(false),
     };
-    tokio::task::spawn_local(async move {
-        let _counted = counted;
-        downstream::serve(client).await;
-    });
+    let counted = Counted::new(worker);
+    match formalities {
+        None => {
+            tokio::task::spawn_local(async move {
+                let _counted = counted;
+                downstream::serve(client, Buffer::default()).await;
+            });
+        }
+        Some(formalities) => serve_formally(client, formalities, counted),
+    }
 }
 
-/// 503, if the socket takes it at once: a proxy at its limit waits for nobody.
-fn turn_away(worker: &Worker, tcp: &TcpStream, peer: IpAddr) {
+/// Serves a connection that opens with more than a request.
+fn serve_formally(client: Client, formalities: Formalities, counted: Counted) {
+    let worker = Rc::clone(&client.worker);
+    let turn = formalities.tls.is_some().then(|| Turn::new(&worker));
+    let place = turn.as_ref().map(Turn::place);
+    let task = tokio::task::spawn_local(async move {
+        let _counted = counted;
+        // Boxed: none of it is held any more once requests come.
+        let opened = Box::pin(async move {
+            let _turn = turn;
+            opening::open(client, formalities).await
+        });
+        if let Some((client, input)) = opened.await {
+            downstream::serve(client, input).await;
+        }
+    });
+    if let Some(place) = place {
+        handshakes::begun(&worker, place, task.abort_handle());
+    }
+}
+
+/// 503, if the socket takes it at once: a proxy at its limit waits for nobody, and shakes no hands either.
+fn turn_away(worker: &Worker, tcp: &TcpStream, peer: IpAddr, speaks_tls: bool) {
     let request_id = super::headers::hex_id(worker.draw_id());
     let request_id = std::str::from_utf8(&request_id).unwrap_or_default();
     log_unread(worker, peer, Refusal::MaxConnections, request_id);
+    if speaks_tls {
+        return;
+    }
     let mut out = Vec::new();
     let date = worker.date();
     OwnAnswer {
@@ -286,6 +339,7 @@ fn turn_away(worker: &Worker, tcp: &TcpStream, peer: IpAddr) {
         date: &date,
         close: true,
         head_only: false,
+        fields: "",
     }
     .write(&mut out);
     // What it does not take is lost with the connection.

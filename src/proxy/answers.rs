@@ -13,6 +13,8 @@ pub struct OwnAnswer<'a> {
     pub close: bool,
     /// The answer to `HEAD`: the same head, and no body.
     pub head_only: bool,
+    /// Further field lines, each with its end.
+    pub fields: &'a str,
 }
 
 impl OwnAnswer<'_> {
@@ -32,8 +34,8 @@ impl OwnAnswer<'_> {
         let _ = write!(
             out,
             "HTTP/1.1 {} {reason}\r\nDate: {}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\
-             Cache-Control: no-store\r\n{extra}X-Request-Id: {}\r\nVia: 1.1 rollgate\r\nConnection: {connection}\r\n\r\n",
-            self.status, self.date, self.request_id,
+             Cache-Control: no-store\r\n{extra}{}X-Request-Id: {}\r\nVia: 1.1 rollgate\r\nConnection: {connection}\r\n\r\n",
+            self.status, self.date, self.fields, self.request_id,
         );
         if !self.head_only {
             let _ = write!(
@@ -67,6 +69,7 @@ mod tests {
                 date: "Sun, 06 Nov 1994 08:49:37 GMT",
                 close: true,
                 head_only: false,
+                fields: "X-More: 1\r\n",
             };
             let mut full = Vec::new();
             answer.write(&mut full);
@@ -76,7 +79,7 @@ mod tests {
                 head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())),
                 "{text}"
             );
-            assert!(!head.contains("\n\n"));
+            assert!(head.contains("\r\nX-More: 1\r\n") && !head.contains("\n\n"));
             answer.head_only = true;
             let mut only = Vec::new();
             answer.write(&mut only);

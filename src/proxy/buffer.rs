@@ -111,6 +111,12 @@ impl Buffer {
         }
     }
 
+    /// Bytes of storage held.
+    #[cfg(test)]
+    pub fn held(&self) -> usize {
+        self.storage.len()
+    }
+
     /// Gives the storage back when nothing unread is in it.
     pub fn release(&mut self) {
         if self.is_empty() && !self.storage.is_empty() {
@@ -120,32 +126,84 @@ impl Buffer {
         }
     }
 
+    /// What is unread in storage of its own size: who holds it for long must not hold a pooled one. Emptied, it is
+    /// released.
+    pub fn settle(&mut self) {
+        if self.is_empty() {
+            return self.release();
+        }
+        let own: Box<[u8]> = self.unread().into();
+        (self.start, self.end) = (0, own.len());
+        give(std::mem::replace(&mut self.storage, own));
+    }
+
     /// Room to read into: at least one byte, unless `limit` bytes are already unread (then it is empty).
     pub fn room(&mut self, limit: usize) -> &mut [u8] {
         let unread = self.end - self.start;
         if unread >= limit {
             return &mut [];
         }
-        if self.storage.is_empty() {
-            self.storage = take();
+        if self.end == self.storage.len() && self.start == 0 {
+            self.grow((self.storage.len() * 2).min(limit));
         }
-        if self.start > 0 && self.end == self.storage.len() {
-            self.storage.copy_within(self.start..self.end, 0);
-            self.start = 0;
-            self.end = unread;
-        }
-        if self.end == self.storage.len() {
-            let mut larger = vec![0; (self.storage.len() * 2).min(limit.max(BUFFER_BYTES))].into_boxed_slice();
-            if let (Some(to), Some(from)) = (larger.get_mut(..unread), self.storage.get(self.start..self.end)) {
-                to.copy_from_slice(from);
-            }
-            give(std::mem::replace(&mut self.storage, larger));
-            self.start = 0;
-            self.end = unread;
-        }
+        self.reserve(1);
         let room = limit - unread;
         let end = self.storage.len().min(self.end.saturating_add(room));
         self.storage.get_mut(self.end..end).unwrap_or_default()
+    }
+
+    /// Room for `n` bytes or more.
+    pub fn room_for(&mut self, n: usize) -> &mut [u8] {
+        self.reserve(n);
+        self.storage.get_mut(self.end..).unwrap_or_default()
+    }
+
+    /// Takes over what fits of `bytes` while at most `limit` are unread; returns how many.
+    pub fn push(&mut self, bytes: &[u8], limit: usize) -> usize {
+        let mut left = bytes;
+        while !left.is_empty() {
+            let room = self.room(limit);
+            let n = room.len().min(left.len());
+            let (Some(to), Some((from, rest))) = (room.get_mut(..n), left.split_at_checked(n)) else {
+                break;
+            };
+            if n == 0 {
+                break;
+            }
+            to.copy_from_slice(from);
+            self.filled(n);
+            left = rest;
+        }
+        bytes.len() - left.len()
+    }
+
+    /// Makes room for `n` bytes behind what is unread, moving that to the front or to larger storage.
+    fn reserve(&mut self, n: usize) {
+        let unread = self.end - self.start;
+        if self.storage.len() - self.end >= n {
+            return;
+        }
+        if self.storage.len() - unread < n {
+            return self.grow(unread + n);
+        }
+        self.storage.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, unread);
+    }
+
+    /// Storage of `bytes` or more, at least a pooled one.
+    fn grow(&mut self, bytes: usize) {
+        let mut larger = if bytes <= BUFFER_BYTES {
+            take()
+        } else {
+            vec![0; bytes].into_boxed_slice()
+        };
+        let unread = self.unread();
+        let n = unread.len();
+        if let Some(to) = larger.get_mut(..n) {
+            to.copy_from_slice(unread);
+        }
+        give(std::mem::replace(&mut self.storage, larger));
+        (self.start, self.end) = (0, n);
     }
 
     /// `n` bytes were read into the room.
@@ -211,6 +269,51 @@ mod tests {
         fill(&mut buffer, b"xy", BUFFER_BYTES);
         assert_eq!(&buffer.unread()[..10], &bytes[BUFFER_BYTES - 10..]);
         assert_eq!(&buffer.unread()[10..], b"xy");
+    }
+
+    #[test]
+    fn settled_bytes_hold_no_pooled_storage_and_are_read_on() {
+        let mut buffer = Buffer::default();
+        fill(&mut buffer, b"a record that", BUFFER_BYTES);
+        buffer.consume(2);
+        buffer.settle();
+        assert_eq!((buffer.unread(), buffer.storage.len()), (&b"record that"[..], 11));
+        assert_eq!(
+            buffer.room(BUFFER_BYTES).len(),
+            BUFFER_BYTES - 11,
+            "all the room at once"
+        );
+        fill(&mut buffer, b" goes on", BUFFER_BYTES);
+        assert_eq!(buffer.unread(), b"record that goes on");
+        buffer.consume(99);
+        buffer.settle();
+        assert!(buffer.storage.is_empty());
+    }
+
+    #[test]
+    fn room_is_made_for_what_is_asked() {
+        let mut buffer = Buffer::default();
+        fill(&mut buffer, &[1; 1000], BUFFER_BYTES);
+        buffer.consume(900);
+        assert!(
+            buffer.room_for(BUFFER_BYTES - 100).len() == BUFFER_BYTES - 100,
+            "moved to the front"
+        );
+        assert!(
+            buffer.room_for(BUFFER_BYTES).len() >= BUFFER_BYTES,
+            "moved to larger storage"
+        );
+        assert_eq!(buffer.unread(), [1; 100]);
+    }
+
+    #[test]
+    fn what_is_pushed_stops_at_the_limit() {
+        let mut buffer = Buffer::default();
+        assert_eq!(buffer.push(&[3; 200_000], 100_000), 100_000);
+        assert_eq!(buffer.push(b"more", 100_000), 0);
+        buffer.consume(99_998);
+        assert_eq!(buffer.push(b"more", 4), 2);
+        assert_eq!(buffer.unread(), b"\x03\x03mo");
     }
 
     #[test]

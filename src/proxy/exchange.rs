@@ -39,6 +39,12 @@ pub async fn run(client: &Client, head: &RequestHead, bytes: &[u8], input: &mut 
     }
 }
 
+/// What a client that came by TLS is told of it, if anything.
+fn hsts<'l>(local: &'l Local, client: &Client) -> Option<&'l str> {
+    let hsts = local.listener(client.listener)?.hsts.as_deref()?;
+    client.stream.is_tls().then_some(hsts)
+}
+
 fn text(ascii: &[u8]) -> &str {
     std::str::from_utf8(ascii).unwrap_or_default()
 }
@@ -62,10 +68,11 @@ impl<'c> Exchange<'c> {
     fn new(client: &'c Client, head: &'c RequestHead, bytes: &'c [u8]) -> Self {
         let local = client.worker.local();
         let trusted = &local.in_force.snapshot.trusted_proxies;
-        let (client_ip, peer_trusted) = if is_trusted(client.peer, trusted) {
-            (client_address(client.peer, &head.fields(bytes), trusted), true)
+        let peer = client.peer.ip();
+        let (client_ip, peer_trusted) = if is_trusted(peer, trusted) {
+            (client_address(peer, &head.fields(bytes), trusted), true)
         } else {
-            (client.peer, false)
+            (peer, false)
         };
         let fresh_id = hex_id(client.worker.draw_id());
         let fresh_trace = traceparent(client.worker.draw_id(), client.worker.draw());
@@ -122,10 +129,25 @@ impl<'c> Exchange<'c> {
         if self.head.max_forwards == Some(0) {
             return Box::pin(self.answer_as_the_last()).await;
         }
+        if let Some(port) = self.redirect_port() {
+            return Box::pin(self.redirect(port)).await;
+        }
         match self.decide() {
             None => Box::pin(self.refuse(Refusal::NoRoute, "no route for this host, path and method")).await,
             Some(decision) => self.serve_decided(decision, input).await,
         }
+    }
+
+    /// Whether the client came by https, to us or to a trusted proxy.
+    fn is_https(&self) -> bool {
+        let told = || self.head.fields(self.bytes).nth("x-forwarded-proto", 0) == Some(b"https");
+        self.client.stream.is_tls() || (self.peer_trusted && told())
+    }
+
+    /// The port at which the client is to come back by https.
+    fn redirect_port(&self) -> Option<u16> {
+        let port = self.local.listener(self.client.listener)?.redirect_to_https?;
+        (!self.is_https()).then_some(port)
     }
 
     /// `Max-Forwards` has run out: no endpoint may be asked (RFC 9110 section 7.6.2). A TRACE is not reflected: what it
@@ -160,6 +182,7 @@ impl<'c> Exchange<'c> {
             query: self.head.query(self.bytes),
             fields,
             client_ip: self.client_ip,
+            client_cert: self.client.certificate.as_deref(),
         }
     }
 

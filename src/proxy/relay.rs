@@ -108,6 +108,7 @@ pub struct Attempt<'a> {
     /// What is added to the final answer.
     pub set_cookie: Option<&'a [u8]>,
     pub expose_version: Option<&'a str>,
+    pub hsts: Option<&'a str>,
     /// Asked when the answer is a 5xx: whether another one will be had instead.
     pub withholds_5xx: Option<&'a dyn Fn() -> bool>,
     pub progress: Progress,

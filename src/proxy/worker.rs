@@ -1,7 +1,9 @@
 //! What one thread of the data plane owns: nothing here is shared with another thread, so nothing is locked.
 
 use super::deadlines::{Deadlines, TICK};
+use super::handshakes::Handshakes;
 use super::upstream::IdlePool;
+use crate::config::snapshot::Listener;
 use crate::http1::{FieldIndex, HeadParser};
 use crate::routing::{CookieKey, Facts, ServiceId, VersionId};
 use crate::shared::{Cached, InForce, Pool, RetryBudget, ServiceInForce, Shared, ThreadStats, VersionInForce};
@@ -11,10 +13,13 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Ticks between two sweeps of idle upstream connections.
 const SWEEP_TICKS: u32 = 10;
+
+/// See [`Worker::may_warn`].
+const WARN_EVERY: Duration = Duration::from_secs(1);
 
 /// Indexes of heads kept for reuse.
 const KEPT_INDEXES: usize = 64;
@@ -27,6 +32,11 @@ pub struct Local {
 }
 
 impl Local {
+    /// The settings of the listener at this position.
+    pub fn listener(&self, listener: usize) -> Option<&Listener> {
+        self.in_force.listeners.get(listener).map(|listener| &listener.spec)
+    }
+
     pub fn service(&self, service: ServiceId) -> Option<&ServiceInForce> {
         self.in_force.services.get(service.0 as usize)
     }
@@ -70,6 +80,7 @@ pub struct Worker {
     local: RefCell<Rc<Local>>,
     pub deadlines: Rc<Deadlines>,
     pub idle: RefCell<IdlePool>,
+    pub handshakes: RefCell<Handshakes>,
     random: RefCell<fastrand::Rng>,
     pub log: RefCell<Option<LogShard>>,
     date: RefCell<Box<str>>,
@@ -77,6 +88,7 @@ pub struct Worker {
     ticks: Cell<u32>,
     /// At most one tick old.
     recently: Cell<Instant>,
+    warned: Cell<Option<Instant>>,
     closing: Cell<bool>,
 }
 
@@ -97,12 +109,14 @@ impl Worker {
             shared,
             deadlines: Rc::default(),
             idle: RefCell::new(IdlePool::new(most_idle)),
+            handshakes: RefCell::default(),
             random: RefCell::new(fastrand::Rng::new()),
             log: RefCell::new(log),
             date: RefCell::new(http_date()),
             indexes: RefCell::default(),
             ticks: Cell::new(0),
             recently: Cell::new(Instant::now()),
+            warned: Cell::new(None),
             closing: Cell::new(false),
         })
     }
@@ -131,6 +145,16 @@ impl Worker {
     /// Now, or up to a tick ago: without asking the clock.
     pub fn recently(&self) -> Instant {
         self.recently.get()
+    }
+
+    /// Whether what any peer can bring about may be told in the log: at most once in [`WARN_EVERY`].
+    pub fn may_warn(&self) -> bool {
+        let now = self.recently();
+        let may = self.warned.get().is_none_or(|at| now.duration_since(at) >= WARN_EVERY);
+        if may {
+            self.warned.set(Some(now));
+        }
+        may
     }
 
     /// Closes what is idle.

@@ -1,6 +1,6 @@
 //! Conditions on a request: header, cookie, query, client_ip, segment, any/all/not.
 
-use super::{RequestView, Segment, SegmentId};
+use super::{ClientCert, RequestView, Segment, SegmentId};
 use ipnet::IpNet;
 use regex::Regex;
 
@@ -24,6 +24,14 @@ pub enum Source {
     Cookie(Box<str>),
     /// The first parameter of that name, decoded.
     Query(Box<str>),
+    /// Of the certificate that the client has shown. Of several values one that satisfies is enough.
+    ClientCert(ClientCertPart),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientCertPart {
+    SubjectCn,
+    San,
 }
 
 /// How a value is tested. An absent value satisfies only `Exists(false)`.
@@ -114,7 +122,26 @@ impl Source {
                 Some(value) => operator.holds(&value),
                 None => operator.holds_absent(),
             },
+            Self::ClientCert(part) => {
+                let mut values = request.client_cert.into_iter().flat_map(|cert| cert.values(*part));
+                match values.next() {
+                    Some(first) => std::iter::once(first)
+                        .chain(values)
+                        .any(|value| operator.holds(value.as_bytes())),
+                    None => operator.holds_absent(),
+                }
+            }
         }
+    }
+}
+
+impl ClientCert {
+    fn values(&self, part: ClientCertPart) -> impl Iterator<Item = &str> {
+        let (cn, san) = match part {
+            ClientCertPart::SubjectCn => (self.subject_cn.as_deref(), &[][..]),
+            ClientCertPart::San => (None, &*self.san),
+        };
+        cn.into_iter().chain(san.iter().map(|name| &**name))
     }
 }
 
@@ -268,6 +295,42 @@ mod tests {
             );
         }
         assert!(!header("x-test", Operator::Exists(false)).matches(&view, &[]));
+    }
+
+    #[test]
+    fn certificates_that_clients_have_shown() {
+        let fields = Lines::default();
+        let cert = ClientCert {
+            subject_cn: Some("ops".into()),
+            san: ["ops@example.com".into(), "spiffe://example.com/ops".into()].into(),
+        };
+        let shown = RequestView {
+            client_cert: Some(&cert),
+            ..request(&fields)
+        };
+        let test = |part, operator| Condition::Test {
+            source: Source::ClientCert(part),
+            operator,
+        };
+        let (cn, san) = (ClientCertPart::SubjectCn, ClientCertPart::San);
+        assert!(test(cn, Operator::Equals("ops".into())).matches(&shown, &[]));
+        assert!(!test(cn, Operator::EndsWith("@example.com".into())).matches(&shown, &[]));
+        for name in ["ops@example.com", "spiffe://example.com/ops"] {
+            assert!(test(san, Operator::Equals(name.into())).matches(&shown, &[]));
+        }
+        assert!(!test(san, Operator::Equals("ops".into())).matches(&shown, &[]));
+        let nameless = ClientCert::default();
+        for client_cert in [None, Some(&nameless)] {
+            let view = RequestView { client_cert, ..shown };
+            for part in [cn, san] {
+                assert!(
+                    every_operator()
+                        .into_iter()
+                        .all(|operator| !test(part, operator).matches(&view, &[]))
+                );
+                assert!(test(part, Operator::Exists(false)).matches(&view, &[]));
+            }
+        }
     }
 
     #[test]

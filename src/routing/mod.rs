@@ -12,13 +12,13 @@ mod split;
 
 pub use affinity::{Affinity, CookieSpec, KeySource, UserKey};
 pub use bucket::{BUCKETS, HashName};
-pub use condition::{Condition, MAX_CONDITION_DEPTH, MAX_CONDITION_STEPS, Operator, Source};
+pub use condition::{ClientCertPart, Condition, MAX_CONDITION_DEPTH, MAX_CONDITION_STEPS, Operator, Source};
 pub use cookie::{COOKIE_SKEW_S, COOKIE_VALUE_LEN, CookieKey, SetCookie};
 pub use decide::{
     Decision, Facts, Fallback, Policy, Reason, ReasonText, Role, Rule, Segment, Service, ServiceTraffic, Target,
     Traffic, Version, decide, decide_in,
 };
-pub use request::{HeaderFields, RequestView, is_field_name};
+pub use request::{ClientCert, HeaderFields, RequestView, is_field_name};
 pub use route_table::{HostPattern, MAX_HOST_LEN, PathPattern, Route, RouteTable};
 pub use split::{Drawn, Split};
 

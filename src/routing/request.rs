@@ -63,6 +63,17 @@ pub struct RequestView<'a> {
     pub fields: &'a dyn HeaderFields,
     /// The client's address: the peer's, or what a trusted proxy says of it.
     pub client_ip: IpAddr,
+    /// The certificate the peer has shown and was verified by; `None`: none was.
+    pub client_cert: Option<&'a ClientCert>,
+}
+
+/// Who a client is by its certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ClientCert {
+    /// Common name of the subject.
+    pub subject_cn: Option<Box<str>>,
+    /// Alternative names as text.
+    pub san: Box<[Box<str>]>,
 }
 
 impl<'a> RequestView<'a> {
@@ -218,6 +229,7 @@ pub(super) mod tests {
             query: "",
             fields,
             client_ip: "192.0.2.7".parse().unwrap(),
+            client_cert: None,
         }
     }
 

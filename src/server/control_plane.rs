@@ -13,6 +13,7 @@ use crate::control::file_watcher::FileWatcher;
 use crate::control::health_checker::{HealthChecker, first_pass};
 use crate::control::resolver::Resolver;
 use crate::control::store::{Options, Restored, Store};
+use crate::control::tls::{self, TlsFiles};
 use crate::control::writer::{self, Loaded, Unbegun};
 use crate::proxy::accept::Stage;
 use crate::runtime::{EventKind, Origin};
@@ -48,6 +49,7 @@ pub struct Parts {
     writer: Unbegun,
     resolver: Arc<Resolver>,
     health: Arc<HealthChecker>,
+    tls: Arc<TlsFiles>,
     pub commander: Commander,
     /// `None`: it comes with the word of the process before.
     pub state: Option<(Store, Restored)>,
@@ -91,6 +93,7 @@ pub fn assemble(
     let (commander, orders) = Commander::new();
     let health = Arc::new(HealthChecker::new(Arc::clone(&shared)));
     let (watcher, events) = FileWatcher::spawn(&loaded.path, loaded.text).context("watching the file")?;
+    let tls = assembly.tls();
     let writer = Unbegun {
         shared: Arc::clone(&shared),
         assembly,
@@ -106,6 +109,7 @@ pub fn assemble(
         writer,
         resolver,
         health,
+        tls,
         commander,
         state,
         log,
@@ -162,6 +166,10 @@ impl Control {
         tokio::spawn(supervise("name lookups", move || {
             let resolver = Arc::clone(&resolver);
             async move { resolver.run().await }
+        }));
+        let (files, shared) = (Arc::clone(&parts.tls), Arc::clone(&self.life.shared));
+        tokio::spawn(supervise("certificate files", move || {
+            tls::follow(Arc::clone(&files), Arc::clone(&shared))
         }));
     }
 

@@ -8,13 +8,15 @@ mod pool;
 mod rejected;
 mod revoked;
 mod stats;
+mod tls;
 
 pub use pool::{Endpoint, InFlight, Pool, RetryBudget, Tried};
 pub use rejected::{Rejected, RejectedLog};
 pub use revoked::Revoked;
 pub use stats::{DURATION_BOUNDS_US, Ended, ThreadStats, Totals, VersionStats};
+pub use tls::{CertificateStatus, ClientTls, EndpointTls, LISTENER_PROTOCOLS, ServerTls, Transport};
 
-use crate::config::Snapshot;
+use crate::config::{Snapshot, snapshot};
 use crate::routing::{CookieKey, Role, Traffic};
 use crate::runtime::State;
 use arc_swap::ArcSwap;
@@ -24,7 +26,7 @@ use std::time::{Duration, Instant};
 
 /// What is in force: one immutable value, replaced whole.
 pub struct InForce {
-    /// Rises by one with each publication, from 1.
+    /// Rises by one with each change, from 1; a process goes on from the last change that it knows of.
     pub generation: u64,
     pub snapshot: Arc<Snapshot>,
     /// What moves at run time, with who moved it; `traffic` is made of it.
@@ -32,8 +34,17 @@ pub struct InForce {
     pub traffic: Traffic,
     /// Signs affinity cookies.
     pub cookie_key: CookieKey,
+    /// One for each socket that the process listens on, in the order of the file it started with.
+    pub listeners: Arc<[ListenerInForce]>,
     /// Parallel to the services of the snapshot.
     pub services: Arc<[ServiceInForce]>,
+}
+
+/// A listener's settings, for connections accepted from now on.
+#[derive(Clone)]
+pub struct ListenerInForce {
+    pub spec: snapshot::Listener,
+    pub tls: Option<Arc<ServerTls>>,
 }
 
 /// A service's live part; kept across publications while its name stays.
@@ -115,6 +126,8 @@ pub struct Shared {
     /// One a worker thread of the data plane.
     pub threads: Box<[Arc<ThreadStats>]>,
     pub reload: std::sync::Mutex<ReloadStatus>,
+    /// Of TLS; written by `control::tls` alone.
+    pub certificates: std::sync::Mutex<Box<[CertificateStatus]>>,
     /// First health pass done, listeners open.
     pub ready: AtomicBool,
     /// Stopping: `/readyz` says 503, answers close their connections.
@@ -138,6 +151,7 @@ impl Shared {
             in_force: Arc::new(ArcSwap::from_pointee(first)),
             threads: (0..threads.max(1)).map(|_| Arc::default()).collect(),
             reload: std::sync::Mutex::default(),
+            certificates: std::sync::Mutex::default(),
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             handed_over: AtomicBool::new(false),

@@ -7,7 +7,7 @@
 use super::cell::{Cell, Level};
 use super::durations::Durations;
 use crate::analysis::Histogram;
-use crate::outcome::{FailureKind, Outcome, Refusal, Termination};
+use crate::outcome::{FailureKind, Handshake, Outcome, Refusal, Termination};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -327,6 +327,7 @@ pub struct ThreadStats {
     panics: Cell,
     refusals: [Cell; Refusal::ALL.len()],
     terminations: [Cell; Termination::ALL.len()],
+    handshakes: [Cell; Handshake::ALL.len()],
 }
 
 impl Default for ThreadStats {
@@ -338,6 +339,7 @@ impl Default for ThreadStats {
             panics: Cell::default(),
             refusals: std::array::from_fn(|_| Cell::default()),
             terminations: std::array::from_fn(|_| Cell::default()),
+            handshakes: std::array::from_fn(|_| Cell::default()),
         }
     }
 }
@@ -376,6 +378,18 @@ impl ThreadStats {
         if let Some(cell) = self.terminations.get(termination.index()) {
             cell.add(1);
         }
+    }
+
+    /// A TLS handshake with a client has ended.
+    pub fn shook_hands(&self, handshake: Handshake) {
+        if let Some(cell) = self.handshakes.get(handshake.index()) {
+            cell.add(1);
+        }
+    }
+
+    /// TLS handshakes that ended this way.
+    pub fn handshakes(&self, handshake: Handshake) -> u64 {
+        self.handshakes.get(handshake.index()).map_or(0, Cell::get)
     }
 
     /// Downstream connections open now.

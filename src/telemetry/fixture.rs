@@ -20,6 +20,7 @@ pub fn in_force(generation: u64, threads: usize, services: &[(&str, &[V<'_>])]) 
             services: services.iter().map(|(_, versions)| traffic(versions)).collect(),
         },
         cookie_key: CookieKey::new(&[7; 32]),
+        listeners: Arc::default(),
         services: services
             .iter()
             .map(|(_, versions)| ServiceInForce {
@@ -94,6 +95,8 @@ fn pool(labels: &[&str]) -> snapshot::Pool {
             first_byte: Duration::from_secs(30),
             idle: Duration::from_secs(60),
         },
+        tls: None,
+        send_proxy_protocol: None,
     }
 }
 

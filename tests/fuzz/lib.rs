@@ -4,6 +4,8 @@
 pub mod config;
 #[path = "../../src/http1/mod.rs"]
 pub mod http1;
+#[path = "../../src/opening/mod.rs"]
+pub mod opening;
 #[path = "../../src/outcome.rs"]
 pub mod outcome;
 #[path = "../../src/routing/mod.rs"]

@@ -6,6 +6,7 @@ use rollgate::http1::{
     RequestHead, ResponseAdditions, ResponseHead, lint_request, lint_response, parse_request, parse_response,
     write_chunk_head, write_last_chunk, write_request, write_response,
 };
+use rollgate::opening::{MAX_HEADER_BYTES, ProxyHeaderError, ProxyVersion, parse_proxy_header, write_proxy_header};
 use std::net::{IpAddr, Ipv4Addr};
 
 const LIMITS: HeadLimits = HeadLimits {
@@ -23,6 +24,39 @@ fn additions(flags: u8) -> RequestAdditions<'static> {
         traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         version: "v2",
         default_host: "listener:8080",
+    }
+}
+
+/// A PROXY header reads the same whole and byte by byte, within its bound, and what it says is read back when it is sent
+/// on.
+pub fn proxy_header(data: &[u8]) {
+    let whole = parse_proxy_header(data);
+    let decided = (0..=data.len()).find_map(|end| match parse_proxy_header(&data[..end]) {
+        Ok(None) => None,
+        decided => Some((end, decided)),
+    });
+    let Some((end, dripped)) = decided else {
+        assert!(whole == Ok(None) && data.len() < MAX_HEADER_BYTES, "{whole:?}");
+        return;
+    };
+    assert_eq!(dripped, whole, "whole and dripped");
+    let Ok(Some(header)) = whole else {
+        assert!(whole.is_err() && end <= MAX_HEADER_BYTES, "{whole:?} after {end} bytes");
+        assert!(end > 1 || whole == Err(ProxyHeaderError::Missing), "{whole:?}");
+        return;
+    };
+    assert_eq!(header.len, end, "decided with its last byte");
+    for version in [ProxyVersion::V1, ProxyVersion::V2] {
+        let mut sent = Vec::new();
+        write_proxy_header(&mut sent, version, header.addresses.as_ref());
+        let read = parse_proxy_header(&sent).unwrap().unwrap();
+        assert_eq!(read.len, sent.len());
+        let plain = |header: rollgate::opening::ProxyHeader| {
+            header
+                .addresses
+                .map(|a| [a.source, a.destination].map(|a| (a.ip().to_canonical(), a.port())))
+        };
+        assert_eq!(plain(read), plain(header), "{version:?}");
     }
 }
 
@@ -135,6 +169,7 @@ fn forwarded_response(data: &[u8], head: &ResponseHead, method: MethodKind, upgr
         version: Some("v2"),
         framing,
         date: Some("Sun, 06 Nov 1994 08:49:37 GMT"),
+        hsts: None,
         via: true,
     };
     let mut out = Vec::new();

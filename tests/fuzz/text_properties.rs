@@ -83,6 +83,7 @@ fn decided(snapshot: &Snapshot, cookies: &[u8], id: u128) -> Decision {
         query: "",
         fields: &Cookies(cookies),
         client_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        client_cert: None,
     };
     let key = CookieKey::new(&[9; 32]);
     decide(&snapshot.policy, &traffic, &request, &Moment { key, id }).expect("the service takes every request")

@@ -6,6 +6,8 @@ use std::fmt::Write;
 #[derive(Debug, Clone, Default)]
 pub struct Config {
     top: String,
+    listener: String,
+    listeners: Vec<String>,
     limits: Vec<String>,
     services: Vec<Service>,
 }
@@ -24,6 +26,18 @@ impl Config {
         self
     }
 
+    /// A key of the first listener, as `proxy_protocol: true`.
+    pub fn listener(mut self, text: &str) -> Self {
+        writeln!(self.listener, "    {text}").unwrap();
+        self
+    }
+
+    /// One more listener, with this key.
+    pub fn and_listener(mut self, text: &str) -> Self {
+        self.listeners.push(text.to_owned());
+        self
+    }
+
     /// A line (or more) at the top level.
     pub fn top(mut self, text: &str) -> Self {
         writeln!(self.top, "{text}").unwrap();
@@ -37,9 +51,11 @@ impl Config {
     }
 
     pub fn text(&self) -> String {
-        let mut text = String::from(
-            "listeners:\n  - address: 127.0.0.1:0\nadmin:\n  address: 127.0.0.1:0\naccess_log: { path: stdout, format: json }\n",
-        );
+        let mut text = String::from("listeners:\n  - address: 127.0.0.1:0\n") + &self.listener;
+        for listener in &self.listeners {
+            writeln!(text, "  - address: 127.0.0.1:0\n    {listener}").unwrap();
+        }
+        text += "admin:\n  address: 127.0.0.1:0\n  socket: rollgate.sock\naccess_log: { path: stdout, format: json }\n";
         text += &self.top;
         if !self.limits.is_empty() {
             writeln!(text, "limits: {{ {} }}", self.limits.join(", ")).unwrap();

@@ -277,9 +277,25 @@ impl Gate {
         Client::connect(self.admin).try_request("GET", path, &fields, b"").ok()
     }
 
+    /// Ends it at once, if it has not ended, and starts another in the same directory on a file of this text.
+    ///
+    /// # Panics
+    /// When it does not get ready.
+    pub fn crash(mut self, config: &str) -> Self {
+        self.child.kill().ok();
+        self.child.wait().ok();
+        let directory = std::mem::replace(&mut self.directory, tempfile::tempdir().unwrap());
+        Self::start_in(directory, config)
+    }
+
     /// The port of the first listener.
     pub fn port(&self) -> u16 {
         self.ports[0]
+    }
+
+    /// The port of the listener at this position.
+    pub fn port_of(&self, listener: usize) -> u16 {
+        self.ports[listener]
     }
 
     pub fn admin_port(&self) -> u16 {

@@ -15,18 +15,22 @@
 mod client;
 mod config;
 mod gate;
+mod haproxy;
 mod lint;
 mod metrics;
 mod nginx;
+mod operator;
 mod upstream;
 mod wire;
 
 pub use client::{Broken, Client, Response};
 pub use config::{Config, Service};
 pub use gate::{Exit, Gate, Write, lives, rollgate, signal};
+pub use haproxy::Haproxy;
 pub use lint::lint_forwarded_request;
 pub use metrics::Metrics;
 pub use nginx::Nginx;
+pub use operator::{Operator, Told};
 pub use upstream::{Blackhole, Exchange, Received, Then, Upstream, reset};
 pub use wire::Head;
 

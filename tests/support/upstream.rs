@@ -5,7 +5,7 @@ use super::{PATIENCE, lint_forwarded_request};
 use socket2::SockRef;
 use std::collections::HashMap;
 use std::io::Write;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -24,6 +24,8 @@ pub struct Received {
     pub connection: usize,
     /// Its position on the connection, from 0.
     pub nth: usize,
+    /// What the PROXY protocol header of the connection said, where one is expected: version and source.
+    pub told: Option<(u8, Option<SocketAddr>)>,
 }
 
 /// What becomes of a connection after a request.
@@ -114,6 +116,8 @@ struct State {
     open: Mutex<HashMap<usize, TcpStream>>,
     connections: AtomicUsize,
     stopped: AtomicBool,
+    /// Connections begin with a PROXY protocol header.
+    proxied: bool,
 }
 
 /// A running upstream. Dropping it fails the test if a forwarded request broke the lint.
@@ -125,16 +129,18 @@ pub struct Upstream {
 impl Upstream {
     /// Reads each request whole and answers 200 with its name, in `x-served-by` and as the body.
     pub fn named(name: &str) -> Self {
-        Self::with(name, |exchange| {
-            exchange.read_body();
-            let name = exchange.state.name.clone();
-            exchange.answer(200, &[], name.as_bytes())
-        })
+        Self::with(name, answer_with_name)
     }
 
     /// `handler` gets each request when its head has arrived; it reads the body if it wants to.
     pub fn with(name: &str, handler: impl Fn(&mut Exchange<'_>) -> Then + Send + Sync + 'static) -> Self {
-        Self::start(name, SocketAddr::from(([127, 0, 0, 1], 0)), Box::new(handler))
+        Self::start(name, SocketAddr::from(([127, 0, 0, 1], 0)), Box::new(handler), false)
+    }
+
+    /// As [`Self::named`], behind PROXY protocol headers, of either version.
+    pub fn proxied(name: &str) -> Self {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self::start(name, address, Box::new(answer_with_name), true)
     }
 
     /// The same answer, byte for byte, to every request, and what becomes of the connection.
@@ -147,7 +153,7 @@ impl Upstream {
         })
     }
 
-    fn start(name: &str, address: SocketAddr, handler: Box<Handler>) -> Self {
+    fn start(name: &str, address: SocketAddr, handler: Box<Handler>, proxied: bool) -> Self {
         let listener = TcpListener::bind(address).expect("bind an upstream");
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
@@ -158,6 +164,7 @@ impl Upstream {
             open: Mutex::default(),
             connections: AtomicUsize::new(0),
             stopped: AtomicBool::new(false),
+            proxied,
         });
         let accepting = Arc::clone(&state);
         std::thread::spawn(move || accept(&listener, &accepting));
@@ -226,12 +233,8 @@ impl Upstream {
 
     /// A new upstream on the port of this (killed) one, that answers with its name.
     pub fn revive(&self) -> Self {
-        let handler = |exchange: &mut Exchange<'_>| {
-            exchange.read_body();
-            let name = exchange.state.name.clone();
-            exchange.answer(200, &[], name.as_bytes())
-        };
-        Self::start(&self.state.name, self.address, Box::new(handler))
+        let handler = Box::new(answer_with_name);
+        Self::start(&self.state.name, self.address, handler, self.state.proxied)
     }
 }
 
@@ -243,6 +246,34 @@ impl Drop for Upstream {
             assert!(faults.is_empty(), "forwarded to {}: {faults:#?}", self.state.name);
         }
     }
+}
+
+fn answer_with_name(exchange: &mut Exchange<'_>) -> Then {
+    exchange.read_body();
+    let name = exchange.state.name.clone();
+    exchange.answer(200, &[], name.as_bytes())
+}
+
+/// A PROXY protocol header: its version, and the source where it tells one. Written for the tests alone.
+fn proxy_header(io: &mut Buffered<TcpStream>) -> Option<(u8, Option<SocketAddr>)> {
+    let begin = io.take(6).ok()?;
+    if begin == b"PROXY " {
+        let line = String::from_utf8(io.take_until(b"\r\n").ok()??).unwrap();
+        let words: Vec<&str> = line.trim_end().split(' ').collect();
+        let source = (words[0] != "UNKNOWN").then(|| (words[1].parse::<IpAddr>().unwrap(), words[3].parse().unwrap()));
+        return Some((1, source.map(SocketAddr::from)));
+    }
+    let rest = io.take(10).ok()?;
+    assert_eq!([&begin[..], &rest[..6]].concat(), b"\r\n\r\n\0\r\nQUIT\n");
+    let payload = io.take(usize::from(rest[8]) * 256 + usize::from(rest[9])).ok()?;
+    let port = |at: usize| u16::from_be_bytes([payload[at], payload[at + 1]]);
+    let source = match (rest[6], rest[7]) {
+        (0x20, 0x00) => None,
+        (0x21, 0x11) => Some((IpAddr::from(<[u8; 4]>::try_from(&payload[..4]).unwrap()), port(8))),
+        (0x21, 0x21) => Some((IpAddr::from(<[u8; 16]>::try_from(&payload[..16]).unwrap()), port(32))),
+        other => panic!("command and family {other:?}"),
+    };
+    Some((2, source.map(SocketAddr::from)))
 }
 
 fn accept(listener: &TcpListener, state: &Arc<State>) {
@@ -262,6 +293,7 @@ fn accept(listener: &TcpListener, state: &Arc<State>) {
 fn serve(stream: TcpStream, connection: usize, state: &State) {
     let mut io = Buffered::new(stream);
     let mut then = Then::Close;
+    let told = if state.proxied { proxy_header(&mut io) } else { None };
     for nth in 0.. {
         // Health probes come without a request; they and broken connections end here.
         let Ok(Some(raw)) = io.take_until(b"\r\n\r\n") else {
@@ -281,6 +313,7 @@ fn serve(stream: TcpStream, connection: usize, state: &State) {
             target,
             connection,
             nth,
+            told,
             ..Received::default()
         };
         let index = {

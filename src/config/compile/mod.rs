@@ -9,6 +9,7 @@ mod routes;
 mod segments;
 mod service;
 mod text;
+mod tls;
 mod top;
 mod train;
 

@@ -4,6 +4,7 @@ use super::{Context, MAX_ENDPOINTS, text};
 use crate::config::problem::{Path, shown};
 use crate::config::schema::{self, EndpointText};
 use crate::config::snapshot::{Balance, Ejection, Endpoint, HealthCheck, Host, Pool, Timeouts};
+use crate::opening::ProxyVersion;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -20,9 +21,7 @@ impl Context<'_> {
                 self.unsupported(&path.key("protocol"), "HTTP/1.1 would be spoken to the endpoints", true);
             }
         }
-        if let Some(tls) = &pool.tls {
-            self.pool_tls(tls, &path.key("tls"));
-        }
+        let tls = self.pool_tls(pool, &path.key("tls"));
         Some(Pool {
             endpoints: endpoints?,
             balance: match pool.balance {
@@ -42,6 +41,11 @@ impl Context<'_> {
                 first_byte: pool.timeouts.first_byte.0,
                 idle: pool.timeouts.idle.0,
             },
+            tls: tls?,
+            send_proxy_protocol: pool.send_proxy_protocol.map(|form| match form {
+                schema::ProxyProtocol::V1 => ProxyVersion::V1,
+                schema::ProxyProtocol::V2 => ProxyVersion::V2,
+            }),
         })
     }
 
@@ -100,20 +104,5 @@ impl Context<'_> {
             healthy_after: u32::try_from(check.healthy_after.0).ok()?,
             unhealthy_after: u32::try_from(check.unhealthy_after.0).ok()?,
         })
-    }
-
-    fn pool_tls(&mut self, tls: &schema::PoolTls, path: &Path<'_>) {
-        self.unsupported(path, "plain text would be spoken to the endpoints", true);
-        if let Some(sni) = &tls.sni
-            && !text::is_host_name(sni)
-        {
-            let host = sni.rsplit_once(':').map(|(host, _)| host);
-            let suggestion = host.filter(|host| text::is_host_name(host)).map(str::to_owned);
-            let message = format!("expected a host name, found {}", shown(sni));
-            self.problems.add_with(&path.key("sni"), message, suggestion);
-        }
-        if let Some(ca) = &tls.ca {
-            self.named_file(ca, &path.key("ca"));
-        }
     }
 }

@@ -3,8 +3,8 @@
 use super::{Context, MAX_LIST, MAX_SEGMENTS, text};
 use crate::config::condition as written;
 use crate::config::decode::{List, Map};
-use crate::config::problem::{Path, printable, shown};
-use crate::routing::{Condition, Operator, Segment, SegmentId, Source};
+use crate::config::problem::{Path, nearest, printable, shown};
+use crate::routing::{ClientCertPart, Condition, Operator, Segment, SegmentId, Source};
 use regex::{Regex, RegexBuilder};
 
 /// The most conditions looked at for one, all inside it and those of the segments it names: without it, segments that
@@ -176,6 +176,16 @@ impl Context<'_> {
                 None
             }
             written::Source::Query => Some(Source::Query(name.into())),
+            written::Source::ClientCert => match name {
+                "subject_cn" => Some(Source::ClientCert(ClientCertPart::SubjectCn)),
+                "san" => Some(Source::ClientCert(ClientCertPart::San)),
+                _ => {
+                    let message = format!("expected `subject_cn` or `san`, found {}", shown(name));
+                    let suggestion = nearest(name, ["subject_cn", "san"].into_iter());
+                    self.problems.add_with(&path.key("client_cert"), message, suggestion);
+                    None
+                }
+            },
         }
     }
 

@@ -1,6 +1,6 @@
 //! Listeners, the access log, limits, admin: what belongs to no service.
 
-use super::{Context, MAX_LIST, MAX_LISTENERS, text};
+use super::{Context, MAX_LIST, MAX_LISTENERS, text, tls};
 use crate::config::decode::List;
 use crate::config::problem::{Path, shown};
 use crate::config::scalars::Switch;
@@ -21,13 +21,7 @@ impl Context<'_> {
         let mut taken: HashMap<SocketAddr, usize> = HashMap::new();
         listeners.compile(|index, listener| {
             let here = path.index(index);
-            if let Some(tls) = &listener.tls {
-                self.listener_tls(tls, &here.key("tls"));
-            }
-            if listener.proxy_protocol {
-                let instead = "PROXY protocol headers are not read";
-                self.unsupported(&here.key("proxy_protocol"), instead, true);
-            }
+            let tls = self.listener_tls(listener, &here);
             let address_path = here.key("address");
             let address = self.socket_address(listener.address.get()?, &address_path)?;
             if address.port() != 0
@@ -40,6 +34,9 @@ impl Context<'_> {
             Some(Listener {
                 address,
                 proxy_protocol: listener.proxy_protocol,
+                tls: tls?,
+                redirect_to_https: listener.redirect_to_https.0,
+                hsts: listener.tls.as_ref().and_then(tls::hsts),
             })
         })
     }
@@ -51,23 +48,6 @@ impl Context<'_> {
                 let message = format!("{message}, found {}", shown(written));
                 self.problems.add_with(path, message, suggestion);
                 None
-            }
-        }
-    }
-
-    fn listener_tls(&mut self, tls: &schema::ListenerTls, path: &Path<'_>) {
-        self.unsupported(path, "this listener would speak plain text", true);
-        let path = path.key("certificates");
-        let Some(certificates) = tls.certificates.get() else {
-            return;
-        };
-        self.count(certificates, 1, MAX_LIST, "certificates", &path);
-        for (index, certificate) in certificates.iter() {
-            let here = path.index(index);
-            for (key, file) in [("cert", &certificate.cert), ("key", &certificate.key)] {
-                if let Some(file) = file.get() {
-                    self.named_file(file, &here.key(key));
-                }
             }
         }
     }

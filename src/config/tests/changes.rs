@@ -64,6 +64,9 @@ fn each_kind_of_change_is_told_apart() {
         changed(&old, &old.replace("name: v2,", "name: v3,")),
         (true, true, true)
     );
+    let proxied = old.replace("8080\n", "8080\n    proxy_protocol: true\n");
+    assert_eq!(between(&old, &proxied).settings_changed, ["listeners"]);
+    assert!(between(&old, &proxied).restart_required.is_empty());
     let settings = between(&old, &with_top("limits: { max_body: 1B }\nkill: true\n"));
     assert_eq!(settings.settings_changed, ["kill", "limits"]);
     assert!(settings.services_changed.is_empty() && settings.restart_required.is_empty());

@@ -54,7 +54,11 @@ impl Unbegun {
             .assembly
             .next(snapshot, Arc::clone(&state), Some(&previous), Duration::ZERO);
         let next = InForce {
-            generation: previous.generation,
+            // No number is given twice: a change that expects an older one must not find it again.
+            generation: restored
+                .events
+                .last()
+                .map_or(previous.generation, |event| event.generation + 1),
             ..next.await
         };
         self.log.restore(restored.events, restored.last_seq);

@@ -66,6 +66,7 @@ fn response_additions(framing: Framing) -> ResponseAdditions<'static> {
         version: None,
         framing,
         date: None,
+        hsts: None,
         via: true,
     }
 }

@@ -326,6 +326,7 @@ fn answers_are_framed_as_the_engine_chose() {
     let framed = |bytes: &str, method: MethodKind, minor: u8| {
         let out = answer(bytes.as_bytes(), method, false, |head| ResponseAdditions {
             client_minor: minor,
+            hsts: None,
             via: false,
             ..response_additions(head.forward_framing(minor))
         });

@@ -1,13 +1,10 @@
 //! HTTP/1.1 connections of clients: one request after the other, each in its own time limits.
 
-use super::{Client, Next, linger};
+use super::{Client, Next, Rest, linger};
 use crate::http1::{HeadError, HeadLimits, RequestHead, parse_request};
 use crate::outcome::Refusal;
 use crate::proxy::buffer::{Buffer, HeadBytes};
 use crate::proxy::exchange;
-use std::future::poll_fn;
-use std::task::Poll;
-use std::time::Duration;
 
 /// What arrived on a connection.
 enum Arrival {
@@ -17,9 +14,8 @@ enum Arrival {
     Over,
 }
 
-/// Serves a connection to its end.
-pub async fn serve(client: Client) {
-    let mut input = Buffer::default();
+/// Serves a connection to its end; `input` is what was read of it already.
+pub async fn serve(client: Client, mut input: Buffer) {
     let mut first = true;
     loop {
         let next = match arrival(&client, &mut input, first).await {
@@ -55,10 +51,10 @@ async fn arrival(client: &Client, input: &mut Buffer, first: bool) -> Arrival {
         } else {
             limits.keepalive_timeout
         };
-        match idle(client, patience).await {
-            Idle::Readable => {}
-            Idle::Late if first => return refused(Refusal::RequestTimeout, "no request came"),
-            Idle::Late | Idle::Closing => return Arrival::Over,
+        match client.rest(patience).await {
+            Rest::Readable => {}
+            Rest::Late if first => return refused(Refusal::RequestTimeout, "no request came"),
+            Rest::Late | Rest::Closing => return Arrival::Over,
         }
     }
     if !first {
@@ -77,32 +73,6 @@ async fn arrival(client: &Client, input: &mut Buffer, first: bool) -> Arrival {
     }
 }
 
-enum Idle {
-    Readable,
-    Late,
-    Closing,
-}
-
-/// Waits without a buffer.
-async fn idle(client: &Client, patience: Duration) -> Idle {
-    client.slot.set_phase(patience);
-    let readable = poll_fn(|context| {
-        if client.stream.poll_readable(context).is_ready() {
-            return Poll::Ready(Idle::Readable);
-        }
-        if !client.worker.is_closing() {
-            return Poll::Pending;
-        }
-        // What is in the kernel already was sent in good faith.
-        Poll::Ready(if client.stream.is_quiet_for_sure() {
-            Idle::Closing
-        } else {
-            Idle::Readable
-        })
-    });
-    client.slot.guard(readable).await.unwrap_or(Idle::Late)
-}
-
 async fn head(client: &Client, input: &mut Buffer, limits: &HeadLimits) -> Arrival {
     let mut parser = client.worker.head_parser();
     loop {
@@ -115,7 +85,7 @@ async fn head(client: &Client, input: &mut Buffer, limits: &HeadLimits) -> Arriv
             Ok(None) => {}
             Err(error) => return broken(&error),
         }
-        match client.stream.fill(input, limits.bytes).await {
+        match client.fill(input, limits.bytes).await {
             Ok(n) if n > 0 => {}
             // Nothing begun, nothing lost; a head that was begun was left by its client: nobody waits for an answer.
             _ => return Arrival::Over,
@@ -137,45 +107,44 @@ mod tests {
     use crate::proxy::stream::Stream;
     use crate::proxy::worker::Worker;
     use crate::telemetry::fixture;
-    use std::net::{IpAddr, Ipv4Addr};
+    use std::net::Ipv4Addr;
+    use std::rc::Rc;
     use std::sync::Arc;
+    use tokio::net::TcpStream;
+
+    fn client(worker: &Rc<Worker>, tcp: TcpStream) -> Client {
+        Client {
+            worker: Rc::clone(worker),
+            stream: Stream::new(tcp),
+            peer: (Ipv4Addr::LOCALHOST, 1).into(),
+            destination: None,
+            certificate: None,
+            listener: 0,
+            slot: worker.deadlines.slot(),
+            answering: std::cell::Cell::new(false),
+        }
+    }
 
     /// What an idle connection costs is this future and what the kernel keeps: a state that grows shows here.
     #[tokio::test]
     async fn a_waiting_connection_is_small() {
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let tcp = tokio::net::TcpStream::connect(listener.local_addr().unwrap())
-            .await
-            .unwrap();
+        let address = listener.local_addr().unwrap();
         let shared = fixture::shared(fixture::in_force(1, 1, &[]), 1);
         let worker = Worker::new(0, Arc::clone(&shared), Arc::clone(&shared.threads[0]), None, 16);
-        let slot = worker.deadlines.slot();
-        let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let exchange = {
             let head = parse_request(
                 b"GET / HTTP/1.1\r\nhost: a\r\n\r\n",
                 &HeadLimits::default(),
                 &mut worker.head_parser(),
             );
-            let (head, tcp) = (head.unwrap().unwrap(), tokio::net::TcpSocket::new_v4().unwrap());
-            let tcp = tcp.connect(listener.local_addr().unwrap()).await.unwrap();
-            let client = Client {
-                worker: std::rc::Rc::clone(&worker),
-                stream: Stream::new(tcp),
-                peer,
-                slot: worker.deadlines.slot(),
-                answering: std::cell::Cell::new(false),
-            };
+            let head = head.unwrap().unwrap();
+            let client = client(&worker, TcpStream::connect(address).await.unwrap());
             std::mem::size_of_val(&exchange::run(&client, &head, b"", &mut Buffer::default()))
         };
         assert!(exchange <= 3 * 1024, "{exchange} bytes while a request is served");
-        let future = serve(Client {
-            worker,
-            stream: Stream::new(tcp),
-            peer,
-            slot,
-            answering: std::cell::Cell::new(false),
-        });
+        let client = client(&worker, TcpStream::connect(address).await.unwrap());
+        let future = serve(client, Buffer::default());
         let bytes = std::mem::size_of_val(&future);
         assert!(bytes <= 1024, "{bytes} bytes");
     }

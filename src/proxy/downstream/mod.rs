@@ -6,22 +6,73 @@ mod linger;
 pub use http1::serve;
 pub use linger::took_the_answer;
 
+use super::buffer::Buffer;
 use super::deadlines::Slot;
 use super::stream::Stream;
 use super::worker::Worker;
+use crate::routing::ClientCert;
 use std::cell::Cell;
-use std::net::IpAddr;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
 
 /// One client's connection.
 pub struct Client {
     pub worker: Rc<Worker>,
     pub stream: Stream,
-    /// The peer's address: a client, or a proxy in front of us.
-    pub peer: IpAddr,
+    /// The peer: a client, or a proxy in front of us. As a PROXY protocol header says, where there is one.
+    pub peer: SocketAddr,
+    /// Where it connected to, where such a header says so.
+    pub destination: Option<Box<SocketAddr>>,
+    /// The certificate it has shown, verified.
+    pub certificate: Option<Box<ClientCert>>,
+    /// Position in [`crate::shared::InForce::listeners`].
+    pub listener: usize,
     pub slot: Slot,
     /// The final answer of the current exchange has begun: nothing else can be answered any more.
     pub answering: Cell<bool>,
+}
+
+/// How a rest ended.
+pub enum Rest {
+    Readable,
+    Late,
+    Closing,
+}
+
+impl Client {
+    /// Waits for the next bytes without a buffer.
+    pub async fn rest(&self, patience: Duration) -> Rest {
+        self.slot.set_phase(patience);
+        let readable = poll_fn(|context| {
+            if self.stream.poll_readable(context).is_ready() {
+                return Poll::Ready(Rest::Readable);
+            }
+            if !self.worker.is_closing() {
+                return Poll::Pending;
+            }
+            // What is in the kernel already was sent in good faith.
+            Poll::Ready(if self.stream.is_quiet_for_sure() {
+                Rest::Closing
+            } else {
+                Rest::Readable
+            })
+        });
+        self.slot.guard(readable).await.unwrap_or(Rest::Late)
+    }
+
+    /// Reads on, as [`Stream::fill`]; `Ok(0)` also when the process closes and nothing has come yet: a new connection counts
+    /// as readable until it was read once, whether or not something is there.
+    pub async fn fill(&self, input: &mut Buffer, limit: usize) -> io::Result<usize> {
+        poll_fn(|context| match self.stream.poll_fill(context, input, limit) {
+            Poll::Pending if input.is_empty() && self.worker.is_closing() => Poll::Ready(Ok(0)),
+            polled => polled,
+        })
+        .await
+    }
 }
 
 /// What becomes of a connection after an exchange.

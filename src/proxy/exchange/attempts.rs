@@ -1,6 +1,6 @@
 //! Endpoint after endpoint, until one answers or nothing may be tried any more.
 
-use super::{Exchange, text};
+use super::{Exchange, hsts, text};
 use crate::config::snapshot::Balance;
 use crate::http1::{RequestAdditions, RequestBody, write_request};
 use crate::outcome::{FailureKind, Termination};
@@ -8,7 +8,7 @@ use crate::proxy::buffer::{Buffer, HeadBytes};
 use crate::proxy::downstream::Next;
 use crate::proxy::record::keep_broken;
 use crate::proxy::relay::{Attempt, Failed, Progress, Upload};
-use crate::proxy::upstream;
+use crate::proxy::upstream::{self, OnBehalf};
 use crate::routing::{Decision, HashName, VersionId};
 use crate::shared::{Endpoint, RetryBudget, Tried, VersionInForce};
 use std::sync::Arc;
@@ -177,10 +177,14 @@ impl Exchange<'_> {
         let in_flight = endpoint.begin(worker.index);
         let first = self.record.attempts() == 1;
         let began = if first { self.started } else { Instant::now() };
+        let on_behalf = OnBehalf {
+            client: self.client,
+            client_ip: self.client_ip,
+        };
         let connected = if fresh {
-            Box::pin(upstream::open(endpoint, timeouts.connect)).await
+            Box::pin(upstream::open(&on_behalf, endpoint, timeouts.connect)).await
         } else {
-            upstream::connect(worker, endpoint, timeouts, !self.head.method_kind.is_idempotent()).await
+            upstream::connect(&on_behalf, endpoint, timeouts, !self.head.method_kind.is_idempotent()).await
         };
         let connection = match connected {
             Ok(connection) => connection,
@@ -206,6 +210,7 @@ impl Exchange<'_> {
             timeouts,
             set_cookie: cookie,
             expose_version: self.exposed_version(),
+            hsts: hsts(&self.local, self.client),
             withholds_5xx: self.rescue(serving).is_some().then_some(&withholds),
             progress: Progress::default(),
         };
@@ -219,10 +224,7 @@ impl Exchange<'_> {
                     None => version.pool.succeeded(endpoint),
                 }
                 if answered.reusable {
-                    worker
-                        .idle
-                        .borrow_mut()
-                        .give(endpoint, connection.stream, worker.recently(), timeouts.idle);
+                    on_behalf.keep(endpoint, connection, timeouts.idle);
                 }
                 drop(in_flight);
                 Ok(self.answered(&answered, &progress).await)
@@ -253,9 +255,9 @@ impl Exchange<'_> {
 
     fn write_head(&self, out: &mut Vec<u8>, endpoint: &Endpoint) {
         let additions = RequestAdditions {
-            client_ip: self.client.peer,
+            client_ip: self.client.peer.ip(),
             peer_trusted: self.peer_trusted,
-            https: false,
+            https: self.client.stream.is_tls(),
             forwarded: self.snapshot().forwarded,
             request_id: text(&self.fresh_id),
             traceparent: text(&self.fresh_trace),
@@ -277,7 +279,7 @@ impl Exchange<'_> {
         let mut value = Vec::with_capacity(160);
         let service = self.snapshot().policy.services.get(decision.service.0 as usize)?;
         let spec = service.affinity.as_ref()?.cookie.as_ref()?;
-        set.header_value(spec, false, &mut value);
+        set.header_value(spec, self.is_https(), &mut value);
         Some(value)
     }
 }

@@ -1,7 +1,7 @@
 //! How an exchange ends: what is still told to the client, and what becomes of its connection.
 
 use super::attempts::Failure;
-use super::{Exchange, text};
+use super::{Exchange, hsts, text};
 use crate::http1::{MethodKind, RequestBody};
 use crate::outcome::{Refusal, Termination};
 use crate::proxy::answers::OwnAnswer;
@@ -18,25 +18,54 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Refuses what could not be read as a request: `bytes`, as far as they have come.
 pub async fn refuse_unread(client: &Client, refusal: Refusal, why: &str, bytes: &[u8]) -> Next {
-    keep_refused(&client.worker, client.peer, refusal, why, bytes);
+    keep_refused(&client.worker, client.peer.ip(), refusal, why, bytes);
     let request_id = hex_id(client.worker.draw_id());
     let request_id = text(&request_id);
-    log_unread(&client.worker, client.peer, refusal, request_id);
-    let sent = send_own(client, refusal.status(), why, request_id, true, false).await;
-    if sent { Next::Linger } else { Next::Close }
+    log_unread(&client.worker, client.peer.ip(), refusal, request_id);
+    let answer = Own {
+        status: refusal.status(),
+        why,
+        request_id,
+        close: true,
+        head_only: false,
+        location: None,
+    };
+    if send_own(client, &answer).await {
+        Next::Linger
+    } else {
+        Next::Close
+    }
+}
+
+/// What one of our own answers says.
+struct Own<'a> {
+    status: u16,
+    why: &'a str,
+    request_id: &'a str,
+    close: bool,
+    head_only: bool,
+    location: Option<&'a str>,
 }
 
 /// One of our own answers; whether the client took all of it. In a time of its own: the exchange's may be over.
-async fn send_own(client: &Client, status: u16, why: &str, request_id: &str, close: bool, head_only: bool) -> bool {
+async fn send_own(client: &Client, answer: &Own<'_>) -> bool {
     let mut out = HeadBytes::new();
     let date = client.worker.date().to_owned();
+    let mut fields = String::new();
+    if let Some(hsts) = hsts(&client.worker.local(), client) {
+        fields += &format!("Strict-Transport-Security: {hsts}\r\n");
+    }
+    if let Some(location) = answer.location {
+        fields += &format!("Location: {location}\r\n");
+    }
     OwnAnswer {
-        status,
-        text: why,
-        request_id,
+        status: answer.status,
+        text: answer.why,
+        request_id: answer.request_id,
         date: &date,
-        close,
-        head_only,
+        close: answer.close,
+        head_only: answer.head_only,
+        fields: &fields,
     }
     .write(&mut out);
     client.slot.off_canary();
@@ -145,11 +174,44 @@ impl Exchange<'_> {
         self.own_answer(refusal.status(), why, unread).await
     }
 
+    /// Sends the client to the same place by https. 308: with the same method, and the same body.
+    pub(super) async fn redirect(&self, port: u16) -> Next {
+        let unread = !matches!(self.head.body, RequestBody::None);
+        let host = self.head.host(self.bytes);
+        if host.is_empty() {
+            let why = "this port only redirects to https, and the request names no host";
+            return self.refuse(Refusal::BadRequest, why).await;
+        }
+        let path = match self.head.path(self.bytes) {
+            "*" => "/",
+            path => path,
+        };
+        let query = self.head.query(self.bytes);
+        let mark = if query.is_empty() { "" } else { "?" };
+        let location = match port {
+            443 => format!("https://{host}{path}{mark}{query}"),
+            port => format!("https://{host}:{port}{path}{mark}{query}"),
+        };
+        self.record.ends(308, Termination::Ok, None);
+        self.own_answer_at(308, "this is served by https", unread, Some(&location))
+            .await
+    }
+
     pub(super) async fn own_answer(&self, status: u16, why: &str, unread: bool) -> Next {
+        self.own_answer_at(status, why, unread, None).await
+    }
+
+    async fn own_answer_at(&self, status: u16, why: &str, unread: bool, location: Option<&str>) -> Next {
         let close = unread || !self.head.keep_alive || self.client.worker.answers_close();
-        let head_only = self.head.method_kind == MethodKind::Head;
-        let sent = send_own(self.client, status, why, self.request_id(), close, head_only).await;
-        match (sent, close) {
+        let answer = Own {
+            status,
+            why,
+            request_id: self.request_id(),
+            close,
+            head_only: self.head.method_kind == MethodKind::Head,
+            location,
+        };
+        match (send_own(self.client, &answer).await, close) {
             // Half an answer, or none: what came next would be taken for it.
             (false, _) => Next::Close,
             (true, false) => Next::KeepAlive,

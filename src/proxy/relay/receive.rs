@@ -206,6 +206,7 @@ impl Attempt<'_> {
             version: self.expose_version.filter(|_| head.status >= 200),
             framing,
             date: (head.status >= 200).then_some(&*date),
+            hsts: self.hsts.filter(|_| head.status >= 200),
             via: true,
         };
         write_response(out, head, bytes, &additions);

@@ -1,14 +1,26 @@
 //! Idle connections to endpoints: one pool a thread, keyed by endpoint, so that versions never share a connection.
 
-use crate::proxy::stream::Stream;
+use super::Connection;
 use crate::shared::Endpoint;
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// How long a connection is kept that may serve one client address alone.
+const BOUND_LIFE: Duration = Duration::from_secs(15);
+
 struct Idle {
-    stream: Stream,
+    connection: Connection,
     until: Instant,
+}
+
+impl Idle {
+    /// Whether nothing has come in, and what it was made by still holds.
+    fn is_good(&self, edition: u64) -> bool {
+        self.connection.edition == edition && self.connection.stream.is_quiet()
+    }
 }
 
 struct Entry {
@@ -21,14 +33,41 @@ struct Entry {
 pub struct IdlePool {
     most: usize,
     held: usize,
-    by_endpoint: HashMap<usize, Entry, std::hash::BuildHasherDefault<PointerHasher>>,
+    by_use: HashMap<Key, Entry, BuildHasherDefault<PointerHasher>>,
+}
+
+/// What a connection is of use for.
+#[derive(PartialEq, Eq)]
+struct Key {
+    endpoint: usize,
+    /// The only client address it may serve: it was told this one (`send_proxy_protocol`).
+    client: Option<IpAddr>,
+}
+
+impl Key {
+    fn new(endpoint: &Arc<Endpoint>, client: Option<IpAddr>) -> Self {
+        Self {
+            endpoint: Arc::as_ptr(endpoint).addr(),
+            client,
+        }
+    }
+}
+
+impl Hash for Key {
+    /// Of the endpoint alone, mostly: one multiplication.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_usize(self.endpoint);
+        if let Some(client) = self.client {
+            client.hash(state);
+        }
+    }
 }
 
 /// Pointers are distinct already: a multiplication spreads them.
 #[derive(Default)]
 struct PointerHasher(u64);
 
-impl std::hash::Hasher for PointerHasher {
+impl Hasher for PointerHasher {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -44,34 +83,38 @@ impl std::hash::Hasher for PointerHasher {
     }
 }
 
-fn key(endpoint: &Arc<Endpoint>) -> usize {
-    Arc::as_ptr(endpoint).addr()
-}
-
 impl IdlePool {
     /// `most`: connections held; one more is closed instead.
     pub fn new(most: usize) -> Self {
         Self {
             most,
             held: 0,
-            by_endpoint: HashMap::default(),
+            by_use: HashMap::default(),
         }
     }
 
-    /// The connection used last, if it is still quiet: one that was closed, or on which something came unasked, is
-    /// dropped.
-    pub fn take(&mut self, endpoint: &Arc<Endpoint>) -> Option<Stream> {
-        let idle = &mut self.by_endpoint.get_mut(&key(endpoint))?.idle;
+    /// The connection used last, if it is still quiet: one that was closed, on which something came unasked, or that was
+    /// made by TLS settings of before is dropped. `client`: the address it is bound to, if such connections are.
+    pub fn take(&mut self, endpoint: &Arc<Endpoint>, client: Option<IpAddr>) -> Option<Connection> {
+        let idle = &mut self.by_use.get_mut(&Key::new(endpoint, client))?.idle;
         let before = idle.len();
+        let edition = endpoint.transport.edition();
         let found = std::iter::from_fn(|| idle.pop())
-            .map(|idle| idle.stream)
-            .find(Stream::is_quiet);
+            .find(|idle| idle.is_good(edition))
+            .map(|idle| idle.connection);
         self.held -= before - idle.len();
         found
     }
 
-    /// Keeps a connection for up to `life`.
-    pub fn give(&mut self, endpoint: &Arc<Endpoint>, stream: Stream, now: Instant, life: Duration) {
+    /// Keeps a connection for up to `life`, for the next that takes one for the same endpoint and client.
+    pub fn give(
+        &mut self,
+        endpoint: &Arc<Endpoint>,
+        client: Option<IpAddr>,
+        connection: Connection,
+        now: Instant,
+        life: Duration,
+    ) {
         if self.held >= self.most {
             return;
         }
@@ -79,27 +122,33 @@ impl IdlePool {
             endpoint: Arc::clone(endpoint),
             idle: Vec::new(),
         };
-        let entry = self.by_endpoint.entry(key(endpoint)).or_insert_with(entry);
+        let entry = self.by_use.entry(Key::new(endpoint, client)).or_insert_with(entry);
+        let life = if client.is_some() { life.min(BOUND_LIFE) } else { life };
         // A life too long for the clock is a life without end: the peer's word then ends it.
         let until = now.checked_add(life).unwrap_or(now + Duration::from_secs(86_400));
-        entry.idle.push(Idle { stream, until });
+        let connection = Connection {
+            reused: true,
+            ..connection
+        };
+        entry.idle.push(Idle { connection, until });
         self.held += 1;
     }
 
     /// Drops connections that are too old or no longer quiet, and endpoints that left the configuration.
     pub fn sweep(&mut self, now: Instant) {
-        self.by_endpoint.retain(|_, entry| {
-            entry.idle.retain(|idle| idle.until > now && idle.stream.is_quiet());
+        self.by_use.retain(|_, entry| {
+            let edition = entry.endpoint.transport.edition();
+            entry.idle.retain(|idle| idle.until > now && idle.is_good(edition));
             entry.idle.shrink_to(entry.idle.len() * 2);
             // Other threads' pools hold it, too: an endpoint that left is given up when nothing of it is idle.
             !entry.idle.is_empty() && Arc::strong_count(&entry.endpoint) > 1
         });
-        self.held = self.by_endpoint.values().map(|entry| entry.idle.len()).sum();
+        self.held = self.by_use.values().map(|entry| entry.idle.len()).sum();
     }
 
     /// Closes all.
     pub fn clear(&mut self) {
-        self.by_endpoint.clear();
+        self.by_use.clear();
         self.held = 0;
     }
 }

@@ -4,11 +4,13 @@ mod idle;
 
 pub use idle::IdlePool;
 
-use super::stream::Stream;
-use super::worker::Worker;
+use super::downstream::Client;
+use super::stream::{Stream, Tls};
 use crate::config::snapshot::Timeouts;
-use crate::shared::Endpoint;
-use std::io;
+use crate::opening::{Addresses, write_proxy_header};
+use crate::shared::{Endpoint, Transport};
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -17,6 +19,45 @@ use tokio::net::TcpStream;
 pub struct Connection {
     pub stream: Stream,
     pub reused: bool,
+    /// Of the TLS settings it was made by: [`crate::shared::Transport::edition`].
+    edition: u64,
+}
+
+/// Whose request a connection is for.
+pub struct OnBehalf<'c> {
+    pub client: &'c Client,
+    /// The client's address: its own, or what a trusted proxy says of it.
+    pub client_ip: IpAddr,
+}
+
+impl OnBehalf<'_> {
+    /// The only client address that connections to `endpoint` may serve, if they tell it one.
+    fn bound_to(&self, endpoint: &Endpoint) -> Option<IpAddr> {
+        endpoint.transport.send_proxy_protocol.map(|_| self.client_ip)
+    }
+
+    /// What a PROXY protocol header says. The port is 0 where a trusted proxy names the client: it names no port.
+    fn addresses(&self) -> Addresses {
+        let peer = self.client.peer;
+        let port = if peer.ip() == self.client_ip { peer.port() } else { 0 };
+        let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        Addresses {
+            source: SocketAddr::new(self.client_ip, port),
+            destination: match &self.client.destination {
+                Some(destination) => **destination,
+                None => self.client.stream.local_addr().unwrap_or(unknown),
+            },
+        }
+    }
+
+    /// Keeps a connection to `endpoint` for later requests it may serve.
+    pub fn keep(&self, endpoint: &Arc<Endpoint>, connection: Connection, life: Duration) {
+        let worker = &self.client.worker;
+        worker
+            .idle
+            .borrow_mut()
+            .give(endpoint, self.bound_to(endpoint), connection, worker.recently(), life);
+    }
 }
 
 /// A connection to `endpoint`: an idle one of this thread, or a new one.
@@ -24,32 +65,65 @@ pub struct Connection {
 /// `sure`: an idle one is asked of the kernel whether it still lives, because the request could not be repeated on
 /// another if it did not.
 pub async fn connect(
-    worker: &Worker,
+    on_behalf: &OnBehalf<'_>,
     endpoint: &Arc<Endpoint>,
     timeouts: &Timeouts,
     sure: bool,
 ) -> io::Result<Connection> {
     loop {
-        let idle = worker.idle.borrow_mut().take(endpoint);
+        let idle = &on_behalf.client.worker.idle;
+        let idle = idle.borrow_mut().take(endpoint, on_behalf.bound_to(endpoint));
         match idle {
-            Some(stream) if sure && !stream.is_quiet_for_sure() => {}
-            Some(stream) => return Ok(Connection { stream, reused: true }),
+            Some(idle) if sure && !idle.stream.is_quiet_for_sure() => {}
+            Some(idle) => return Ok(idle),
             // Boxed: the rarer case, and the larger.
-            None => return Box::pin(open(endpoint, timeouts.connect)).await,
+            None => return Box::pin(open(on_behalf, endpoint, timeouts.connect)).await,
         }
     }
 }
 
 /// A new connection, within `limit`: always a real timer, because the connection's slot may be watching something else.
-pub async fn open(endpoint: &Endpoint, limit: Duration) -> io::Result<Connection> {
-    let tcp = tokio::time::timeout(limit, TcpStream::connect(endpoint.address))
-        .await
-        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no connection within timeouts.connect"))??;
+pub async fn open(on_behalf: &OnBehalf<'_>, endpoint: &Endpoint, limit: Duration) -> io::Result<Connection> {
+    let opened = tokio::time::timeout(limit, open_unhurried(on_behalf, endpoint)).await;
+    opened.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no connection within timeouts.connect"))?
+}
+
+async fn open_unhurried(on_behalf: &OnBehalf<'_>, endpoint: &Endpoint) -> io::Result<Connection> {
+    let tcp = TcpStream::connect(endpoint.address).await?;
     tcp.set_nodelay(true)?;
+    let Transport {
+        send_proxy_protocol,
+        tls,
+    } = &endpoint.transport;
+    let mut stream = Stream::new(tcp);
+    if let Some(version) = *send_proxy_protocol {
+        let mut header = Vec::new();
+        write_proxy_header(&mut header, version, Some(&on_behalf.addresses()));
+        stream.write_all(&mut [IoSlice::new(&header)], |_| {}).await?;
+    }
+    let mut edition = 0;
+    if let Some(tls) = tls {
+        let (config, current) = tls.settings.load();
+        edition = current;
+        let config = config.ok_or_else(|| io::Error::other("the pool's `tls` cannot be used: the log says why"))?;
+        let tcp = stream.into_plain().ok_or(io::ErrorKind::Other)?;
+        let shaken = Tls::connect(tcp, config, tls.name.clone()).await;
+        stream = Stream::tls(shaken.map_err(|error| not_shaken(on_behalf, endpoint, &error))?);
+    }
     Ok(Connection {
-        stream: Stream::new(tcp),
+        stream,
         reused: false,
+        edition,
     })
+}
+
+/// Why there is no TLS with an endpoint, also told in the log: somebody has to look at its certificate, or at ours.
+fn not_shaken(on_behalf: &OnBehalf<'_>, endpoint: &Endpoint, error: &io::Error) -> io::Error {
+    if on_behalf.client.worker.may_warn() {
+        let (endpoint, address) = (&endpoint.label, endpoint.address);
+        tracing::warn!(%endpoint, %address, %error, "no TLS with an endpoint (at most one such line a second)");
+    }
+    io::Error::new(error.kind(), format!("TLS: {error}"))
 }
 
 /// Whether a connection could not be made for want of something of our own: descriptors, ports, memory.

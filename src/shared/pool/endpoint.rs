@@ -2,6 +2,7 @@
 
 use crate::balancing::{Ejections, Health, address_hash};
 use crate::config::snapshot::HealthCheck;
+use crate::shared::tls::Transport;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -22,6 +23,7 @@ pub struct Endpoint {
     pub label: Box<str>,
     pub address: SocketAddr,
     pub weight: u32,
+    pub transport: Transport,
     /// Service and version, for the log.
     owner: Box<str>,
     hash: u64,
@@ -64,6 +66,7 @@ impl Endpoint {
             label: label.into(),
             address,
             weight,
+            transport: Transport::default(),
             owner: owner.into(),
             hash: address_hash(address),
             in_flight: (0..threads.max(1)).map(|_| ThreadCell::default()).collect(),
@@ -79,6 +82,12 @@ impl Endpoint {
         }
     }
 
+    /// The same, not used yet, with connections made otherwise than as plain TCP.
+    #[must_use]
+    pub fn over(self, transport: Transport) -> Self {
+        Self { transport, ..self }
+    }
+
     /// The same address with another weight: what is known of it is kept, its requests in flight are counted anew.
     #[must_use]
     pub fn reweighted(&self, weight: u32) -> Self {
@@ -89,7 +98,8 @@ impl Endpoint {
             weight,
             false,
             self.in_flight.len(),
-        );
+        )
+        .over(self.transport.clone());
         {
             let (from, mut to) = (self.standing(), next.standing());
             to.health = from.health;

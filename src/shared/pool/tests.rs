@@ -23,6 +23,8 @@ fn spec(balance: Balance, at_most: f64) -> Arc<snapshot::Pool> {
             first_byte: Duration::from_secs(30),
             idle: Duration::from_secs(60),
         },
+        tls: None,
+        send_proxy_protocol: None,
     })
 }
 

@@ -4,7 +4,7 @@
 mod family;
 
 use super::{Process, ShareWindow, endpoints};
-use crate::outcome::{FailureKind, Refusal, Termination};
+use crate::outcome::{FailureKind, Handshake, Refusal, Termination};
 use crate::routing::{Role, Service};
 use crate::shared::{InForce, ServiceInForce, Shared, ThreadStats, VersionInForce};
 use family::{Family, single};
@@ -12,6 +12,7 @@ use prometheus::TextEncoder;
 use prometheus::proto::MetricFamily;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The media type of [`render`]'s text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -26,6 +27,7 @@ pub fn render(shared: &Shared, window: &ShareWindow, process: &Process) -> prome
     let now_ms = u64::try_from(shared.uptime().as_millis()).unwrap_or(u64::MAX);
     versions(&mut page, &in_force, window, now_ms);
     configuration(&mut page, &in_force, shared);
+    certificates(&mut page, shared);
     threads(&mut page, shared);
     this_process(&mut page, process);
     TextEncoder::new().encode_to_string(&page)
@@ -213,6 +215,33 @@ fn configuration(page: &mut Vec<MetricFamily>, in_force: &InForce, shared: &Shar
     page.extend(reloads.finish());
 }
 
+fn certificates(page: &mut Vec<MetricFamily>, shared: &Shared) {
+    let certificates = shared
+        .certificates
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now_s = now.map_or(0.0, |since| since.as_secs_f64());
+    let mut expiry = Family::gauge(
+        "rollgate_certificate_expiry_seconds",
+        "Time until the first certificate of the file expires, in seconds; negative once it has.",
+    );
+    let mut loaded = Family::gauge(
+        "rollgate_certificate_last_load_successful",
+        "1 if the file on disk is in use, 0 if its last load failed and the one before stays.",
+    );
+    for certificate in &certificates {
+        let label = [("certificate", &*certificate.file)];
+        if let Some(expires_s) = certificate.expires_s {
+            expiry.push(&label, expires_s as f64 - now_s);
+        }
+        loaded.push(&label, f64::from(u8::from(certificate.error.is_none())));
+    }
+    page.extend(expiry.finish());
+    page.extend(loaded.finish());
+}
+
 fn threads(page: &mut Vec<MetricFamily>, shared: &Shared) {
     let sum =
         |count: &dyn Fn(&ThreadStats) -> u64| shared.threads.iter().map(|thread| count(thread)).sum::<u64>() as f64;
@@ -235,6 +264,17 @@ fn threads(page: &mut Vec<MetricFamily>, shared: &Shared) {
         );
     }
     page.extend(terminations.finish());
+    let mut handshakes = Family::counter(
+        "rollgate_tls_handshakes_total",
+        "TLS handshakes with clients that ended, by how.",
+    );
+    for handshake in Handshake::ALL {
+        handshakes.push(
+            &[("result", handshake.as_str())],
+            sum(&|thread| thread.handshakes(handshake)),
+        );
+    }
+    page.extend(handshakes.finish());
     let open: i64 = shared.threads.iter().map(|thread| thread.connections()).sum();
     let singles = [
         (

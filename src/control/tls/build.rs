@@ -1,0 +1,174 @@
+//! Keys and certificates -> what handshakes go by.
+
+use super::material::Pair;
+use crate::config::snapshot::{ListenerTls, PoolTls, TlsVersion};
+use crate::opening::ServerNames;
+use crate::shared::LISTENER_PROTOCOLS;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::version::{TLS12, TLS13};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureAlgorithm, SignatureScheme,
+    SupportedProtocolVersion,
+};
+use std::sync::Arc;
+
+/// TLS of a listener with these certificates, and these authorities of clients where it asks for certificates. `ticketer`
+/// seals the sessions that clients may resume: whoever holds one of its tickets has been let in.
+///
+/// # Errors
+/// The authorities cannot be used.
+pub fn server(
+    spec: &ListenerTls,
+    pairs: &[Arc<Pair>],
+    clients: Option<&Arc<RootCertStore>>,
+    ticketer: Arc<dyn ProducesTickets>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<ServerConfig>, String> {
+    let versions: &[&SupportedProtocolVersion] = match spec.min_version {
+        TlsVersion::V1_2 => &[&TLS13, &TLS12],
+        TlsVersion::V1_3 => &[&TLS13],
+    };
+    let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(versions)
+        .map_err(|error| error.to_string())?;
+    let builder = match (&spec.clients, clients) {
+        (Some(wanted), Some(roots)) => {
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(provider));
+            let verifier = if wanted.required {
+                verifier
+            } else {
+                verifier.allow_unauthenticated()
+            };
+            builder.with_client_cert_verifier(verifier.build().map_err(|error| error.to_string())?)
+        }
+        (Some(_), None) => return Err("there are no authorities for clients' certificates".to_owned()),
+        (None, _) => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(Certificates::new(pairs)));
+    config.alpn_protocols = LISTENER_PROTOCOLS.iter().map(|protocol| protocol.to_vec()).collect();
+    // Tickets alone: they need no memory here, and work in whichever thread the client comes back to.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.ticketer = ticketer;
+    Ok(Arc::new(config))
+}
+
+/// Tickets sealed by a key that is replaced every six hours, and taken for twelve.
+///
+/// # Errors
+/// The kernel gives no random bytes.
+pub fn ticketer() -> Result<Arc<dyn ProducesTickets>, String> {
+    rustls::crypto::ring::Ticketer::new().map_err(|error| error.to_string())
+}
+
+/// The certificates of a listener by name.
+#[derive(Debug)]
+struct Certificates {
+    keys: Vec<Arc<CertifiedKey>>,
+    names: ServerNames,
+}
+
+impl Certificates {
+    fn new(pairs: &[Arc<Pair>]) -> Self {
+        let names: Vec<Vec<String>> = pairs.iter().map(|pair| pair.names.clone()).collect();
+        Self {
+            keys: pairs.iter().map(|pair| Arc::clone(&pair.certified)).collect(),
+            names: ServerNames::new(&names),
+        }
+    }
+
+    /// Of those for the name, one that the client can verify; one that is not RSA before one that is, since it is far
+    /// cheaper to sign with.
+    fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Arc<CertifiedKey>> {
+        let of_name = || {
+            self.names
+                .find(name)
+                .iter()
+                .filter_map(|&position| self.keys.get(position))
+        };
+        let mut usable = of_name().filter(|key| key.key.choose_scheme(schemes).is_some());
+        let first = usable.next()?;
+        let is_rsa = |key: &&Arc<CertifiedKey>| key.key.algorithm() == SignatureAlgorithm::RSA;
+        let cheaper = std::iter::once(first).chain(usable).find(|key| !is_rsa(key));
+        Some(cheaper.unwrap_or(first))
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, client: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.choose(client.server_name(), client.signature_schemes()).cloned()
+    }
+}
+
+/// TLS to the endpoints of a pool: with these authorities, and what is shown to endpoints that ask.
+///
+/// # Errors
+/// Something of it cannot be used.
+pub fn client(
+    spec: &PoolTls,
+    roots: Option<&Arc<RootCertStore>>,
+    shown: Option<&Arc<Pair>>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<ClientConfig>, String> {
+    let builder = ClientConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .map_err(|error| error.to_string())?;
+    let builder = match roots {
+        Some(roots) if spec.verify => builder.with_root_certificates(Arc::clone(roots)),
+        None if spec.verify => return Err("there are no authorities to verify endpoints by".to_owned()),
+        _ => {
+            let verifier = Unverified(provider.signature_verification_algorithms);
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+        }
+    };
+    let mut config = match shown {
+        Some(pair) => builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(Arc::clone(
+            &pair.certified,
+        )))),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// `verify: false`: whoever answers is taken for the endpoint, as long as it holds the key of the certificate it shows.
+#[derive(Debug)]
+struct Unverified(WebPkiSupportedAlgorithms);
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, signature, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, signature, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
+    }
+}

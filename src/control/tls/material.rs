@@ -1,0 +1,309 @@
+//! Files -> keys and certificates, or what the operator has to do about them.
+
+use crate::opening::read_certificate;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use rustls::{InconsistentKeys, RootCertStore};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Bytes of a file that are read; a longer one is refused.
+const FILE_BYTES: u64 = 1 << 20;
+
+/// Why files cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {why}", file.display())]
+pub struct Unusable {
+    /// The one to look at; empty for the authorities of the system.
+    pub file: PathBuf,
+    /// It is not there.
+    pub missing: bool,
+    pub why: String,
+}
+
+impl Unusable {
+    fn new(file: &Path, why: impl Into<String>) -> Self {
+        Self {
+            file: file.to_owned(),
+            missing: false,
+            why: why.into(),
+        }
+    }
+}
+
+/// A certificate with its key.
+pub struct Pair {
+    pub certified: Arc<CertifiedKey>,
+    /// The names it is for as a server.
+    pub names: Vec<String>,
+    /// Of its chain, the first to expire, in seconds since the Unix epoch.
+    pub expires_s: i64,
+    /// When the whole chain has begun to be valid.
+    pub begins_s: i64,
+}
+
+/// The certificate with its chain in `cert`, the key in `key`.
+///
+/// # Errors
+/// One of them cannot be read, is not PEM, or they do not belong together.
+pub fn pair(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<Pair, Unusable> {
+    let chain = chain(cert, &read(cert)?)?;
+    let mut facts = Vec::with_capacity(chain.len());
+    for (position, der) in chain.iter().enumerate() {
+        let read = read_certificate(der);
+        facts.push(read.map_err(|error| Unusable::new(cert, format!("certificate {} in it: {error}", position + 1)))?);
+    }
+    let private = private_key(key, &read(key)?)?;
+    let certified = CertifiedKey::from_der(chain, private, provider).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => Unusable::new(
+            key,
+            format!("this key does not belong to the certificate in {}", cert.display()),
+        ),
+        error => Unusable::new(
+            key,
+            format!("this key cannot be used (RSA of 2048 to 8192 bits, ECDSA on P-256 or P-384, Ed25519): {error}"),
+        ),
+    })?;
+    let expires = facts.iter().map(|certificate| certificate.not_after_s).min();
+    let begins = facts.iter().map(|certificate| certificate.not_before_s).max();
+    Ok(Pair {
+        certified: Arc::new(certified),
+        names: facts
+            .into_iter()
+            .next()
+            .map(|leaf| leaf.server_names)
+            .unwrap_or_default(),
+        expires_s: expires.unwrap_or_default(),
+        begins_s: begins.unwrap_or_default(),
+    })
+}
+
+/// The authorities in `file`.
+///
+/// # Errors
+/// It cannot be read, or holds something else.
+pub fn roots(file: &Path) -> Result<RootCertStore, Unusable> {
+    let mut roots = RootCertStore::empty();
+    for (position, der) in chain(file, &read(file)?)?.into_iter().enumerate() {
+        let added = roots.add(der);
+        added.map_err(|error| Unusable::new(file, format!("certificate {} in it: {error}", position + 1)))?;
+    }
+    Ok(roots)
+}
+
+/// The authorities that the system trusts. Those it has in a form that cannot be read are left out.
+///
+/// # Errors
+/// There are none.
+pub fn system_roots() -> Result<RootCertStore, Unusable> {
+    const INSTEAD: &str = "install ca-certificates, or set `ca`";
+    let found = rustls_native_certs::load_native_certs();
+    let unusable = |why| Unusable::new(Path::new(""), why);
+    let found =
+        found.map_err(|error| unusable(format!("the system's authorities cannot be read: {error}: {INSTEAD}")))?;
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found);
+    if roots.is_empty() {
+        return Err(unusable(format!("the system has no authorities: {INSTEAD}")));
+    }
+    Ok(roots)
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, Unusable> {
+    let attempt = || {
+        // Before it is opened: opening a pipe waits for its writer.
+        if !std::fs::metadata(file)?.is_file() {
+            return Err(io::Error::other("not a regular file"));
+        }
+        let mut bytes = Vec::new();
+        File::open(file)?.take(FILE_BYTES + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > FILE_BYTES {
+            return Err(io::Error::other("larger than 1 MiB"));
+        }
+        Ok(bytes)
+    };
+    attempt().map_err(|error| Unusable {
+        file: file.to_owned(),
+        missing: error.kind() == io::ErrorKind::NotFound,
+        why: format!("cannot read it: {error}"),
+    })
+}
+
+fn chain(file: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, Unusable> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
+    let chain = chain.map_err(|error| Unusable::new(file, format!("broken PEM: {}", of_pem(&error))))?;
+    if chain.is_empty() {
+        let why = "no certificate in it: expected PEM with `-----BEGIN CERTIFICATE-----`";
+        return Err(Unusable::new(file, why));
+    }
+    Ok(chain)
+}
+
+fn private_key(file: &Path, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, Unusable> {
+    PrivateKeyDer::from_pem_slice(bytes).map_err(|error| {
+        let encrypted = b"-----BEGIN ENCRYPTED PRIVATE KEY-----";
+        let why = match error {
+            pem::Error::NoItemsFound if bytes.windows(encrypted.len()).any(|window| window == encrypted) => {
+                "the key is encrypted: decrypt it (`openssl pkey -in KEY -out PLAIN_KEY`) and let nobody else read it"
+                    .to_owned()
+            }
+            pem::Error::NoItemsFound => {
+                "no private key in it: expected PEM with `-----BEGIN PRIVATE KEY-----`".to_owned()
+            }
+            error => format!("broken PEM: {}", of_pem(&error)),
+        };
+        Unusable::new(file, why)
+    })
+}
+
+/// Without the bytes that the library would show: they may be those of a key.
+fn of_pem(error: &pem::Error) -> &'static str {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "a section does not end",
+        pem::Error::IllegalSectionStart { .. } => "a section begins wrongly",
+        pem::Error::Base64Decode(_) => "a section is not base64",
+        _ => "it cannot be decoded",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rcgen::{CertificateParams, KeyPair};
+
+    fn provider() -> CryptoProvider {
+        rustls::crypto::ring::default_provider()
+    }
+
+    fn made(names: &[&str]) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let cert = CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+        (cert.pem(), key.serialize_pem())
+    }
+
+    fn loaded(cert: &[u8], key: &[u8]) -> Result<Pair, Unusable> {
+        let directory = tempfile::tempdir().unwrap();
+        let (cert_file, key_file) = (directory.path().join("a.pem"), directory.path().join("a.key"));
+        std::fs::write(&cert_file, cert).unwrap();
+        std::fs::write(&key_file, key).unwrap();
+        pair(&cert_file, &key_file, &provider())
+    }
+
+    fn why(cert: &[u8], key: &[u8]) -> (String, String) {
+        let unusable = loaded(cert, key).err().unwrap();
+        let name = unusable.file.file_name().unwrap().to_string_lossy().into_owned();
+        (name, unusable.why)
+    }
+
+    #[test]
+    fn a_pair_is_loaded_with_its_names() {
+        let (cert, key) = made(&["shop.test", "*.shop.test"]);
+        let pair = loaded(cert.as_bytes(), key.as_bytes()).unwrap();
+        assert_eq!(pair.names, ["shop.test", "*.shop.test"]);
+        assert!(pair.begins_s < pair.expires_s);
+        let both = format!("text before\n{key}{cert}");
+        assert!(loaded(both.as_bytes(), both.as_bytes()).is_ok(), "one file for both");
+    }
+
+    #[test]
+    fn the_first_of_a_chain_to_expire_counts() {
+        let (cert, key) = made(&["shop.test"]);
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.not_after = rcgen::date_time_ymd(2026, 2, 1);
+        let issuer = params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem();
+        let pair = loaded(format!("{cert}{issuer}").as_bytes(), key.as_bytes()).unwrap();
+        assert_eq!((pair.expires_s, pair.certified.cert.len()), (1_769_904_000, 2));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_of_the_file_it_is_wrong_with() {
+        let ((cert, key), (other, _)) = (made(&["a.test"]), made(&["b.test"]));
+        let (cert, key) = (cert.as_bytes(), key.as_bytes());
+        let expect = |(file, why): (String, String), expected: (&str, &str)| {
+            assert!(file == expected.0 && why.contains(expected.1), "{file}: {why}");
+        };
+        expect(why(b"", key), ("a.pem", "no certificate in it"));
+        expect(why(key, key), ("a.pem", "no certificate in it"));
+        expect(why(cert, b""), ("a.key", "no private key in it"));
+        expect(why(cert, cert), ("a.key", "no private key in it"));
+        expect(
+            why(other.as_bytes(), key),
+            ("a.key", "does not belong to the certificate in"),
+        );
+        let encrypted = b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----\n";
+        expect(why(cert, encrypted), ("a.key", "the key is encrypted"));
+        let section = |content: &str| format!("-----BEGIN CERTIFICATE-----\n{content}\n-----END CERTIFICATE-----\n");
+        expect(why(section("$$$$").as_bytes(), key), ("a.pem", "not base64"));
+        expect(
+            why(section("AAAA").as_bytes(), key),
+            ("a.pem", "certificate 1 in it: not an X.509"),
+        );
+        expect(
+            why(b"-----BEGIN CERTIFICATE-----\nAAAA\n", key),
+            ("a.pem", "does not end"),
+        );
+        let short = b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+        expect(why(cert, short), ("a.key", "this key cannot be used"));
+        expect(why(&vec![b'x'; (1 << 20) + 1], key), ("a.pem", "larger than 1 MiB"));
+        let missing = pair(
+            Path::new("/nonexistent/a.pem"),
+            Path::new("/nonexistent/a.key"),
+            &provider(),
+        );
+        let missing = missing.err().unwrap();
+        assert!(missing.missing && missing.why.contains("No such file"), "{missing:?}");
+        let directory = tempfile::tempdir().unwrap();
+        let unusable = roots(directory.path()).unwrap_err();
+        assert!(!unusable.missing && unusable.why.contains("not a regular file"));
+    }
+
+    #[test]
+    fn no_part_of_the_files_is_taken_for_the_whole_and_none_panics() {
+        let (cert, key) = made(&["a.test"]);
+        let (cert, key) = (cert.trim_end().as_bytes(), key.trim_end().as_bytes());
+        for end in (0..cert.len()).step_by(7) {
+            assert!(loaded(&cert[..end], key).is_err(), "{end} bytes of the certificate");
+        }
+        for end in (0..key.len()).step_by(5) {
+            assert!(loaded(cert, &key[..end]).is_err(), "{end} bytes of the key");
+        }
+        for at in (0..cert.len()).step_by(11) {
+            let mut other = cert.to_vec();
+            other[at] ^= 0x15;
+            let _ = loaded(&other, key);
+        }
+    }
+
+    #[test]
+    fn an_error_shows_nothing_of_a_key() {
+        let secret = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg";
+        for key in [
+            format!("-----BEGIN PRIVATE KEY-----\n{secret}$$$\n-----END PRIVATE KEY-----\n"),
+            format!("-----BEGIN PRIVATE KEY-----\n{secret}\n"),
+            format!("-----BEGIN {secret}\n"),
+        ] {
+            let (cert, _) = made(&["a.test"]);
+            let (_, why) = why(cert.as_bytes(), key.as_bytes());
+            assert!(!why.contains("MIGH"), "{why}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn any_bytes_are_decided(cert in prop::collection::vec(any::<u8>(), 0..80), sections in any::<bool>()) {
+            let text = if sections {
+                [b"-----BEGIN CERTIFICATE-----\n", &cert[..], b"\n-----END CERTIFICATE-----\n"].concat()
+            } else {
+                cert
+            };
+            prop_assert!(loaded(&text, &text).is_err());
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Certificates, keys and authorities: read, made into what handshakes go by, and followed on the disk.
+//!
+//! Every second the files in use are looked at (`stat`, through all links). When one is another than the one that was
+//! read, it is read as soon as it has stayed the same for a second: half-written files and pairs of which only one half
+//! has come are then rare, and are refused by what they say in any case. A poll sees renames, writes in place and link
+//! swaps (certbot, Kubernetes) alike, on file systems with and without events; certificates are renewed days before they
+//! must be, so that a second or two more do not matter. What cannot be used leaves what is in use as it is.
+
+mod build;
+mod files;
+mod inventory;
+mod material;
+
+pub use files::TlsFiles;
+pub use material::Unusable;
+
+use crate::control::stamp::Stamp;
+use crate::shared::Shared;
+use std::convert::Infallible;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+/// How often the files are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Follows the files in use until it is dropped.
+pub async fn follow(files: Arc<TlsFiles>, shared: Arc<Shared>) -> Infallible {
+    loop {
+        let (looking, told) = (Arc::clone(&files), Arc::clone(&shared));
+        // On a thread that may wait for a disk.
+        let looked = tokio::task::spawn_blocking(move || {
+            looking.look();
+            *told.certificates.lock().unwrap_or_else(PoisonError::into_inner) = looking.status();
+        });
+        if let Err(error) = looked.await {
+            tracing::error!(%error, "looking at certificate files broke off, going on");
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// What the files of one purpose looked like; `None`: not there.
+type Stamps = Vec<Option<Stamp>>;
+
+/// What a look at files leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// They are those that were judged last.
+    Same,
+    /// They are others, which may be on the move.
+    Wait,
+    /// They are others, and have been for one look.
+    Read,
+}
+
+/// `judged`: as they were when they were read last, whether or not they could be used. `seen`: at the last look.
+fn judge(judged: &Stamps, seen: &Stamps, now: &Stamps) -> Look {
+    match (now == judged, now == seen) {
+        (true, _) => Look::Same,
+        (false, true) => Look::Read,
+        (false, false) => Look::Wait,
+    }
+}

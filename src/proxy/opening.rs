@@ -1,0 +1,154 @@
+//! What comes before the first request of a connection: a PROXY protocol header, a TLS handshake, where its listener asks
+//! for them. Both together within `limits.header_timeout`.
+
+use super::buffer::{BUFFER_BYTES, Buffer};
+use super::downstream::{Client, Rest};
+use super::headers::hex_id;
+use super::record::log_unread;
+use super::stream::{Stream, Tls};
+use crate::opening::{Addresses, MAX_HEADER_BYTES, parse_proxy_header, read_certificate};
+use crate::outcome::{Handshake, Refusal};
+use crate::routing::ClientCert;
+use crate::shared::ServerTls;
+use rustls::{CommonState, HandshakeKind};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// What a listener asks of connections before their first request.
+pub struct Formalities {
+    pub proxy_header: bool,
+    pub tls: Option<Arc<ServerTls>>,
+}
+
+/// Opens a connection: the client as it really is, and what was read already of what follows. `None`: it is over.
+pub async fn open(mut client: Client, formalities: Formalities) -> Option<(Client, Buffer)> {
+    let mut input = Buffer::default();
+    let patience = client.worker.local().in_force.snapshot.limits.header_timeout;
+    // Who only looks whether a port is open says nothing, and is told of nowhere.
+    let Rest::Readable = client.rest(patience).await else {
+        return None;
+    };
+    if formalities.proxy_header {
+        let told = client.slot.guard(proxy_header(&client, &mut input)).await;
+        let late = || "the PROXY header did not arrive within limits.header_timeout".to_owned();
+        match told.unwrap_or_else(|_| Err((!input.is_empty()).then(late))) {
+            Ok(Some(addresses)) => {
+                let source = addresses.source;
+                client.peer = SocketAddr::new(source.ip().to_canonical(), source.port());
+                client.destination = Some(Box::new(addresses.destination));
+            }
+            Ok(None) => {}
+            Err(why) => {
+                if let Some(why) = why {
+                    refuse(&client, &why);
+                }
+                return None;
+            }
+        }
+    }
+    if let Some(tls) = formalities.tls {
+        client = shake_hands(client, &mut input, &tls).await?;
+    }
+    input.release();
+    Some((client, input))
+}
+
+/// The addresses that the header tells, which is then taken off `input`.
+///
+/// # Errors
+/// Why the connection is refused; `None`: its peer has gone.
+async fn proxy_header(client: &Client, input: &mut Buffer) -> Result<Option<Addresses>, Option<String>> {
+    loop {
+        match client.fill(input, MAX_HEADER_BYTES).await {
+            Ok(n) if n > 0 => {}
+            _ => return Err(None),
+        }
+        match parse_proxy_header(input.unread()) {
+            Ok(None) => {}
+            Ok(Some(header)) => {
+                input.consume(header.len);
+                return Ok(header.addresses);
+            }
+            Err(error) => return Err(Some(error.to_string())),
+        }
+    }
+}
+
+/// Told, and closed without an answer: who speaks no PROXY protocol may not speak HTTP either.
+fn refuse(client: &Client, why: &str) {
+    let worker = &client.worker;
+    let request_id = hex_id(worker.draw_id());
+    log_unread(
+        worker,
+        client.peer.ip(),
+        Refusal::ProxyHeader,
+        std::str::from_utf8(&request_id).unwrap_or_default(),
+    );
+    if worker.may_warn() {
+        tracing::warn!(
+            peer = %client.peer,
+            "{why}: closed, since listeners[{}] has `proxy_protocol: true` (at most one such line a second)",
+            client.listener
+        );
+    }
+}
+
+/// The client behind TLS, with what it has shown of itself. `input`: what was read of the handshake already.
+async fn shake_hands(client: Client, input: &mut Buffer, tls: &ServerTls) -> Option<Client> {
+    if input.is_empty() {
+        let came = client.slot.guard(client.fill(input, BUFFER_BYTES)).await;
+        let Ok(Ok(1..)) = came else { return None };
+    }
+    let Client {
+        worker,
+        stream,
+        peer,
+        destination,
+        listener,
+        slot,
+        answering,
+        ..
+    } = client;
+    let (Some(tcp), Some(config)) = (stream.into_plain(), tls.load()) else {
+        worker.stats.shook_hands(Handshake::Failed);
+        return None;
+    };
+    let accepted = slot.guard(Tls::accept(tcp, config, input.unread())).await;
+    input.consume(input.unread().len());
+    let tls = match accepted {
+        Ok(Ok(tls)) => tls,
+        Ok(Err(error)) => {
+            worker.stats.shook_hands(Handshake::Failed);
+            tracing::debug!(%peer, %error, "a TLS handshake failed");
+            return None;
+        }
+        Err(_) => {
+            worker.stats.shook_hands(Handshake::Late);
+            return None;
+        }
+    };
+    worker.stats.shook_hands(match tls.common().handshake_kind() {
+        Some(HandshakeKind::Resumed) => Handshake::Resumed,
+        _ => Handshake::Full,
+    });
+    Some(Client {
+        certificate: shown(tls.common()),
+        stream: Stream::tls(tls),
+        worker,
+        peer,
+        destination,
+        listener,
+        slot,
+        answering,
+    })
+}
+
+/// The certificate that the client has shown, verified.
+fn shown(session: &CommonState) -> Option<Box<ClientCert>> {
+    let leaf = session.peer_certificates()?.first()?;
+    let certificate = read_certificate(leaf).ok()?;
+    Some(Box::new(ClientCert {
+        subject_cn: certificate.subject_cn.map(Into::into),
+        san: certificate.san.into_iter().map(Into::into).collect(),
+    }))
+}
