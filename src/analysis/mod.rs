@@ -7,7 +7,7 @@
 //!   application's own numbers differs; also for reports of A/B tests.
 //! - [`Check`], [`Rules`]: what is judged. [`Judge`]: what was seen, a [`Window`] at a time. [`Finding`]: the verdict on a
 //!   check, with its numbers and one plain sentence.
-//! - [`Power`]: what a comparison can find, before it begins.
+//! - [`Power`], [`LimitPower`]: what a comparison and a limit can find, before they begin.
 //!
 //! Each second costs a pass over the buckets of each version; a request costs nothing here. All that must survive a
 //! restart is in [`Judge`], which is read as it was written, to the last bit (`serde_json` with `float_roundtrip`).
@@ -31,5 +31,6 @@ pub use histogram::{BUCKETS, Histogram, NoSuchBucket, Quantile, bounds_of, bucke
 pub use judge::{Judge, Observed, Window};
 pub use limit::LimitEvidence;
 pub use mean::{BEGIN, Difference, MeanDifference, Moments, Worse, log_beyond};
-pub use power::{POWER, Power, Traffic};
+pub use power::{LimitPower, POWER, Power, Traffic};
 pub use quantile::QuantileEvidence;
+pub use wording::percent;
