@@ -18,6 +18,15 @@ fn config(v1: &Upstream, v2: &Upstream) -> String {
     Config::with(service).top("state_dir: state").text()
 }
 
+/// Ends the threads of a test with it.
+struct Stop<'s>(&'s AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// 64 connections, and changes of the weights beneath them: no request sent after an answer is routed the old way.
 #[test]
 fn when_the_answer_arrives_no_request_is_routed_the_old_way() {
@@ -45,6 +54,8 @@ fn when_the_answer_arrives_no_request_is_routed_the_old_way() {
                 }
             });
         }
+        // Also when this thread panics: the others must end.
+        let _stop = Stop(&stop);
         for change in 0..60_u64 {
             must.store(0, Ordering::SeqCst);
             let version = 1 + change % 2;
@@ -60,7 +71,6 @@ fn when_the_answer_arrives_no_request_is_routed_the_old_way() {
             must.store(10 * (change + 1) + version, Ordering::SeqCst);
             std::thread::sleep(Duration::from_millis(20));
         }
-        stop.store(true, Ordering::SeqCst);
     });
     let stale = stale.into_inner().unwrap();
     let checked = checked.load(Ordering::SeqCst);
@@ -135,8 +145,8 @@ fn what_was_answered_is_there_after_a_kill_nine_at_any_instant() {
                     next.store(u64::from(weight), Ordering::SeqCst);
                     match operator.try_weights(1000, weight) {
                         Some(200) => last.store(u64::from(weight), Ordering::SeqCst),
-                        // The process has gone.
-                        None => return,
+                        // The process has gone; or the disk was too slow, and nothing changed.
+                        None | Some(503) => return,
                         Some(status) => panic!("round {round}: {status}"),
                     }
                 }

@@ -141,12 +141,17 @@ impl Socket {
             Self::Unix(listener, mode) => {
                 let (stream, _) = listener.accept().await?;
                 let uid = stream.peer_cred()?.uid();
-                let others = mode & OTHERS_MAY_WRITE != 0;
-                let admitted = others || uid == 0 || uid == Uid::effective().as_raw();
+                let admitted = admits(*mode, uid, Uid::effective().as_raw());
                 Ok((Box::new(stream), Peer::Unix { uid, admitted }))
             }
         }
     }
+}
+
+/// Whether a socket of these permission bits is for `uid`. Whom bits for others let in, the kernel has let in; otherwise it
+/// is for `owner` and root, whatever was done to the file meanwhile.
+fn admits(mode: u32, uid: u32, owner: u32) -> bool {
+    mode & OTHERS_MAY_WRITE != 0 || uid == 0 || uid == owner
 }
 
 impl Door {
@@ -231,6 +236,25 @@ async fn aged(age: Duration, link: &Link) {
         sleep(age).await;
         if !link.is_followed() {
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_of_the_owner_is_for_nobody_else() {
+        for (mode, uid, admitted) in [
+            (0o600, 1000, true),
+            (0o600, 0, true),
+            (0o600, 1001, false),
+            (0o644, 1001, false),
+            (0o660, 1001, true),
+            (0o666, 1001, true),
+        ] {
+            assert_eq!(admits(mode, uid, 1000), admitted, "{mode:o} {uid}");
         }
     }
 }

@@ -190,6 +190,22 @@ mod tests {
     use super::*;
     use std::collections::HashSet;
 
+    /// What a client may have to tell apart is documented.
+    #[test]
+    fn every_kind_is_in_the_guide() {
+        let guide = include_str!("../../docs/api.md");
+        for kind in Kind::ALL {
+            let word = format!("`{}`", kind.word());
+            let rows = || {
+                guide
+                    .lines()
+                    .filter(|line| line.starts_with("| ") && line.contains(&word))
+            };
+            assert_eq!(rows().count(), 1, "{word}");
+            assert!(rows().all(|row| row.contains(kind.status().as_str())), "{word}");
+        }
+    }
+
     #[test]
     fn words_are_of_one_kind_and_titles_are_sentences() {
         let words: HashSet<&str> = Kind::ALL.iter().map(|kind| kind.word()).collect();

@@ -1,6 +1,6 @@
 //! Commands that change something: `weights`, `kill`, `unkill`, `rollout`, `reload`, `upgrade`. Each is one request.
 
-use super::client::{Answer, Request, UPGRADE, URGENT, segment};
+use super::client::{Answer, Request, UPGRADE, segment};
 use super::context::{Changing, Context, Proxy};
 use super::failure::{Exit, Failure};
 use super::print::{self, WARNING};
@@ -80,6 +80,10 @@ pub struct Kill {
 /// What is recorded of a kill without a reason: nobody in a hurry is asked for one.
 const NO_REASON: &str = "no reason given";
 
+/// How a canary is stopped all the same.
+const WITHOUT_SOCKET: &str = "without the socket: `kill: true` in the file, at the service or at its top for all; a \
+                              running proxy follows within a second";
+
 impl Kill {
     pub fn kill(&self, context: &Context) -> ExitCode {
         let json = context.json(&self.proxy.reach);
@@ -89,10 +93,7 @@ impl Kill {
                 .call(&self.kill_request())
         };
         let answer = answer().map_err(|failure| match failure.exit {
-            Exit::Unreachable => failure.help(
-                "without the socket: `kill: true` in the file, at the service or at its top for all; a running proxy \
-                 follows within a second",
-            ),
+            Exit::Unreachable => failure.help(WITHOUT_SOCKET),
             _ => failure,
         });
         print::finish(answer.and_then(|answer| answer.shown(json, rendered)), json)
@@ -104,7 +105,10 @@ impl Kill {
 
     fn kill_request(&self) -> Request {
         let reason = self.changing.reason.clone().unwrap_or_else(|| NO_REASON.to_owned());
-        self.request(Method::PUT, Some(reason)).within(URGENT)
+        Request {
+            meanwhile: Some(WITHOUT_SOCKET),
+            ..self.request(Method::PUT, Some(reason))
+        }
     }
 
     fn unkill_request(&self) -> Request {

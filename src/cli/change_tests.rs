@@ -109,8 +109,9 @@ fn what_makes_no_sense_is_not_sent() {
 }
 
 #[test]
-fn a_kill_is_told_of_quickly() {
-    assert_eq!(request("kill --all").unwrap().patience, URGENT);
+fn who_kills_is_told_soon_what_else_there_is() {
+    assert_eq!(request("kill --all").unwrap().meanwhile, Some(WITHOUT_SOCKET));
+    assert_eq!(request("unkill --all").unwrap().meanwhile, None);
 }
 
 fn shown(changed: &Value) -> String {

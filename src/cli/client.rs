@@ -2,6 +2,7 @@
 
 use super::failure::{Exit, Failure, one_line};
 use super::place::{Found, Place, Token};
+use super::print::{self, WARNING};
 use super::trouble::{Trouble, failure};
 use crate::admin::api::Problem;
 use http_body_util::{BodyExt, Full, Limited};
@@ -15,6 +16,7 @@ use serde::de::DeserializeOwned;
 use std::future::Future;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::pin::pin;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -24,8 +26,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 const CONNECT: Duration = Duration::from_secs(2);
 /// For an answer, from the connection to its last byte.
 pub const ANSWER: Duration = Duration::from_secs(30);
-/// For a kill: it waits for nothing, so an answer that does not come at once is worth knowing of.
-pub const URGENT: Duration = Duration::from_secs(5);
+/// After which who waits for [`Request::meanwhile`] is told it.
+const SOON: Duration = Duration::from_secs(3);
 /// For a new process to start, load, probe and take over.
 pub const UPGRADE: Duration = Duration::from_secs(180);
 /// Between two attempts on a socket whose queue is full.
@@ -45,6 +47,8 @@ pub struct Request {
     pub body: Option<String>,
     /// For the answer.
     pub patience: Duration,
+    /// What else may be done, for who does not want to wait so long: said on stderr when there is no answer soon.
+    pub meanwhile: Option<&'static str>,
 }
 
 impl Request {
@@ -55,6 +59,7 @@ impl Request {
             headers: Vec::new(),
             body: None,
             patience: ANSWER,
+            meanwhile: None,
         }
     }
 
@@ -131,7 +136,16 @@ impl Client {
     /// # Errors
     /// The proxy cannot be reached, or says no.
     pub fn call(&self, request: &Request) -> Result<Answer, Failure> {
-        blocking(self.answer(request))
+        blocking(async {
+            let mut answer = pin!(self.answer(request));
+            if let Some(meanwhile) = request.meanwhile {
+                match timeout(SOON, &mut answer).await {
+                    Ok(answer) => return answer,
+                    Err(_) => print::note(&still_waiting(&self.found.place, request.patience, meanwhile)),
+                }
+            }
+            answer.await
+        })
     }
 
     async fn answer(&self, request: &Request) -> Result<Answer, Failure> {
@@ -183,6 +197,13 @@ impl Client {
         }
         builder.body(Full::from(request.body.clone().unwrap_or_default()))
     }
+}
+
+fn still_waiting(place: &Place, patience: Duration, meanwhile: &str) -> String {
+    format!(
+        "{WARNING}note:{WARNING:#} no answer of {place} yet; it is waited for up to {} s; {meanwhile}\n",
+        patience.as_secs()
+    )
 }
 
 /// A queue that is full is refused at once here, where over TCP it would be waited for.
@@ -271,18 +292,28 @@ pub fn judged(status: StatusCode, content_type: &str, body: String, client: &Cli
     let Some(problem) = problem else {
         return Err(stranger(status, content_type, &client.found));
     };
-    let failure = Failure::answered(problem, body);
-    Err(match (status, &client.token) {
-        _ if matches!(client.found.place, Place::Unix(_)) => failure,
-        (StatusCode::UNAUTHORIZED, None) => failure.help(
-            "no token was sent: `--token-file FILE`, ROLLGATE_TOKEN_FILE or ROLLGATE_TOKEN gives it; the socket needs none",
+    Err(advised(Failure::answered(problem, body), status, client))
+}
+
+/// Adds what only who asks can know: where a token comes from here, and that the proxy may be another one.
+fn advised(failure: Failure, status: StatusCode, client: &Client) -> Failure {
+    let over_tcp = matches!(client.found.place, Place::Http { .. });
+    match (status, &client.token) {
+        (StatusCode::UNAUTHORIZED, None) if over_tcp => failure.only_help(
+            "`--token-file FILE`, ROLLGATE_TOKEN_FILE or ROLLGATE_TOKEN gives the token; the socket needs none",
         ),
-        (StatusCode::UNAUTHORIZED, Some(_)) => {
-            failure.help("a token was sent, and it is not the one in the proxy's `admin.token_file`")
+        (StatusCode::UNAUTHORIZED, Some(_)) if over_tcp => {
+            failure.only_help("the token that was sent is not one of the proxy's `admin.token_file`")
         }
-        (StatusCode::FORBIDDEN, _) => failure.help("over the socket (`--admin unix:PATH`) changes need no token"),
+        (StatusCode::FORBIDDEN, _) if over_tcp => {
+            failure.help("over the socket (`--admin unix:PATH`) changes need no token")
+        }
+        (StatusCode::NOT_FOUND, _) if failure.is_unknown_path() => failure.only_help(format!(
+            "the proxy does not know this command: `rollgate status` shows its version, this program is {}",
+            env!("CARGO_PKG_VERSION")
+        )),
         _ => failure,
-    })
+    }
 }
 
 fn stranger(status: StatusCode, content_type: &str, found: &Found) -> Failure {

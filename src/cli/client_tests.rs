@@ -51,6 +51,12 @@ fn what_to_do_about_a_missing_permission() {
     let problem = |status: u16| problem_at("http://127.0.0.1:9900", status);
     assert_eq!(problem_at("unix:/run/x.sock", 403).help, Vec::<String>::new());
     assert!(problem(401).help[0].contains("--token-file"));
+    let body = r#"{"type":"urn:rollgate:problem:not-found","title":"T","status":404,"detail":"no","help":"see"}"#;
+    let unknown = judge(404, "application/problem+json", body).unwrap_err();
+    assert!(
+        unknown.help.len() == 1 && unknown.help[0].contains("does not know this command"),
+        "{unknown:?}"
+    );
     assert!(problem(403).help[0].contains("the socket"));
     assert_eq!(problem(409).help, Vec::<String>::new());
     assert!(problem(404).is_not_found() && !problem(409).is_not_found());
@@ -72,4 +78,21 @@ fn an_answer_that_is_not_understood_is_a_failure() {
 fn names_stay_inside_their_segment() {
     assert_eq!(segment("checkout-v1.2_x~"), "checkout-v1.2_x~");
     assert_eq!(segment("../a b?c#é"), "..%2Fa%20b%3Fc%23%C3%A9");
+}
+
+#[test]
+fn a_silent_proxy_is_given_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("silent.sock");
+    // It takes connections, in the kernel's queue, and reads nothing.
+    let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let client = client(&format!("unix:{}", path.display()));
+    let request = Request::send(Method::PUT, "/v1/kill", &serde_json::json!({})).within(Duration::from_millis(20));
+    let failure = client.call(&request).unwrap_err();
+    assert_eq!(failure.exit, Exit::Unreachable);
+    assert!(failure.detail.contains("does not answer within 0 s"), "{failure:?}");
+    assert!(
+        failure.help.iter().any(|help| help.contains("is not known")),
+        "{failure:?}"
+    );
 }

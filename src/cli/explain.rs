@@ -5,11 +5,11 @@ use super::context::{Context, Reach};
 use super::failure::Failure;
 use super::print;
 use super::table::safe;
+use crate::admin::api::{ExplainRequest, FieldValues};
 use crate::control::{cookie_key, load, writer};
 use crate::explain::{Assume, Described, Explanation, Moment, Subject, explain};
 use crate::runtime;
 use hyper::{Method, Uri};
-use serde::Serialize;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -35,20 +35,6 @@ pub struct Arguments {
     client_ip: IpAddr,
     #[command(flatten)]
     reach: Reach,
-}
-
-/// Body of `POST /v1/explain`
-#[derive(Debug, Serialize)]
-struct Question {
-    method: String,
-    headers: BTreeMap<String, Vec<String>>,
-    client_ip: IpAddr,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    service: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    host: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path: Option<String>,
 }
 
 fn header_field(text: &str) -> Result<(String, String), String> {
@@ -109,7 +95,7 @@ impl Arguments {
             .shown(json, |answer| Ok(rendered(&answer.parse()?)))
     }
 
-    fn question(&self, client: &Client) -> Result<Question, Failure> {
+    fn question(&self, client: &Client) -> Result<ExplainRequest, Failure> {
         let mut headers: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (name, value) in &self.header {
             headers
@@ -117,22 +103,24 @@ impl Arguments {
                 .or_default()
                 .push(value.clone());
         }
-        let mut question = Question {
-            method: self.method.clone(),
-            headers,
-            client_ip: self.client_ip,
-            service: None,
-            host: None,
-            path: None,
-        };
-        if self.names_service(client)? {
-            question.service = Some(self.target.clone());
+        let named = self.names_service(client)?.then(|| self.target.clone());
+        let uri = if named.is_some() {
+            None
         } else {
-            let uri = url(&self.target)?;
-            question.host = uri.host().map(str::to_owned);
-            question.path = uri.path_and_query().map(ToString::to_string);
-        }
-        Ok(question)
+            Some(url(&self.target)?)
+        };
+        let path = uri.as_ref().and_then(|uri| uri.path_and_query());
+        Ok(ExplainRequest {
+            method: self.method.clone(),
+            host: uri.as_ref().and_then(|uri| uri.host()).map(str::to_owned),
+            path: path.map(ToString::to_string),
+            headers: headers
+                .into_iter()
+                .map(|(name, values)| (name, FieldValues::Several(values)))
+                .collect(),
+            client_ip: Some(self.client_ip),
+            service: named,
+        })
     }
 
     /// Whether the target is a service of the proxy: a name with a point could be a host as well.

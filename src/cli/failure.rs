@@ -75,6 +75,12 @@ impl Failure {
         self
     }
 
+    /// Replaces what there is on what to do: the proxy speaks to whoever writes HTTP, this to whoever types commands.
+    pub fn only_help(mut self, help: impl Into<String>) -> Self {
+        self.help.clear();
+        self.help(help)
+    }
+
     /// An answer that is an error. 4xx: refused. Otherwise it went wrong on the proxy's side.
     pub fn answered(problem: Problem, body: String) -> Self {
         let exit = match problem.status {
@@ -87,6 +93,12 @@ impl Failure {
             exit,
             answer: Some(Box::new(Answered { problem, body })),
         }
+    }
+
+    /// Whether the proxy has nothing at the path at all, rather than nothing of that name.
+    pub fn is_unknown_path(&self) -> bool {
+        let problem = self.answer.as_ref().map(|answer| answer.problem.kind.as_str());
+        problem == Some("urn:rollgate:problem:not-found")
     }
 
     /// Whether the proxy knows nothing of what was asked for.

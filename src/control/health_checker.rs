@@ -2,7 +2,7 @@
 
 use crate::config::snapshot::HealthCheck;
 use crate::opening::write_proxy_header;
-use crate::shared::{Endpoint, InForce, Shared};
+use crate::shared::{Endpoint, InForce, Shared, explain_tls};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
@@ -201,7 +201,7 @@ fn pause(every: Duration, first: bool, confirming: bool, draw: f64) -> Duration 
 enum ProbeError {
     #[error("no connection: {0}")]
     Connect(std::io::Error),
-    #[error("no TLS: {0}")]
+    #[error("no TLS: {}", explain_tls(.0))]
     Tls(std::io::Error),
     #[error("no answer in time")]
     Timeout,

@@ -164,8 +164,13 @@ fn invalid(file: &Path, mut problems: Vec<Problem>) -> LoadError {
 /// Which of the files that `snapshot` names cannot be used.
 fn named_files(snapshot: &Snapshot, tls: &TlsFiles) -> Vec<Unusable> {
     let mut unusable = tls.prepare(snapshot);
-    let of_tls: HashSet<&Path> = snapshot.tls_files().collect();
-    let others = snapshot.files.iter().filter(|named| !of_tls.contains(&*named.file));
+    // Those in use already may be missing for a moment; but where TLS has a problem anyway, all of its files are told of.
+    let known: HashSet<PathBuf> = if unusable.is_empty() {
+        snapshot.tls_files().map(Path::to_owned).collect()
+    } else {
+        unusable.iter().map(|unusable| unusable.file.clone()).collect()
+    };
+    let others = snapshot.files.iter().filter(|named| !known.contains(&named.file));
     unusable.extend(others.filter_map(|named| {
         let is_tokens = snapshot.admin.token_file.as_ref() == Some(&named.file);
         let unreadable = readable(&named.file).err();

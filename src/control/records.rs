@@ -9,8 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long an answer waits for the disk: then it says that the change is not durable yet, or refuses it.
+/// How long an answer waits for the disk: then it says that the change is not durable yet.
 const DISK_BOUND: Duration = Duration::from_secs(1);
+
+/// How long a change that must be durable first waits for the disk, before it is refused: a disk that is merely busy is no
+/// reason.
+pub const PATIENT_BOUND: Duration = Duration::from_secs(5);
 
 /// Comes true when what was handed over is on the disk; an error says why it is not.
 pub type Saving = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
@@ -143,9 +147,17 @@ impl Records {
 /// # Errors
 /// Why it cannot be said to be there.
 pub async fn on_disk(saving: Saving) -> Result<(), String> {
-    timeout(DISK_BOUND, saving)
+    on_disk_within(DISK_BOUND, saving).await
+}
+
+/// The same with another bound.
+///
+/// # Errors
+/// Why it cannot be said to be there.
+pub async fn on_disk_within(bound: Duration, saving: Saving) -> Result<(), String> {
+    timeout(bound, saving)
         .await
-        .unwrap_or_else(|_| Err(format!("the disk has not answered within {} s", DISK_BOUND.as_secs())))
+        .unwrap_or_else(|_| Err(format!("the disk has not answered within {} s", bound.as_secs())))
 }
 
 /// The golden signals of a service's versions at this moment, counted since each version appeared.

@@ -16,7 +16,7 @@ use super::file_rule::How;
 use super::file_watcher::{FileEvent, FileWatcher};
 use super::health_checker::HealthChecker;
 use super::loading::{Loading, Prepared};
-use super::records::{Records, Saving, on_disk};
+use super::records::{PATIENT_BOUND, Records, Saving, on_disk, on_disk_within};
 use crate::config::Snapshot;
 use crate::config::diff::{diff, restart_required};
 use crate::runtime::{self, Change, Command, EventKind, Happened, Origin, State};
@@ -212,7 +212,10 @@ impl Writer {
             .records
             .number(change.happened, &envelope.by, &in_force, in_force.generation + 1);
         let state = Arc::new(change.state);
-        let mut saving = std::pin::pin!(on_disk(self.records.propose(Arc::clone(&state), events.clone())));
+        let mut saving = std::pin::pin!(on_disk_within(
+            PATIENT_BOUND,
+            self.records.propose(Arc::clone(&state), events.clone())
+        ));
         let mut overtaken = false;
         let kept = loop {
             tokio::select! {

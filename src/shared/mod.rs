@@ -14,7 +14,9 @@ pub use pool::{Endpoint, InFlight, Pool, RetryBudget, Tried};
 pub use rejected::{Rejected, RejectedLog};
 pub use revoked::Revoked;
 pub use stats::{DURATION_BOUNDS_US, Ended, ThreadStats, Totals, VersionStats};
-pub use tls::{CertificateStatus, ClientTls, EndpointTls, LISTENER_PROTOCOLS, ServerTls, Transport};
+pub use tls::{
+    CertificateStatus, ClientTls, EndpointTls, LISTENER_PROTOCOLS, ServerTls, Transport, explain as explain_tls,
+};
 
 use crate::config::{Snapshot, snapshot};
 use crate::routing::{CookieKey, Role, Traffic};

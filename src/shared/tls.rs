@@ -4,7 +4,8 @@
 use crate::opening::ProxyVersion;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{AlertDescription, ClientConfig, ServerConfig};
+use std::io;
 use std::sync::Arc;
 
 /// Protocols that a TLS listener offers (ALPN), the preferred first. Clients that name none speak the last.
@@ -82,6 +83,23 @@ impl Transport {
     pub fn edition(&self) -> u64 {
         self.tls.as_ref().map_or(0, |tls| tls.settings.edition())
     }
+}
+
+/// Why there is no TLS with an endpoint, and what to do where that is known.
+pub fn explain(error: &io::Error) -> String {
+    use rustls::CertificateError as Bad;
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    let help = match inner {
+        Some(rustls::Error::InvalidCertificate(bad)) => match bad {
+            Bad::UnknownIssuer => ": `tls.ca` must have the authority that signed it",
+            Bad::NotValidForName | Bad::NotValidForNameContext { .. } => ": `tls.sni` must be a name it has",
+            Bad::Expired | Bad::ExpiredContext { .. } => ": it must be renewed",
+            _ => "",
+        },
+        Some(rustls::Error::AlertReceived(AlertDescription::CertificateRequired)) => ": `tls.cert` must be set",
+        _ => "",
+    };
+    format!("{error}{help}")
 }
 
 /// A certificate file in use, and how its last load went.

@@ -1,13 +1,14 @@
 //! A client on a raw socket: it sends what it is told, and believes nothing.
 
 use super::PATIENCE;
+use super::tls::{Trust, Wire};
 use super::wire::{Buffered, Head, read_chunked};
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 pub struct Client {
-    buffered: Buffered<TcpStream>,
+    buffered: Buffered<Wire>,
 }
 
 /// A final answer, with the interim ones before it.
@@ -65,12 +66,47 @@ impl Client {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Self::on(Wire::Plain(stream))
+    }
+
+    fn on(wire: Wire) -> Self {
         Self {
-            buffered: Buffered::new(stream),
+            buffered: Buffered::new(wire),
         }
     }
 
+    /// By TLS, to `name`.
+    ///
+    /// # Errors
+    /// The handshake fails.
+    pub fn try_connect_tls(port: u16, trust: &Trust, name: &str) -> io::Result<Self> {
+        Self::connect(port).upgrade(trust, name)
+    }
+
+    /// As [`Self::try_connect_tls`].
+    ///
+    /// # Panics
+    /// When the handshake fails.
+    pub fn connect_tls(port: u16, trust: &Trust, name: &str) -> Self {
+        Self::try_connect_tls(port, trust, name).unwrap_or_else(|error| panic!("no TLS with {name}: {error}"))
+    }
+
+    /// TLS on this connection.
+    ///
+    /// # Errors
+    /// The handshake fails.
+    pub fn upgrade(self, trust: &Trust, name: &str) -> io::Result<Self> {
+        let Wire::Plain(tcp) = self.buffered.stream else {
+            panic!("TLS already");
+        };
+        trust.connect(tcp, name).map(Self::on)
+    }
+
     pub fn stream(&self) -> &TcpStream {
+        self.buffered.stream.tcp()
+    }
+
+    pub fn wire(&self) -> &Wire {
         &self.buffered.stream
     }
 
@@ -232,20 +268,19 @@ impl Client {
     }
 
     pub fn set_read_timeout(&self, timeout: Duration) {
-        self.buffered
-            .stream
+        self.stream()
             .set_read_timeout(Some(timeout.max(Duration::from_millis(1))))
             .unwrap();
     }
 
     /// Says that nothing more will be sent, and still reads.
     pub fn half_close(&self) {
-        self.buffered.stream.shutdown(Shutdown::Write).unwrap();
+        self.stream().shutdown(Shutdown::Write).unwrap();
     }
 
     /// Leaves with a reset.
     pub fn reset(self) {
-        super::reset(&self.buffered.stream);
+        super::reset(self.stream());
     }
 }
 

@@ -12,6 +12,7 @@
     clippy::print_stderr
 )]
 
+mod api;
 mod client;
 mod config;
 mod gate;
@@ -20,9 +21,11 @@ mod lint;
 mod metrics;
 mod nginx;
 mod operator;
+mod tls;
 mod upstream;
 mod wire;
 
+pub use api::{ApiAnswer, ApiSite, ask_tcp, authorization};
 pub use client::{Broken, Client, Response};
 pub use config::{Config, Service};
 pub use gate::{Exit, Gate, Write, lives, rollgate, signal};
@@ -31,7 +34,8 @@ pub use lint::lint_forwarded_request;
 pub use metrics::Metrics;
 pub use nginx::Nginx;
 pub use operator::{Operator, Told};
-pub use upstream::{Blackhole, Exchange, Received, Then, Upstream, reset};
+pub use tls::{Authority, Leaf, Trust, Wire, der, file};
+pub use upstream::{Blackhole, Exchange, Received, Shaken, Then, Upstream, reset};
 pub use wire::Head;
 
 use std::time::{Duration, Instant};

@@ -1,11 +1,10 @@
 //! Who talks to the admin socket.
 
-use super::Gate;
+use super::api::exchange;
+use super::{Gate, PATIENCE};
 use serde_json::Value;
-use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// Asks the API over its unix socket, one connection a question.
 pub struct Operator {
@@ -40,23 +39,12 @@ impl Operator {
 
     /// What is answered; `None` when nobody is there, or leaves before the answer is whole.
     pub fn ask(&self, method: &str, path: &str, fields: &[(&str, &str)], body: &str) -> Option<Told> {
-        let mut stream = UnixStream::connect(&self.socket).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(20))).ok()?;
-        let mut request = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n");
-        for (name, value) in fields {
-            request += &format!("{name}: {value}\r\n");
-        }
-        if !body.is_empty() {
-            request += "content-type: application/json\r\n";
-        }
-        request += &format!("content-length: {}\r\n\r\n{body}", body.len());
-        stream.write_all(request.as_bytes()).ok()?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).ok()?;
-        let text = String::from_utf8_lossy(&answer).into_owned();
-        let (head, body) = text.split_once("\r\n\r\n")?;
-        let status = head.split(' ').nth(1)?.parse().ok()?;
-        let body = serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.to_owned()));
+        let stream = UnixStream::connect(&self.socket).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        let lines = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n"));
+        let lines = format!("host: localhost\r\n{}", lines.collect::<String>());
+        let answer = exchange(stream, &format!("{method} {path}"), &lines, body)?;
+        let (status, body) = (answer.status, answer.json);
         Some(Told { status, body })
     }
 

@@ -1,5 +1,6 @@
 //! Upstreams on raw sockets: each answers as its closure says, keeps every byte it was sent, and lints it.
 
+use super::tls::Wire;
 use super::wire::{Buffered, Head, read_chunked};
 use super::{PATIENCE, lint_forwarded_request};
 use socket2::SockRef;
@@ -42,7 +43,7 @@ pub struct Exchange<'a> {
     pub request: Received,
     /// Position among all requests of the upstream, from 0.
     pub index: usize,
-    io: &'a mut Buffered<TcpStream>,
+    io: &'a mut Buffered<Wire>,
     state: &'a State,
 }
 
@@ -101,7 +102,7 @@ impl Exchange<'_> {
     }
 
     /// The stream and what was read from it and not used: for tunnels.
-    pub fn io(&mut self) -> &mut Buffered<TcpStream> {
+    pub fn io(&mut self) -> &mut Buffered<Wire> {
         self.io
     }
 }
@@ -118,6 +119,17 @@ struct State {
     stopped: AtomicBool,
     /// Connections begin with a PROXY protocol header.
     proxied: bool,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    /// What was seen of TLS handshakes, by connection.
+    handshakes: Mutex<HashMap<usize, Shaken>>,
+}
+
+/// A TLS handshake as an upstream saw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shaken {
+    pub sni: Option<String>,
+    pub resumed: bool,
+    pub shown: Option<Vec<u8>>,
 }
 
 /// A running upstream. Dropping it fails the test if a forwarded request broke the lint.
@@ -134,13 +146,41 @@ impl Upstream {
 
     /// `handler` gets each request when its head has arrived; it reads the body if it wants to.
     pub fn with(name: &str, handler: impl Fn(&mut Exchange<'_>) -> Then + Send + Sync + 'static) -> Self {
-        Self::start(name, SocketAddr::from(([127, 0, 0, 1], 0)), Box::new(handler), false)
+        Self::start(
+            name,
+            SocketAddr::from(([127, 0, 0, 1], 0)),
+            Box::new(handler),
+            (false, None),
+        )
+    }
+
+    /// As [`Self::named`], by TLS.
+    pub fn tls(name: &str, config: Arc<rustls::ServerConfig>) -> Self {
+        Self::tls_with(name, config, answer_with_name)
+    }
+
+    /// As [`Self::with`], by TLS.
+    pub fn tls_with(
+        name: &str,
+        config: Arc<rustls::ServerConfig>,
+        handler: impl Fn(&mut Exchange<'_>) -> Then + Send + Sync + 'static,
+    ) -> Self {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self::start(name, address, Box::new(handler), (false, Some(config)))
+    }
+
+    /// The TLS handshakes of connections that brought a request, in the order of these.
+    pub fn handshakes(&self) -> Vec<Shaken> {
+        let seen = self.state.handshakes.lock().unwrap();
+        let mut connections: Vec<_> = seen.iter().collect();
+        connections.sort_by_key(|(connection, _)| **connection);
+        connections.into_iter().map(|(_, shaken)| shaken.clone()).collect()
     }
 
     /// As [`Self::named`], behind PROXY protocol headers, of either version.
     pub fn proxied(name: &str) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self::start(name, address, Box::new(answer_with_name), true)
+        Self::start(name, address, Box::new(answer_with_name), (true, None))
     }
 
     /// The same answer, byte for byte, to every request, and what becomes of the connection.
@@ -153,7 +193,12 @@ impl Upstream {
         })
     }
 
-    fn start(name: &str, address: SocketAddr, handler: Box<Handler>, proxied: bool) -> Self {
+    fn start(
+        name: &str,
+        address: SocketAddr,
+        handler: Box<Handler>,
+        (proxied, tls): (bool, Option<Arc<rustls::ServerConfig>>),
+    ) -> Self {
         let listener = TcpListener::bind(address).expect("bind an upstream");
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
@@ -165,6 +210,8 @@ impl Upstream {
             connections: AtomicUsize::new(0),
             stopped: AtomicBool::new(false),
             proxied,
+            tls,
+            handshakes: Mutex::default(),
         });
         let accepting = Arc::clone(&state);
         std::thread::spawn(move || accept(&listener, &accepting));
@@ -234,7 +281,8 @@ impl Upstream {
     /// A new upstream on the port of this (killed) one, that answers with its name.
     pub fn revive(&self) -> Self {
         let handler = Box::new(answer_with_name);
-        Self::start(&self.state.name, self.address, handler, self.state.proxied)
+        let kind = (self.state.proxied, self.state.tls.clone());
+        Self::start(&self.state.name, self.address, handler, kind)
     }
 }
 
@@ -255,7 +303,7 @@ fn answer_with_name(exchange: &mut Exchange<'_>) -> Then {
 }
 
 /// A PROXY protocol header: its version, and the source where it tells one. Written for the tests alone.
-fn proxy_header(io: &mut Buffered<TcpStream>) -> Option<(u8, Option<SocketAddr>)> {
+fn proxy_header(io: &mut Buffered<Wire>) -> Option<(u8, Option<SocketAddr>)> {
     let begin = io.take(6).ok()?;
     if begin == b"PROXY " {
         let line = String::from_utf8(io.take_until(b"\r\n").ok()??).unwrap();
@@ -291,7 +339,10 @@ fn accept(listener: &TcpListener, state: &Arc<State>) {
 }
 
 fn serve(stream: TcpStream, connection: usize, state: &State) {
-    let mut io = Buffered::new(stream);
+    let mut io = Buffered::new(match &state.tls {
+        Some(config) => Wire::server(stream, config),
+        None => Wire::Plain(stream),
+    });
     let mut then = Then::Close;
     let told = if state.proxied { proxy_header(&mut io) } else { None };
     for nth in 0.. {
@@ -299,6 +350,14 @@ fn serve(stream: TcpStream, connection: usize, state: &State) {
         let Ok(Some(raw)) = io.take_until(b"\r\n\r\n") else {
             break;
         };
+        if state.tls.is_some() {
+            let shaken = Shaken {
+                sni: io.stream.sni(),
+                resumed: io.stream.is_resumed(),
+                shown: io.stream.peer_certificate(),
+            };
+            state.handshakes.lock().unwrap().insert(connection, shaken);
+        }
         let faults = lint_forwarded_request(&raw);
         let head = Head::parse(&raw).unwrap_or_default();
         if !faults.is_empty() && !head.start.contains(" /healthz ") {
@@ -334,7 +393,7 @@ fn serve(stream: TcpStream, connection: usize, state: &State) {
     // The last handle decides how the connection ends.
     state.open.lock().unwrap().remove(&connection);
     if then == Then::Reset {
-        reset(&io.stream);
+        reset(io.stream.tcp());
     }
 }
 

@@ -181,7 +181,7 @@ impl Context<'_> {
                 "san" => Some(Source::ClientCert(ClientCertPart::San)),
                 _ => {
                     let message = format!("expected `subject_cn` or `san`, found {}", shown(name));
-                    let suggestion = nearest(name, ["subject_cn", "san"].into_iter());
+                    let suggestion = nearest(name, ["subject_cn", "san"]);
                     self.problems.add_with(&path.key("client_cert"), message, suggestion);
                     None
                 }

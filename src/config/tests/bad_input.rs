@@ -168,6 +168,20 @@ fn listeners_admin_and_networks() {
             with_service("").replace("8080\n", "8080\n    tls: { certificates: [{ cert: a.pem }] }\n"),
         ),
         (
+            "tls with what contradicts it",
+            with_listener(
+                "redirect_to_https: true\n    tls: { certificates: [{ cert: a, key: b }], client_auth: optional, hsts: { max_age: \
+                 1ms } }",
+            ),
+        ),
+        (
+            "tls with words that there are not",
+            with_listener(
+                "tls: { certificates: [{ cert: a, key: b }], min_version: 1.1, client_ca: c, client_auth: on }",
+            ),
+        ),
+        ("a redirect to nowhere", with_listener("redirect_to_https: 0")),
+        (
             "an otlp address without scheme",
             with_top("tracing: { otlp: \"127.0.0.1:4318\", sample: 0% }\n"),
         ),

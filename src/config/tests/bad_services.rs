@@ -142,6 +142,14 @@ fn pools_and_endpoints() {
             "a protocol",
             with_pool("{ endpoints: [\"h:1\"], protocol: http2, tls: { sni: \"a:443\", verify: 1 } }"),
         ),
+        (
+            "an empty name never means that nothing is verified",
+            with_pool("{ endpoints: [\"h:1\"], tls: { sni: \"\" } }"),
+        ),
+        (
+            "tls to endpoints that contradicts itself",
+            with_pool("{ endpoints: [\"h:1\"], tls: { ca: a.pem, verify: false, cert: b.pem } }"),
+        ),
     ];
     insta::assert_snapshot!(report(&cases));
 }

@@ -67,6 +67,11 @@ fn each_kind_of_change_is_told_apart() {
     let proxied = old.replace("8080\n", "8080\n    proxy_protocol: true\n");
     assert_eq!(between(&old, &proxied).settings_changed, ["listeners"]);
     assert!(between(&old, &proxied).restart_required.is_empty());
+    let tls = |cert: &str| with_listener(&format!("tls: {{ certificates: [{{ cert: {cert}, key: k }}] }}"));
+    assert_eq!(between(&old, &tls("a")).settings_changed, ["listeners"]);
+    assert_eq!(between(&tls("a"), &tls("b")).settings_changed, ["listeners"]);
+    let pool = |tls: &str| with_pool(&format!("{{ endpoints: [\"h:1\"], tls: {tls} }}"));
+    assert_eq!(changed(&pool("{}"), &pool("{ verify: false }")), (false, true, false));
     let settings = between(&old, &with_top("limits: { max_body: 1B }\nkill: true\n"));
     assert_eq!(settings.settings_changed, ["kill", "limits"]);
     assert!(settings.services_changed.is_empty() && settings.restart_required.is_empty());

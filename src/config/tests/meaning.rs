@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::config::reference;
-use crate::config::snapshot::{Balance, Host, LogPath};
+use crate::config::snapshot::{Balance, Host, LogPath, TlsVersion};
 use crate::routing::{
-    Condition, Fallback, HashName, HostPattern, KeySource, PathPattern, Role, SegmentId, Target, VersionId,
+    ClientCertPart, Condition, Fallback, HashName, HostPattern, KeySource, PathPattern, Role, SegmentId, Source,
+    Target, VersionId,
 };
 use std::time::Duration;
 
@@ -111,7 +112,14 @@ fn the_full_example_means_what_it_says() {
         .filter(|warning| warning.refuses_to_run)
         .map(|warning| warning.path.as_str())
         .collect();
-    assert_eq!(refusing, ["listeners[1].tls"]);
+    assert!(refusing.is_empty(), "{refusing:?}");
+    let tls = snapshot.listeners[1].tls.as_ref().unwrap();
+    assert_eq!(
+        tls.certificates[0].key.display().to_string(),
+        "/etc/rollgate/certs/shop.key"
+    );
+    assert_eq!((tls.clients.as_ref(), tls.min_version), (None, TlsVersion::V1_2));
+    assert!(snapshot.listeners[0].tls.is_none());
     let files: Vec<String> = snapshot
         .files
         .iter()
@@ -136,6 +144,53 @@ fn names_of_the_admin_address() {
         hosts,
         [("admin.example.com", None), ("10.0.0.1", Some(9900)), ("[::1]", None)]
     );
+}
+
+#[test]
+fn tls_of_listeners_and_pools() {
+    let listener = |keys: &str| valid(&with_listener(keys)).listeners[0].clone();
+    let certificates = "certificates: [{ cert: a.pem, key: /b.key }]";
+    let plain = listener(&format!("tls: {{ {certificates} }}"));
+    assert_eq!((plain.hsts, plain.redirect_to_https), (None, None));
+    let full = listener(&format!(
+        "tls: {{ {certificates}, client_ca: ca.pem, client_auth: optional, min_version: 1.3, hsts: {{ max_age: 1h, \
+         include_subdomains: true }} }}"
+    ));
+    let tls = full.tls.unwrap();
+    let clients = tls.clients.unwrap();
+    assert_eq!(
+        (clients.ca.display().to_string(), clients.required),
+        ("/etc/rollgate/ca.pem".to_owned(), false)
+    );
+    assert_eq!(tls.min_version, TlsVersion::V1_3);
+    assert_eq!(full.hsts.as_deref(), Some("max-age=3600; includeSubDomains"));
+    assert_eq!(listener("redirect_to_https: true").redirect_to_https, Some(443));
+    assert_eq!(listener("redirect_to_https: 8443").redirect_to_https, Some(8443));
+
+    let pool = |tls: &str| {
+        let text = with_pool(&format!("{{ endpoints: [\"h:1\"], tls: {tls} }}"));
+        valid(&text).services[0].pools[0].tls.clone().unwrap()
+    };
+    let defaults = pool("{}");
+    assert!(defaults.verify && defaults.sni.is_none() && defaults.ca.is_none() && defaults.client.is_none());
+    let full = pool("{ sni: Shop.Internal, ca: ca.pem, cert: c.pem, key: c.key }");
+    assert_eq!(full.sni.as_deref(), Some("shop.internal"));
+    assert_eq!(full.client.unwrap().key.display().to_string(), "/etc/rollgate/c.key");
+    assert!(!pool("{ verify: false }").verify);
+}
+
+#[test]
+fn conditions_on_certificates() {
+    let text = with_top(
+        "segments: { ops: { client_cert: subject_cn, equals: ops }, all: { client_cert: san, exists: true } }\n",
+    );
+    let segments = valid(&text).policy.segments;
+    let source = |index: usize| match &segments[index].when {
+        Condition::Test { source, .. } => source.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(source(0), Source::ClientCert(ClientCertPart::SubjectCn));
+    assert_eq!(source(1), Source::ClientCert(ClientCertPart::San));
 }
 
 #[test]
@@ -316,7 +371,11 @@ fn every_default_of_the_reference_is_right_when_written() {
         };
         let text = match place.as_str() {
             "" => with_top(&format!("{pair}\n")),
-            "listeners[]" => with_service("").replace("8080\n", &format!("8080\n    {pair}\n")),
+            "listeners[]" => with_listener(&pair),
+            "listeners[].tls" => with_listener(&format!("tls: {{ certificates: [{{ cert: a, key: b }}], {pair} }}")),
+            "listeners[].tls.hsts" => with_listener(&format!(
+                "tls: {{ certificates: [{{ cert: a, key: b }}], hsts: {{ {pair} }} }}"
+            )),
             "access_log" | "limits" | "admin" | "kill" => with_top(&format!("{place}: {{ {pair} }}\n")),
             "tracing" => with_top(&format!("tracing: {{ otlp: \"http://h\", {pair} }}\n")),
             "services[]" => with_service(&format!("    {pair}\n")),

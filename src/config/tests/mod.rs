@@ -42,6 +42,11 @@ fn with_top(more: &str) -> String {
     with_service(more)
 }
 
+/// A valid file whose listener has these keys, too.
+fn with_listener(keys: &str) -> String {
+    with_service("").replacen("8080\n", &format!("8080\n    {keys}\n"), 1)
+}
+
 /// `count` services of one version, each with a host of its own.
 fn with_many_services(count: usize) -> String {
     let services: String = (0..count)

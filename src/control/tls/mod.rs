@@ -61,3 +61,26 @@ fn judge(judged: &Stamps, seen: &Stamps, now: &Stamps) -> Look {
         (false, false) => Look::Wait,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_read_when_they_differ_and_have_rested() {
+        let at = |file: &std::path::Path| vec![std::fs::metadata(file).ok().map(|metadata| Stamp::of(&metadata))];
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("a");
+        let missing = at(&file);
+        std::fs::write(&file, "1").unwrap();
+        let first = at(&file);
+        std::fs::write(&file, "12").unwrap();
+        let second = at(&file);
+        assert_eq!(judge(&first, &first, &first), Look::Same);
+        assert_eq!(judge(&first, &first, &second), Look::Wait);
+        assert_eq!(judge(&first, &second, &second), Look::Read);
+        assert_eq!(judge(&first, &second, &missing), Look::Wait);
+        assert_eq!(judge(&first, &missing, &missing), Look::Read, "that it is gone is told");
+        assert_eq!(judge(&first, &second, &first), Look::Same, "as it was");
+    }
+}

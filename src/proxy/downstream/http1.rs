@@ -146,6 +146,6 @@ mod tests {
         let client = client(&worker, TcpStream::connect(address).await.unwrap());
         let future = serve(client, Buffer::default());
         let bytes = std::mem::size_of_val(&future);
-        assert!(bytes <= 1024, "{bytes} bytes");
+        assert!(bytes <= 1056, "{bytes} bytes");
     }
 }

@@ -78,13 +78,11 @@ async fn ends(stream: &Stream) -> io::Result<usize> {
 
 /// Until the kernel has brought something.
 async fn arrived(stream: &Stream) {
-    loop {
+    let peek = || {
         let socket = stream.0.borrow();
-        let peeked = socket2::SockRef::from(socket.tcp()).peek(&mut [std::mem::MaybeUninit::uninit()]);
-        drop(socket);
-        if peeked.is_ok() {
-            return;
-        }
+        socket2::SockRef::from(socket.tcp()).peek(&mut [std::mem::MaybeUninit::uninit()])
+    };
+    while peek().is_err() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }

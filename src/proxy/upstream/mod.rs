@@ -8,7 +8,7 @@ use super::downstream::Client;
 use super::stream::{Stream, Tls};
 use crate::config::snapshot::Timeouts;
 use crate::opening::{Addresses, write_proxy_header};
-use crate::shared::{Endpoint, Transport};
+use crate::shared::{Endpoint, Transport, explain_tls};
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -119,11 +119,12 @@ async fn open_unhurried(on_behalf: &OnBehalf<'_>, endpoint: &Endpoint) -> io::Re
 
 /// Why there is no TLS with an endpoint, also told in the log: somebody has to look at its certificate, or at ours.
 fn not_shaken(on_behalf: &OnBehalf<'_>, endpoint: &Endpoint, error: &io::Error) -> io::Error {
+    let why = explain_tls(error);
     if on_behalf.client.worker.may_warn() {
         let (endpoint, address) = (&endpoint.label, endpoint.address);
-        tracing::warn!(%endpoint, %address, %error, "no TLS with an endpoint (at most one such line a second)");
+        tracing::warn!(%endpoint, %address, error = why, "no TLS with an endpoint (at most one such line a second)");
     }
-    io::Error::new(error.kind(), format!("TLS: {error}"))
+    io::Error::new(error.kind(), format!("TLS: {why}"))
 }
 
 /// Whether a connection could not be made for want of something of our own: descriptors, ports, memory.

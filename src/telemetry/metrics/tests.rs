@@ -95,6 +95,39 @@ fn series_of_a_version_that_left_are_gone_and_the_others_keep_their_counts() {
     assert_eq!(value(&page, "rollgate_config_generation"), Some(2.0));
 }
 
+#[test]
+fn certificates_are_told_until_when_they_are_valid() {
+    let shared = shared(in_force(1, 1, &[("shop", SHOP)]), 1);
+    let now_s = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    let status = |file: &str, expires_s, error: Option<&str>| crate::shared::CertificateStatus {
+        file: file.into(),
+        names: Box::default(),
+        expires_s,
+        error: error.map(Into::into),
+    };
+    let soon = i64::try_from(now_s).unwrap() + 1000;
+    *shared.certificates.lock().unwrap() = [
+        status("/a.pem", Some(soon), None),
+        status("/b.pem", Some(soon - 2000), Some("broken")),
+        status("/ca.pem", None, None),
+    ]
+    .into();
+    let page = page(&shared);
+    let of = |name: &str, file: &str| value(&page, &format!("rollgate_certificate_{name}{{certificate=\"{file}\"}}"));
+    let left = of("expiry_seconds", "/a.pem").unwrap();
+    assert!((900.0..=1000.0).contains(&left), "{left}");
+    assert!(
+        of("expiry_seconds", "/b.pem").unwrap() < -900.0,
+        "negative once it has expired"
+    );
+    assert_eq!(of("expiry_seconds", "/ca.pem"), None);
+    assert_eq!(of("last_load_successful", "/b.pem"), Some(0.0));
+    assert_eq!(of("last_load_successful", "/ca.pem"), Some(1.0));
+}
+
 /// A scraper refuses the whole page for one series twice or one line it cannot read.
 #[test]
 fn each_series_is_there_once_whatever_the_names() {
