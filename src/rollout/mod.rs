@@ -35,6 +35,7 @@ mod commands;
 mod event;
 #[cfg(test)]
 mod fixture;
+pub mod forecast;
 mod freeze;
 mod judging;
 mod machine;
@@ -58,7 +59,7 @@ pub use plan::{
 pub use share::{Share, at_share, share_of};
 pub use state::{Cause, Live, Phase, Reason, State, Wait, Weights};
 pub use train::advance_train;
-pub use words::standing;
+pub use words::{about, duration, exposure, standing};
 
 #[cfg(test)]
 mod tests;
