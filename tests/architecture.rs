@@ -132,6 +132,8 @@ const ARROWS: [(&str, &[&str]); 20] = [
             "routing",
             "explain",
             "outcome",
+            "analysis",
+            "rollout",
             "runtime",
             "http1",
         ],
