@@ -404,7 +404,7 @@ settings! {
     /// A number that the application writes into its answers: `1` where an order was made and `0` where none was, or a value.
     HeaderMetric as "metric" {
         /// The header of an answer that holds it, as a decimal number. Answers without it do not count; what is no number
-        /// does not either.
+        /// does not either. The header is removed before the client sees the answer.
         from_header: Required<String>,
         /// Which way is worse: `lower` for orders, `higher` for time or cost.
         worse: Required<Worse>,

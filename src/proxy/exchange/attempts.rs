@@ -1,7 +1,7 @@
 //! Endpoint after endpoint, until one answers or nothing may be tried any more.
 
 use super::{Exchange, hsts, text};
-use crate::config::snapshot::Balance;
+use crate::config::snapshot::{Balance, Service};
 use crate::http1::{RequestAdditions, RequestBody, write_request};
 use crate::outcome::{FailureKind, Termination};
 use crate::proxy::buffer::{Buffer, HeadBytes};
@@ -211,6 +211,8 @@ impl Exchange<'_> {
             set_cookie: cookie,
             expose_version: self.exposed_version(),
             hsts: hsts(&self.local, self.client),
+            service: self.service(),
+            record: &self.record,
             withholds_5xx: self.rescue(serving).is_some().then_some(&withholds),
             progress: Progress::default(),
         };
@@ -268,8 +270,12 @@ impl Exchange<'_> {
         write_request(out, self.head, self.bytes, &additions);
     }
 
+    fn service(&self) -> Option<&Service> {
+        self.snapshot().services.get(self.record.service()?.0 as usize)
+    }
+
     fn exposed_version(&self) -> Option<&str> {
-        let service = self.snapshot().services.get(self.record.service()?.0 as usize)?;
+        let service = self.service()?;
         service.expose_version.then(|| self.record.version_name(&self.local))
     }
 
