@@ -7,7 +7,7 @@ use super::print::{self, HEADING, WARNING};
 use super::table::{Cell, NOTHING, Side, Table, safe};
 use crate::analysis::{POWER, percent};
 use crate::rollout::forecast::{Assumed, Finds, Forecast, Of, StepForecast, forecast};
-use crate::rollout::{about, duration};
+use crate::rollout::{Plan, about, duration};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -58,7 +58,7 @@ fn rendered(planned: &Planned, forecast: &Forecast, assumed: &Assumed, words: &s
     let plan = &planned.plan;
     let (candidate, stable) = (safe(&plan.candidate), safe(&planned.stable));
     let lasts = match forecast.lasts {
-        Some(lasts) => format!("{candidate} replaces {stable} in {}", about(lasts)),
+        Some(lasts) => format!("{candidate} replaces {stable} in {}{}", about(lasts), not_counted(plan)),
         None => format!("{candidate} never replaces {stable}"),
     };
     let mut text = format!(
@@ -140,7 +140,7 @@ fn least(finds: &Finds, assumed: &Assumed) -> Cell {
         (Some(times), Of::Errors) => Cell::new(format!(
             "{}x, {} errors",
             significant(times),
-            percent(times * assumed.error_rate)
+            two_digits(times * assumed.error_rate)
         )),
         (Some(times), Of::Slowness) => Cell::new(format!("{}x as slow", significant(times))),
     }
@@ -151,6 +151,24 @@ fn significant(times: f64) -> String {
     match times < 10.0 {
         true => format!("{times:.2}"),
         false => format!("{times:.0}"),
+    }
+}
+
+/// A part as a percentage, with the first two digits that are not 0.
+fn two_digits(part: f64) -> String {
+    let percent = part * 100.0;
+    let decimals = 1.0 - libm::floor(libm::log10(percent));
+    format!("{percent:.*} %", decimals.clamp(0.0, 6.0) as usize)
+}
+
+/// What the time of a plan leaves out.
+fn not_counted(plan: &Plan) -> &'static str {
+    let approval = plan.steps.iter().any(|step| step.approval);
+    match (approval, plan.freeze.is_empty()) {
+        (true, false) => " (not counting approvals and freeze windows)",
+        (true, true) => " (not counting approvals)",
+        (false, false) => " (not counting freeze windows)",
+        (false, true) => "",
     }
 }
 
