@@ -184,6 +184,7 @@ fn row(line: &str, columns: usize) -> Option<Row> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const USUAL_MS: (f64, f64) = (100.0, 320.0);
 
@@ -253,6 +254,34 @@ mod tests {
             "second,version,requests,failures\n",
         ] {
             assert!(Recording::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_recording_or_refused(text in "[ -~\n]{0,200}") {
+            let _ = Recording::parse(&text);
+        }
+
+        #[test]
+        fn what_is_recorded_is_replayed_in_order_and_whole(
+            rows in prop::collection::vec((0_u64..50, 1_u8..4, 0_u64..1_000, 0_u64..1_000), 1..60),
+        ) {
+            let line = |&(second, version, requests, failures): &(u64, u8, u64, u64)| {
+                format!("{second},v{version},{requests},{}\n", failures.min(requests))
+            };
+            let text: String = rows.iter().map(line).collect();
+            let recording = Recording::parse(&format!("second,version,requests,failures\n{text}")).unwrap();
+            let traffic = recording.traffic("v2", &usual());
+            prop_assert!(traffic.is_sorted_by(|earlier, later| earlier.from < later.from));
+            prop_assert!(traffic.last().is_some_and(|last| last.from < recording.length()));
+            let replayed: f64 = traffic.iter().map(|traffic| traffic.rate).sum();
+            let recorded: u64 = rows.iter().map(|row| row.2).sum();
+            prop_assert!((replayed - recorded as f64).abs() < 0.5);
+            for traffic in &traffic {
+                prop_assert!((0.0..=1.0).contains(&traffic.candidate.error_rate));
+                prop_assert!((0.0..=1.0).contains(&traffic.stable.error_rate));
+            }
         }
     }
 }
