@@ -2,7 +2,7 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rollgate::http1::{
-    ChunkDecoder, HeadLimits, HeadParser, MethodKind, RequestAdditions, ResponseAdditions, parse_request,
+    ChunkDecoder, HeadLimits, HeadParser, MethodKind, RequestAdditions, ResponseAdditions, Version, parse_request,
     parse_response, write_chunk_head, write_last_chunk, write_request, write_response,
 };
 use std::hint::black_box;
@@ -40,6 +40,7 @@ fn request_additions() -> RequestAdditions<'static> {
         traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         version: "v2",
         default_host: "",
+        to: Version::Http11,
     }
 }
 
@@ -71,12 +72,12 @@ fn heads(c: &mut Criterion) {
             let method = MethodKind::Get;
             if let Ok(Some(head)) = parse_response(black_box(ANSWER), method, false, &limits, &mut parser) {
                 let add = ResponseAdditions {
-                    client_minor: 1,
+                    client: Version::Http11,
                     close: false,
                     keep_alive_10: false,
                     set_cookie: None,
                     version: None,
-                    framing: head.forward_framing(1),
+                    framing: head.forward_framing(Version::Http11),
                     date: None,
                     hsts: None,
                     via: true,

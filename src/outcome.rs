@@ -72,6 +72,8 @@ pub enum Refusal {
     BodyTooLarge,
     /// 414: the target does not fit.
     TargetTooLong,
+    /// 429: so much on one connection of HTTP/2 that carries nothing, or is taken back at once, that it was closed.
+    Flood,
     /// 417: an expectation other than 100-continue.
     ExpectationFailed,
     /// 431: the header section does not fit.
@@ -85,13 +87,14 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::BadRequest,
         Self::NoRoute,
         Self::MethodNotAllowed,
         Self::RequestTimeout,
         Self::BodyTooLarge,
         Self::TargetTooLong,
+        Self::Flood,
         Self::ExpectationFailed,
         Self::HeadTooLarge,
         Self::ProxyHeader,
@@ -113,6 +116,7 @@ impl Refusal {
             Self::RequestTimeout => "request_timeout",
             Self::BodyTooLarge => "body_too_large",
             Self::TargetTooLong => "target_too_long",
+            Self::Flood => "flood",
             Self::ExpectationFailed => "expectation_failed",
             Self::HeadTooLarge => "head_too_large",
             Self::ProxyHeader => "proxy_header",
@@ -130,6 +134,7 @@ impl Refusal {
             Self::RequestTimeout => 408,
             Self::BodyTooLarge => 413,
             Self::TargetTooLong => 414,
+            Self::Flood => 429,
             Self::ExpectationFailed => 417,
             Self::HeadTooLarge => 431,
             Self::MaxConnections => 503,

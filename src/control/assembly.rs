@@ -7,12 +7,14 @@ use super::resolver::Resolver;
 use super::store::Store;
 use super::tls::TlsFiles;
 use crate::config::Snapshot;
+use crate::rollout::HeaderMetric;
 use crate::routing::{Rule, Service, Version};
 use crate::runtime::{self, State};
-use crate::shared::{InForce, Pool, ServiceInForce, VersionInForce, VersionStats};
+use crate::shared::{Evidence, InForce, Pool, ServiceInForce, VersionInForce, VersionStats};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// How long a publication waits for names that were never looked up.
 pub const LOOKUP_BOUND: Duration = Duration::from_secs(2);
@@ -24,6 +26,7 @@ pub struct Assembly {
     resolver: Arc<Resolver>,
     key: Keeper,
     tls: Arc<TlsFiles>,
+    failures: Arc<Notify>,
 }
 
 impl Assembly {
@@ -35,7 +38,13 @@ impl Assembly {
             resolver,
             key,
             tls: Arc::default(),
+            failures: Arc::default(),
         }
+    }
+
+    /// Rung at each failed request of a service with a rollout.
+    pub fn failures(&self) -> Arc<Notify> {
+        Arc::clone(&self.failures)
     }
 
     /// The certificate files in use.
@@ -70,8 +79,14 @@ impl Assembly {
         }
         let pools = self.registry.pools(&snapshot, &resolved, &self.tls);
         let before = previous.map(LiveParts::of).unwrap_or_default();
-        let services = snapshot.policy.services.iter().zip(pools);
-        let services = services.map(|(service, pools)| before.carried(service, pools, self.threads));
+        let services = snapshot.policy.services.iter().zip(&snapshot.services).zip(pools);
+        let services = services.map(|((service, file), pools)| ServiceInForce {
+            evidence: file
+                .rollout
+                .as_ref()
+                .map(|plan| before.evidence(service, &plan.analysis.metrics, self)),
+            ..before.carried(service, pools, self.threads)
+        });
         InForce {
             generation: previous.map_or(1, |previous| previous.generation + 1),
             services: services.collect(),
@@ -86,14 +101,19 @@ impl Assembly {
 
 /// What was in force, by the names of services.
 #[derive(Default)]
-struct LiveParts<'p>(HashMap<&'p str, (&'p Service, &'p ServiceInForce)>);
+struct LiveParts<'p>(HashMap<&'p str, (&'p Service, &'p ServiceInForce, &'p [HeaderMetric])>);
 
 impl<'p> LiveParts<'p> {
     fn of(in_force: &'p InForce) -> Self {
+        let metrics = in_force.snapshot.services.iter().map(|file| {
+            let plan = file.rollout.as_ref();
+            plan.map_or(&[][..], |plan| &plan.analysis.metrics)
+        });
         let services = in_force.snapshot.policy.services.iter().zip(&*in_force.services);
         Self(
             services
-                .map(|(service, live)| (&*service.name, (service, live)))
+                .zip(metrics)
+                .map(|((service, live), metrics)| (&*service.name, (service, live, metrics)))
                 .collect(),
         )
     }
@@ -102,19 +122,19 @@ impl<'p> LiveParts<'p> {
     fn carried(&self, service: &Service, pools: Box<[Arc<Pool>]>, threads: usize) -> ServiceInForce {
         let before = self.0.get(&*service.name);
         let stats = |version: &Version| {
-            let (policy, live) = before?;
+            let (policy, live, _) = before?;
             let same = |other: &Version| other.name == version.name && other.role == version.role;
             let index = policy.versions.iter().position(same)?;
             live.versions.get(index).map(|version| Arc::clone(&version.stats))
         };
         // Whatever its role: what was in flight on a canary that has become stable goes on.
         let revoked = |version: &Version| {
-            let (policy, live) = before?;
+            let (policy, live, _) = before?;
             let index = policy.versions.iter().position(|other| other.name == version.name)?;
             live.versions.get(index).map(|version| Arc::clone(&version.revoked))
         };
         let turn = |rule: &Rule| {
-            let (policy, live) = before?;
+            let (policy, live, _) = before?;
             let index = policy.rules.iter().position(|other| other.name == rule.name)?;
             live.rule_turns.get(index).map(Arc::clone)
         };
@@ -128,13 +148,29 @@ impl<'p> LiveParts<'p> {
                 revoked: revoked(version).unwrap_or_default(),
             });
         ServiceInForce {
-            turn: before.map_or_else(Arc::default, |(_, live)| Arc::clone(&live.turn)),
+            turn: before.map_or_else(Arc::default, |(_, live, _)| Arc::clone(&live.turn)),
             rule_turns: service
                 .rules
                 .iter()
                 .map(|rule| turn(rule).unwrap_or_default())
                 .collect(),
             versions: versions.collect(),
+            evidence: None,
+            rollbacks: before.map_or_else(Arc::default, |(_, live, _)| Arc::clone(&live.rollbacks)),
         }
+    }
+
+    /// What was collected of `service`; another version or number of the application, or one in another place, and it begins
+    /// anew.
+    fn evidence(&self, service: &Service, metrics: &[HeaderMetric], assembly: &Assembly) -> Arc<Evidence> {
+        let same = |policy: &Service| {
+            let known = policy.versions.iter().map(|version| (&version.name, version.role));
+            known.eq(service.versions.iter().map(|version| (&version.name, version.role)))
+        };
+        let before = self.0.get(&*service.name);
+        let before = before.filter(|(policy, _, known)| same(policy) && *known == metrics);
+        let carried = before.and_then(|(_, live, _)| live.evidence.clone());
+        let (versions, threads) = (service.versions.len(), assembly.threads);
+        carried.unwrap_or_else(|| Arc::new(Evidence::new(versions, threads, metrics.len(), assembly.failures())))
     }
 }

@@ -99,6 +99,8 @@ fn in_force(generation: u64, pool: &Arc<Pool>) -> InForce {
         services: [ServiceInForce {
             turn: Arc::default(),
             rule_turns: Box::default(),
+            evidence: None,
+            rollbacks: Arc::default(),
             versions: [version].into(),
         }]
         .into(),

@@ -49,7 +49,7 @@ fn decimal(value: &[u8]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::super::{
-        Framing, HeadLimits, HeadParser, MethodKind, ResponseAdditions, parse_response, write_response,
+        Framing, HeadLimits, HeadParser, MethodKind, ResponseAdditions, Version, parse_response, write_response,
     };
     use super::*;
     use proptest::prelude::*;
@@ -71,7 +71,7 @@ mod tests {
         let numbers = parsed.take_numbers(buf, NAMES.into_iter());
         let mut out = Vec::new();
         let additions = ResponseAdditions {
-            client_minor: 1,
+            client: Version::Http11,
             close: false,
             keep_alive_10: false,
             set_cookie: None,

@@ -2,11 +2,12 @@
 
 mod attempts;
 mod endings;
+mod evidence;
 mod rescue;
 
 pub use endings::refuse_unread;
 
-use super::buffer::Buffer;
+use super::body::BodyReader;
 use super::downstream::{Client, Next};
 use super::headers::{client_address, hex_id, is_trusted, traceparent};
 use super::panics;
@@ -15,18 +16,19 @@ use super::worker::{Local, Moment};
 use crate::config::snapshot::{Limits, Snapshot};
 use crate::http1::{MethodKind, RequestBody, RequestHead};
 use crate::outcome::{FailureKind, Refusal, Termination};
-use crate::routing::{self, Decision, HeaderFields, Reason, RequestView, Role};
+use crate::routing::{self, Decision, HeaderFields, Reason, RequestView, Role, VersionId};
+use crate::shared::VersionInForce;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Serves the request whose head has arrived; its body and what follows is behind it in `input`.
-pub async fn run(client: &Client, head: &RequestHead, bytes: &[u8], input: &mut Buffer) -> Next {
+/// Serves the request whose head has arrived.
+pub async fn run(client: &Client, head: &RequestHead, bytes: &[u8], body: &mut BodyReader<'_>) -> Next {
     client.answering.set(false);
     let exchange = Exchange::new(client, head, bytes);
-    let served = panics::catch(pin!(exchange.serve(input))).await;
+    let served = panics::catch(pin!(exchange.serve(body))).await;
     match served {
         Ok(next) => next,
         Err(()) => {
@@ -42,7 +44,7 @@ pub async fn run(client: &Client, head: &RequestHead, bytes: &[u8], input: &mut 
 /// What a client that came by TLS is told of it, if anything.
 fn hsts<'l>(local: &'l Local, client: &Client) -> Option<&'l str> {
     let hsts = local.listener(client.listener)?.hsts.as_deref()?;
-    client.stream.is_tls().then_some(hsts)
+    client.link.stream().is_tls().then_some(hsts)
 }
 
 fn text(ascii: &[u8]) -> &str {
@@ -121,7 +123,7 @@ impl<'c> Exchange<'c> {
         self.client.worker.shared.uptime_ms_at(Instant::now())
     }
 
-    async fn serve(&self, input: &mut Buffer) -> Next {
+    async fn serve(&self, body: &mut BodyReader<'_>) -> Next {
         self.client.slot.set_total(self.limits().request_timeout);
         if matches!(self.head.body, RequestBody::Length(bytes) if bytes > self.limits().max_body) {
             return Box::pin(self.refuse(Refusal::BodyTooLarge, "the body is larger than limits.max_body")).await;
@@ -132,16 +134,25 @@ impl<'c> Exchange<'c> {
         if let Some(port) = self.redirect_port() {
             return Box::pin(self.redirect(port)).await;
         }
-        match self.decide() {
+        match self.decide().map(|decision| self.begin(decision)) {
             None => Box::pin(self.refuse(Refusal::NoRoute, "no route for this host, path and method")).await,
-            Some(decision) => self.serve_decided(decision, input).await,
+            Some(Serving::Version(serving, version, cookie)) => {
+                let next = self.attempts(serving, version, cookie.as_deref(), body).await;
+                self.settle_rescue();
+                next
+            }
+            Some(Serving::Unusable) => Box::pin(self.no_endpoint()).await,
+            Some(Serving::Absent) => {
+                let why = "the decision names a version that is not there";
+                Box::pin(self.fail(500, Termination::Internal, why, true)).await
+            }
         }
     }
 
     /// Whether the client came by https, to us or to a trusted proxy.
     fn is_https(&self) -> bool {
         let told = || self.head.fields(self.bytes).nth("x-forwarded-proto", 0) == Some(b"https");
-        self.client.stream.is_tls() || (self.peer_trusted && told())
+        self.client.link.stream().is_tls() || (self.peer_trusted && told())
     }
 
     /// The port at which the client is to come back by https.
@@ -186,36 +197,40 @@ impl<'c> Exchange<'c> {
         }
     }
 
-    async fn serve_decided(&self, decision: Decision, input: &mut Buffer) -> Next {
+    /// The version serves from here on, and is on record.
+    fn begin(&self, decision: Decision) -> Serving<'_> {
         let serving = decision.version.unwrap_or(decision.chosen);
         let (Some(chosen), Some(version)) = (
             self.local.version(decision.service, decision.chosen),
             self.local.version(decision.service, serving),
         ) else {
-            return Box::pin(self.fail(
-                500,
-                Termination::Internal,
-                "the decision names a version that is not there",
-                true,
-            ))
-            .await;
+            return Serving::Absent;
         };
         let thread = self.client.worker.index;
         if decision.reason == Reason::Fallback && decision.version.is_some() {
             chosen.stats.charge(thread, FailureKind::NoEndpoint);
         }
         version.stats.begin(thread);
+        self.watch(&decision);
         let usable = decision.version.is_some();
         let cookie = self.cookie(&decision);
         if version.pool.role() == Role::Canary {
             self.client.slot.runs_on_canary(&self.local, decision.service, serving);
         }
         self.record.decided(decision, Arc::clone(&version.stats));
-        if !usable {
-            return Box::pin(self.no_endpoint()).await;
+        if usable {
+            Serving::Version(serving, version, cookie)
+        } else {
+            Serving::Unusable
         }
-        let next = self.attempts(serving, version, cookie.as_deref(), input).await;
-        self.settle_rescue();
-        next
     }
+}
+
+/// What a decision comes to.
+enum Serving<'l> {
+    /// With the cookie that it asks for.
+    Version(VersionId, &'l VersionInForce, Option<Vec<u8>>),
+    /// Its version has no usable endpoint, and nobody stands in.
+    Unusable,
+    Absent,
 }
