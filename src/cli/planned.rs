@@ -178,6 +178,7 @@ pub fn label(check: &Check) -> String {
         }
         Test::ErrorsAtMost { limit } => format!("{metric} max {}", percent(*limit)),
         Test::LatencyAtMost { limit_us, .. } => format!("{metric} max {}", about(Duration::from_micros(*limit_us))),
+        Test::MeanReported { .. } => format!("{metric} reported"),
         Test::MeanWithin { limits, .. } | Test::OutsideWithin { limits, .. } => format!("{metric}{}", range(*limits)),
     }
 }
@@ -191,7 +192,7 @@ fn range(limits: Limits) -> String {
 pub fn is_foretold(test: &Test) -> bool {
     !matches!(
         test,
-        Test::MeanCompared { .. } | Test::MeanWithin { .. } | Test::OutsideWithin { .. }
+        Test::MeanCompared { .. } | Test::MeanReported { .. } | Test::MeanWithin { .. } | Test::OutsideWithin { .. }
     )
 }
 

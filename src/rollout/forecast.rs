@@ -239,7 +239,10 @@ impl Outlook<'_> {
                 let worse = Worse::Latency(latencies, limit_us as f64);
                 (worse, 1.0 - quantile, limited(1.0 - quantile))
             }
-            Test::MeanCompared { .. } | Test::MeanWithin { .. } | Test::OutsideWithin { .. } => return None,
+            Test::MeanCompared { .. }
+            | Test::MeanReported { .. }
+            | Test::MeanWithin { .. }
+            | Test::OutsideWithin { .. } => return None,
         };
         let warmup = match worse {
             Worse::Errors(_) => Duration::ZERO,
@@ -296,6 +299,7 @@ impl Outlook<'_> {
             Test::LatencyCompared { .. } if is_comparable(step) => comparison + warmup,
             Test::ErrorsCompared { .. } | Test::LatencyCompared { .. } | Test::MeanCompared { .. } => comparison,
             Test::LatencyAtMost { .. } => limited + warmup,
+            Test::MeanReported { .. } => 0.0,
             Test::ErrorsAtMost { .. } | Test::MeanWithin { .. } | Test::OutsideWithin { .. } => limited,
         });
         // What takes for ever is no duration.
@@ -318,7 +322,11 @@ impl Outlook<'_> {
 
     fn nothing_is_judged(&self) -> Option<String> {
         let candidate = &self.plan.candidate;
-        match (self.plan.analysis.checks.is_empty(), self.plan.max_failures) {
+        let mut checks = self.plan.analysis.checks.iter();
+        match (
+            checks.all(|planned| planned.check.test.is_report()),
+            self.plan.max_failures,
+        ) {
             (false, _) => None,
             (true, None) => Some(format!(
                 "nothing is judged: there are no checks and no `guard`, so {candidate} is delivered however it does"

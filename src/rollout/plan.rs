@@ -112,6 +112,7 @@ pub struct Analysis {
     pub max_hold: Option<Duration>,
     /// The application's own numbers: at most [`MAX_METRICS`], in the order of [`analysis::Observed::values`].
     pub metrics: Box<[HeaderMetric]>,
+    /// Those of the file, and then a report for each metric that none of them asks for.
     pub checks: Box<[CheckPlan]>,
 }
 
@@ -127,6 +128,7 @@ pub enum OnNoEvidence {
 #[derive(Debug, Clone, PartialEq)]
 pub struct CheckPlan {
     pub check: analysis::Check,
+    /// Of no meaning for a [report](analysis::Test::is_report).
     pub on_fail: Action,
     /// Where the number comes from, when it is not the proxy's own: the test is then [`analysis::Test::OutsideWithin`].
     pub prometheus: Option<Query>,

@@ -3,7 +3,7 @@
 use super::Context;
 use super::rollout::rollout_share;
 use crate::analysis::{Check, Limits, Test, Worse};
-use crate::config::decode::Map;
+use crate::config::decode::{List, Map};
 use crate::config::problem::{Path, nearest, printable, shown};
 use crate::config::schema;
 use crate::config::units;
@@ -60,6 +60,27 @@ fn worse(worse: schema::Worse) -> Worse {
     }
 }
 
+/// Numbers that no check asks for: how the versions differ in them is reported.
+fn reports<'m>(metrics: &'m [HeaderMetric], checks: &'m List<schema::Check>) -> impl Iterator<Item = CheckPlan> + 'm {
+    let asked = |name: &str| {
+        checks
+            .iter()
+            .any(|(_, check)| check.metric.get().is_some_and(|metric| metric == name))
+    };
+    let reported = metrics
+        .iter()
+        .enumerate()
+        .filter(move |(_, metric)| !asked(&metric.name));
+    reported.map(|(value, metric)| CheckPlan {
+        check: Check {
+            metric: metric.name.to_string(),
+            test: Test::MeanReported { value },
+        },
+        on_fail: Action::Pause,
+        prometheus: None,
+    })
+}
+
 impl Context<'_> {
     pub(super) fn analysis(&mut self, analysis: &schema::Analysis, path: &Path<'_>) -> Option<Analysis> {
         let confidence = analysis.confidence.thousandths_percent();
@@ -73,6 +94,8 @@ impl Context<'_> {
         let checks = analysis
             .checks
             .compile(|index, check| self.check(check, &analysis.metrics, &checks_path.index(index)));
+        let (metrics, checks) = (metrics?, checks?);
+        let checks = checks.into_iter().chain(reports(&metrics, &analysis.checks)).collect();
         Some(Analysis {
             warmup: analysis.warmup.0,
             min_requests: analysis.min_requests.0,
@@ -83,8 +106,8 @@ impl Context<'_> {
                 schema::OnNoEvidence::Rollback => OnNoEvidence::Rollback,
             },
             max_hold: analysis.max_hold.map(|max_hold| max_hold.0),
-            metrics: metrics?,
-            checks: checks?,
+            metrics,
+            checks,
         })
     }
 

@@ -169,7 +169,8 @@ fn limits_are_in_the_unit_of_their_metric_or_in_their_own() {
 fn checks_are_made_on_numbers_of_the_application() {
     let plan = plan(
         "steps: [{ share: 1%, hold: 1s }], analysis: { \
-         metrics: { cost: { from_header: X-Cost, worse: higher }, orders: { from_header: x-orders, worse: lower } }, \
+         metrics: { cost: { from_header: X-Cost, worse: higher }, orders: { from_header: x-orders, worse: lower }, \
+         reviews: { from_header: x-reviews, worse: lower } }, \
          checks: [{ metric: orders, compared_to: stable, tolerance: 5%, on_fail: pause }, { metric: cost, min: 0, max: 2.5 }, \
          { metric: orders, min: 3% }] }",
     );
@@ -185,6 +186,11 @@ fn checks_are_made_on_numbers_of_the_application() {
             &HeaderMetric {
                 name: "orders".into(),
                 from_header: "x-orders".into(),
+                worse: Worse::Lower
+            },
+            &HeaderMetric {
+                name: "reviews".into(),
+                from_header: "x-reviews".into(),
                 worse: Worse::Lower
             }
         ]
@@ -207,7 +213,12 @@ fn checks_are_made_on_numbers_of_the_application() {
         .collect();
     assert_eq!(
         tests,
-        [compared, within(0, Some(0.0), Some(2.5)), within(1, Some(0.03), None)]
+        [
+            compared,
+            within(0, Some(0.0), Some(2.5)),
+            within(1, Some(0.03), None),
+            Test::MeanReported { value: 2 }
+        ]
     );
 }
 
