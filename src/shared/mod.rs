@@ -5,6 +5,7 @@
 mod cell;
 mod durations;
 mod evidence;
+mod notifications;
 mod pool;
 mod rejected;
 mod revoked;
@@ -13,6 +14,7 @@ mod stats;
 mod tls;
 
 pub use evidence::{Counted, Ending, Evidence, Sent};
+pub use notifications::{NotificationEnd, Notifications};
 pub use pool::{Endpoint, InFlight, Pool, RetryBudget, Tried};
 pub use rejected::{Rejected, RejectedLog};
 pub use revoked::Revoked;
@@ -150,6 +152,7 @@ pub struct Shared {
     pub log_dropped: Arc<AtomicU64>,
     /// The last messages that were refused as such.
     pub rejected: RejectedLog,
+    pub notifications: Notifications,
     started: Instant,
 }
 
@@ -167,6 +170,7 @@ impl Shared {
             handed_over: AtomicBool::new(false),
             upgrades_failed: AtomicU64::new(0),
             log_dropped: Arc::default(),
+            notifications: Notifications::default(),
             rejected: RejectedLog::default(),
             started,
         }

@@ -7,7 +7,11 @@ use crate::config::decode::{List, Map};
 use crate::config::problem::{Path, nearest, printable, shown};
 use crate::config::schema;
 use crate::config::units;
-use crate::rollout::{Action, Analysis, CheckPlan, HeaderMetric, MAX_METRICS, OnNoEvidence, Query, Url};
+use crate::rollout::{
+    Action, Analysis, CheckPlan, FRESH_FOR, HeaderMetric, MAX_METRICS, OnNoEvidence, Query, Url, VARIABLES, Variables,
+    filled,
+};
+use std::time::Duration;
 
 const MAX_CHECKS: usize = 32;
 const OWN_METRICS: [&str; 6] = [
@@ -19,8 +23,8 @@ const OWN_METRICS: [&str; 6] = [
     "latency_p999",
 ];
 
-/// For how many intervals between two questions a number from elsewhere counts.
-const FRESH_FOR: u32 = 3;
+/// The least time between two queries: rollouts are looked at once a second.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a check is about.
 #[derive(Clone, Copy, PartialEq)]
@@ -138,6 +142,40 @@ impl Context<'_> {
         compiled.into_iter().collect()
     }
 
+    fn prometheus(&mut self, prometheus: &schema::Prometheus, path: &Path<'_>) {
+        if let Some(url) = prometheus.url.get() {
+            self.url(url, &path.key("url"));
+        }
+        if let Some(query) = prometheus.query.get() {
+            self.query(query, &path.key("query"));
+        }
+        if prometheus.every.0 < SHORTEST_INTERVAL {
+            self.problems
+                .add(&path.key("every"), "expected a duration of `1s` or more");
+        }
+    }
+
+    fn query(&mut self, query: &str, path: &Path<'_>) {
+        if query.trim().is_empty() {
+            self.problems.add(path, "expected a query, found an empty string");
+        }
+        let variables = Variables {
+            service: "",
+            candidate: "",
+            stable: "",
+            interval: SHORTEST_INTERVAL,
+        };
+        if let Err(found) = filled(query, variables) {
+            let message = format!(
+                "expected `{{{{service}}}}`, `{{{{candidate}}}}`, `{{{{stable}}}}` or `{{{{interval}}}}`, found {}",
+                shown(&found)
+            );
+            let name = found.trim_matches(['{', '}', ' ']);
+            let suggestion = nearest(name, VARIABLES);
+            self.problems.add_with(path, message, suggestion);
+        }
+    }
+
     fn check(
         &mut self,
         check: &schema::Check,
@@ -145,14 +183,7 @@ impl Context<'_> {
         path: &Path<'_>,
     ) -> Option<CheckPlan> {
         if let Some(prometheus) = &check.prometheus {
-            let here = path.key("prometheus");
-            if let Some(url) = prometheus.url.get() {
-                self.url(url, &here.key("url"));
-            }
-            if prometheus.query.get().is_some_and(|query| query.trim().is_empty()) {
-                self.problems
-                    .add(&here.key("query"), "expected a query, found an empty string");
-            }
+            self.prometheus(prometheus, &path.key("prometheus"));
         }
         let limited = check.max.is_some() || check.min.is_some();
         let compared = check.compared_to.is_some();
