@@ -4,7 +4,7 @@
 use crate::opening::ProxyVersion;
 use crate::outcome::FailureKind;
 use crate::rollout::Plan;
-use crate::routing::{Policy, Split};
+use crate::routing::{Policy, Split, VersionId};
 use ipnet::IpNet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -178,9 +178,19 @@ pub struct Service {
     pub expose_version: bool,
     /// Parallel to the versions of the policy's service.
     pub pools: Box<[Pool]>,
+    pub mirror: Option<Mirror>,
     pub rescue: Option<Rescue>,
     /// How its candidate is delivered.
     pub rollout: Option<Plan>,
+}
+
+/// Which requests are copied, and for whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirror {
+    pub version: VersionId,
+    /// Of 100,000 requests.
+    pub share: u32,
+    pub methods: Box<[Box<str>]>,
 }
 
 /// Which failed attempts on a canary stable answers instead.

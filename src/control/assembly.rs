@@ -10,7 +10,7 @@ use crate::config::Snapshot;
 use crate::rollout::HeaderMetric;
 use crate::routing::{Rule, Service, Version};
 use crate::runtime::{self, State};
-use crate::shared::{Evidence, InForce, Pool, ServiceInForce, VersionInForce, VersionStats};
+use crate::shared::{Evidence, InForce, MirrorStats, Pool, ServiceInForce, VersionInForce, VersionStats};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,6 +85,10 @@ impl Assembly {
                 .rollout
                 .as_ref()
                 .map(|plan| before.evidence(service, &plan.analysis.metrics, self)),
+            mirror: file.mirror.as_ref().and_then(|mirror| {
+                let version = service.versions.get(mirror.version.0 as usize)?;
+                Some(before.mirror(service, &version.name, self.threads))
+            }),
             ..before.carried(service, pools, self.threads)
         });
         InForce {
@@ -156,8 +160,16 @@ impl<'p> LiveParts<'p> {
                 .collect(),
             versions: versions.collect(),
             evidence: None,
+            mirror: None,
             rollbacks: before.map_or_else(Arc::default, |(_, live, _)| Arc::clone(&live.rollbacks)),
         }
+    }
+
+    /// The counts of copies of `service` for this version, which go on while it is the same.
+    fn mirror(&self, service: &Service, version: &str, threads: usize) -> Arc<MirrorStats> {
+        let before = self.0.get(&*service.name).and_then(|(_, live, _)| live.mirror.as_ref());
+        let carried = before.filter(|before| &*before.version == version).map(Arc::clone);
+        carried.unwrap_or_else(|| Arc::new(MirrorStats::new(version, threads)))
     }
 
     /// What was collected of `service`; another version or number of the application, or one in another place, and it begins

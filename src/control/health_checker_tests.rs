@@ -100,6 +100,7 @@ fn in_force(generation: u64, pool: &Arc<Pool>) -> InForce {
             turn: Arc::default(),
             rule_turns: Box::default(),
             evidence: None,
+            mirror: None,
             rollbacks: Arc::default(),
             versions: [version].into(),
         }]

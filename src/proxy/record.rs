@@ -47,14 +47,19 @@ impl Record {
         self.decided.borrow().as_ref().map(|(decision, _)| decision.service)
     }
 
+    /// The version that serves, after the decision.
+    pub fn serving(&self) -> Option<(ServiceId, VersionId)> {
+        let decided = self.decided.borrow();
+        let (decision, _) = decided.as_ref()?;
+        Some((decision.service, decision.version.unwrap_or(decision.chosen)))
+    }
+
     /// The name of the version that serves; empty before the decision.
     pub fn version_name<'l>(&self, local: &'l Local) -> &'l str {
-        let decided = self.decided.borrow();
-        let Some((decision, _)) = decided.as_ref() else {
+        let Some((service, version)) = self.serving() else {
             return "";
         };
-        let version = decision.version.unwrap_or(decision.chosen);
-        let service = local.in_force.snapshot.policy.services.get(decision.service.0 as usize);
+        let service = local.in_force.snapshot.policy.services.get(service.0 as usize);
         service
             .and_then(|service| service.versions.get(version.0 as usize))
             .map_or("", |version| &version.name)
@@ -92,6 +97,20 @@ impl Record {
     /// Whether a version's failure is on record as the end.
     pub fn has_failed(&self) -> bool {
         self.failure.get().is_some()
+    }
+
+    /// How a request that began at `started` was answered, with the time to the first byte of its answer. `None`: it was not,
+    /// or its client did not wait for it.
+    pub fn answer(&self, started: Instant) -> Option<Ended> {
+        let outcome = self.outcome(self.termination.get()?);
+        let whole = || self.ended.get().map(|ended| ended.saturating_duration_since(started));
+        let duration = self.upstream_time.get().or_else(whole)?;
+        (outcome != Outcome::ClientAbort && !self.upgraded.get()).then(|| Ended {
+            status: self.status.get(),
+            outcome,
+            duration,
+            upgraded: false,
+        })
     }
 
     /// Another endpoint is tried.

@@ -5,6 +5,7 @@
 mod cell;
 mod durations;
 mod evidence;
+mod mirror;
 mod notifications;
 mod pool;
 mod rejected;
@@ -14,6 +15,7 @@ mod stats;
 mod tls;
 
 pub use evidence::{Counted, Ending, Evidence, Sent};
+pub use mirror::MirrorStats;
 pub use notifications::{NotificationEnd, Notifications};
 pub use pool::{Endpoint, InFlight, Pool, RetryBudget, Tried};
 pub use rejected::{Rejected, RejectedLog};
@@ -65,6 +67,8 @@ pub struct ServiceInForce {
     pub versions: Box<[VersionInForce]>,
     /// What the judge sees; `None` without a rollout in the file. Kept while the versions stay.
     pub evidence: Option<Arc<Evidence>>,
+    /// What is counted of copies; `None` without a mirror in the file.
+    pub mirror: Option<Arc<MirrorStats>>,
     /// Kept while the service's name stays.
     pub rollbacks: Arc<Rollbacks>,
 }

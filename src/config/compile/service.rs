@@ -103,7 +103,10 @@ impl Context<'_> {
             Some(rescue) => self.rescue(rescue, &path.key("rescue")).map(Some),
             None => Some(None),
         };
-        self.unsupported_parts(service, &versions, path);
+        let mirror = match &service.mirror {
+            Some(mirror) => self.mirror(mirror, &versions, &path.key("mirror")).map(Some),
+            None => Some(None),
+        };
         let rollout = match &service.rollout {
             Some(rollout) => {
                 let name = service.name.get().map(String::as_str);
@@ -129,6 +132,7 @@ impl Context<'_> {
             kill_drain: kill_drain.map_or(self.kill_drain, Drain::after),
             expose_version: service.expose_version.unwrap_or(self.expose_version),
             pools: pools?,
+            mirror: mirror?,
             rescue: rescue?,
             rollout: rollout?,
         };
