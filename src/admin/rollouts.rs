@@ -58,6 +58,7 @@ fn checks(plan: &Plan, findings: &[Finding]) -> Vec<CheckStatus> {
             verdict: word(&finding.map_or(Verdict::NoEvidence, |finding| finding.verdict)),
             reason: finding.map_or_else(|| "nothing was seen yet".to_owned(), |finding| finding.reason.clone()),
             on_fail: match planned.on_fail {
+                _ if planned.check.test.is_report() => "nothing",
                 Action::Rollback => "rollback",
                 Action::Pause => "pause",
                 Action::StepBack => "step_back",
