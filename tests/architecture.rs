@@ -136,6 +136,8 @@ const ARROWS: [(&str, &[&str]); 21] = [
             "routing",
             "explain",
             "outcome",
+            "analysis",
+            "rollout",
             "runtime",
             "http1",
         ],

@@ -402,21 +402,35 @@ settings! {
         /// How long a step may wait for evidence, from its beginning, but not less than its hold. Absent: its hold; with
         /// `hold`, which waits on, it has no effect.
         max_hold: Option<Period>,
+        /// Numbers of the application itself, by names for `checks`; at most 8. Where no check asks for one, how the
+        /// versions differ in it is reported, and nothing follows from it.
+        metrics: Map<HeaderMetric> = "{}",
         /// The conditions, at most 32.
         checks: List<Check> = "[]",
     }
 
+    /// A number that the application writes into its answers: `1` where an order was made and `0` where none was, or a value.
+    HeaderMetric as "metric" {
+        /// The header of an answer that holds it, as a decimal number. Answers without it do not count; what is no number
+        /// does not either. The header is removed before the client sees the answer.
+        from_header: Required<String>,
+        /// Which way is worse: `lower` for orders, `higher` for time or cost.
+        worse: Required<Worse>,
+    }
+
     /// One condition: a metric `compared_to` stable, or with a `max` or a `min`.
     Check as "check" {
-        /// `error_rate`, `latency_p50` to `latency_p99`, `latency_p999`, or the name of a `prometheus` query.
+        /// `error_rate`, `latency_p50` to `latency_p99`, `latency_p999`, a name of `metrics`, or the name of a `prometheus`
+        /// query.
         metric: Required<String>,
         /// The version it is compared to.
         compared_to: Option<ComparedTo>,
         /// How much worse than that it may be, relatively.
         tolerance: Option<Share>,
-        /// The most it may be: a percentage for `error_rate`, a duration for latencies.
+        /// The most it may be: a percentage for `error_rate`, a duration for latencies, and for others a number, where `5%`
+        /// is 0.05 and `500ms` is 0.5.
         max: Option<String>,
-        /// The least it may be; for `prometheus` queries.
+        /// The least it may be, in the same way; for `metrics` and `prometheus` queries.
         min: Option<String>,
         /// What a failed check does. `step_back` is to the step before, with affinity cookies revoked; from the first step
         /// it is a rollback, and at the third time the rollout waits for a person.
@@ -502,6 +516,8 @@ words! {
     OnNoEvidence { Hold = "hold", Proceed = "proceed", Rollback = "rollback", }
     /// What a comparison is with.
     ComparedTo { Stable = "stable", }
+    /// Which way a number is worse.
+    Worse { Lower = "lower", Higher = "higher", }
     /// What a failed check does.
     OnFail { Rollback = "rollback", Pause = "pause", StepBack = "step_back", }
     /// What a notification can be about.

@@ -33,6 +33,7 @@ mod framing;
 mod head;
 mod lint;
 mod method;
+mod numbers;
 mod request;
 mod response;
 mod rewrite;

@@ -8,6 +8,7 @@ use super::body::{BodyReader, Coding};
 use super::buffer::{Buffer, HeadBytes};
 use super::downstream::{Client, Link};
 use super::exchange::status_of;
+use super::record::Record;
 use super::relay::{Answered, Attempt, Failed, Progress, Upload};
 use super::upstream::{self, OnBehalf};
 use super::worker::{Local, Worker};
@@ -200,6 +201,9 @@ impl Copy {
             set_cookie: None,
             expose_version: None,
             hsts: None,
+            // What a copy is answered counts for nothing.
+            service: None,
+            record: &Record::default(),
             withholds: None,
             progress: Progress::default(),
         };

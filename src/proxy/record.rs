@@ -28,6 +28,8 @@ pub struct Record {
     request_bytes: Cell<u64>,
     response_bytes: Cell<u64>,
     upstream_time: Cell<Option<Duration>>,
+    /// The application's numbers in the answer, in the order of `analysis.metrics`.
+    values: Cell<Box<[Option<f64>]>>,
     upgraded: Cell<bool>,
     /// The canary that failed before stable served.
     rescued: Cell<Option<VersionId>>,
@@ -84,7 +86,7 @@ impl Record {
         let ending = Ending {
             outcome,
             duration: (!self.upgraded.get()).then_some(duration),
-            values: &[],
+            values: &self.values.take(),
         };
         evidence.end(thread, counted, &ending);
     }
@@ -116,6 +118,12 @@ impl Record {
     pub fn tries(&self, endpoint: &Arc<Endpoint>) {
         self.attempts.set(self.attempts.get().saturating_add(1));
         *self.endpoint.borrow_mut() = Some(Arc::clone(endpoint));
+        self.values.take();
+    }
+
+    /// The head of an answer holds these numbers of the application.
+    pub fn tells(&self, values: Box<[Option<f64>]>) {
+        self.values.set(values);
     }
 
     pub fn attempts(&self) -> u8 {

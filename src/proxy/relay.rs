@@ -11,9 +11,10 @@ use super::body::{Accepted, BodyReader, Coding};
 use super::buffer::{Buffer, HeadBytes};
 use super::deadlines::Expired;
 use super::downstream::{Client, Link};
+use super::record::Record;
 use super::tunnel;
 use super::upstream;
-use crate::config::snapshot::{Limits, Timeouts};
+use crate::config::snapshot::{Limits, Service, Timeouts};
 use crate::http1::{RequestBody, RequestHead};
 use crate::outcome::{FailureKind, Refusal, Termination};
 use std::cell::Cell;
@@ -120,6 +121,9 @@ pub struct Attempt<'a> {
     pub set_cookie: Option<&'a [u8]>,
     pub expose_version: Option<&'a str>,
     pub hsts: Option<&'a str>,
+    /// Whose numbers its answer may hold, and where they are kept.
+    pub service: Option<&'a Service>,
+    pub record: &'a Record,
     /// Asked when the head of the answer says that it is a failure: whether another one will be had instead.
     pub withholds: Option<&'a dyn Fn(FailureKind) -> bool>,
     pub progress: Progress,

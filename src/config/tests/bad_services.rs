@@ -267,6 +267,11 @@ fn checks_and_notifications() {
             "steps: [{{ share: 1%, hold: 1m }}], analysis: {{ checks: [{{ {text} }}] }}"
         ))
     };
+    let judged = |metrics: &str, checks: &str| {
+        rollout(&format!(
+            "steps: [{{ share: 1%, hold: 1m }}], analysis: {{ {metrics}, checks: [{checks}] }}"
+        ))
+    };
     let cases = [
         ("a check without condition", check("metric: error_rate")),
         (
@@ -292,6 +297,34 @@ fn checks_and_notifications() {
             "a query compared",
             check(
                 "metric: conversion, compared_to: stable, tolerance: 1%, prometheus: { url: \"http://h\", query: q }",
+            ),
+        ),
+        (
+            "metrics",
+            judged(
+                "metrics: { error_rate: { from_header: a, worse: lower }, a b: { from_header: \"a b\", worse: low }, orders: {} }",
+                "",
+            ),
+        ),
+        (
+            "too many metrics",
+            judged(
+                &format!(
+                    "metrics: {{ {} }}",
+                    (0..9)
+                        .map(|n| format!("m{n}: {{ from_header: a, worse: lower }}"))
+                        .collect::<Vec<_>>()
+                        .join(", ")
+                ),
+                "",
+            ),
+        ),
+        (
+            "checks of metrics",
+            judged(
+                "metrics: { orders: { from_header: x-orders, worse: lower }, broken: {} }",
+                "{ metric: order, min: 1 }, { metric: orders, compared_to: stable, tolerance: 100% }, { metric: broken, max: 1 }, \
+                 { metric: orders, min: many, prometheus: { url: \"http://h\", query: q } }",
             ),
         ),
         (

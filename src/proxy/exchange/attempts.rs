@@ -1,7 +1,7 @@
 //! Endpoint after endpoint, until one answers or nothing may be tried any more.
 
 use super::{Exchange, hsts, text};
-use crate::config::snapshot::{Balance, Timeouts};
+use crate::config::snapshot::{Balance, Service, Timeouts};
 use crate::http1::{RequestAdditions, RequestBody, RequestHead, Version, write_request};
 use crate::outcome::{FailureKind, Refusal, Termination};
 use crate::proxy::body::BodyReader;
@@ -221,6 +221,8 @@ impl Exchange<'_> {
             set_cookie: cookie,
             expose_version: self.exposed_version(),
             hsts: hsts(&self.local, self.client),
+            service: self.service(),
+            record: &self.record,
             withholds: self.rescue(serving).is_some().then_some(&withholds),
             progress: Progress::default(),
         };
@@ -308,8 +310,12 @@ impl Exchange<'_> {
         write_request(out, head, self.bytes, &additions);
     }
 
+    fn service(&self) -> Option<&Service> {
+        self.snapshot().services.get(self.record.service()?.0 as usize)
+    }
+
     fn exposed_version(&self) -> Option<&str> {
-        let service = self.snapshot().services.get(self.record.service()?.0 as usize)?;
+        let service = self.service()?;
         service.expose_version.then(|| self.record.version_name(&self.local))
     }
 

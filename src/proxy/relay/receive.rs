@@ -31,7 +31,8 @@ impl Attempt<'_> {
     pub(super) async fn receive(&self, answer: &mut Buffer) -> Result<Received, Failed> {
         let mut interim = 0;
         loop {
-            let Head { head, bytes, body } = self.next_head(answer).await?;
+            let Head { mut head, bytes, body } = self.next_head(answer).await?;
+            self.keep_values(&mut head, &bytes);
             match head.status {
                 101 => {
                     // The request asked for it, so its client knows of it.
@@ -60,6 +61,16 @@ impl Attempt<'_> {
                     return relayed.map(Received::Whole);
                 }
             }
+        }
+    }
+
+    /// Keeps the application's numbers in `head`, whose fields go no further: also when no rollout runs.
+    fn keep_values(&self, head: &mut ResponseHead, bytes: &[u8]) {
+        let rollout = self.service.and_then(|service| service.rollout.as_ref());
+        let metrics = rollout.map(|rollout| &rollout.analysis.metrics);
+        if let Some(metrics) = metrics.filter(|metrics| !metrics.is_empty()) {
+            let names = metrics.iter().map(|metric| &*metric.from_header);
+            self.record.tells(head.take_numbers(bytes, names));
         }
     }
 
