@@ -30,8 +30,11 @@ const ARROWS: [(&str, &[&str]); 20] = [
     ("opening", &[]),
     ("analysis", &["outcome"]),
     ("rollout", &["analysis"]),
-    // The form of the PROXY header that a pool sends is a setting.
-    ("config", &["outcome", "routing", "opening", "analysis", "rollout"]),
+    // The form of the PROXY header that a pool sends is a setting, and so are the rules that rewrite heads.
+    (
+        "config",
+        &["outcome", "routing", "http1", "opening", "analysis", "rollout"],
+    ),
     ("runtime", &["config", "routing", "analysis", "rollout"]),
     ("shared", &PURE),
     (

@@ -170,6 +170,37 @@ settings! {
         kill: OnOff<Kill> = "false",
         /// As the key of the same name of the file, for this service. Absent: as there.
         expose_version: Option<bool>,
+        /// Another host and path for what is sent to the endpoints. Routes, rules and logs see what the client sent.
+        rewrite: Rewrite = "{}",
+        /// Header fields of requests, changed on their way to the endpoints.
+        request_headers: HeaderRules = "{}",
+        /// Header fields of the endpoints' answers, changed on their way to the client. Rollgate's own answers are not
+        /// changed, nor are interim ones.
+        response_headers: HeaderRules = "{}",
+    }
+
+    /// Another host and path for what is sent to the endpoints. First a prefix is stripped, then one is added. Each key of a
+    /// version stands in place of the service's.
+    Rewrite as "rewrite settings" {
+        /// Sent as `Host`, with or without a port. `X-Forwarded-Host` still says what the client asked for. Absent: as the
+        /// client sent it.
+        host: Option<String>,
+        /// Taken from paths that begin with it, by whole segments: without `/a`, `/a/b` is `/b`, `/a` is `/`, and `/ab` stays.
+        strip_prefix: Option<String>,
+        /// Put before the path.
+        add_prefix: Option<String>,
+    }
+
+    /// Changes of header fields. Those of a version come after those of its service. Values are text, in which `${client_ip}`,
+    /// `${host}` (as the client sent it), `${scheme}`, `${request_id}`, `${service}` and `${version}` stand for what they say.
+    /// Fields that belong to a connection, frame the body, or are rollgate's own cannot be changed.
+    HeaderRules as "header rules" {
+        /// Lines that are added, beside any of the same name; at most 32.
+        add: Map<String> = "{}",
+        /// Fields that have this value, whatever they had; at most 32. What comes with `_` for `-` in the name goes as well.
+        set: Map<String> = "{}",
+        /// Fields that are removed; at most 32. Likewise.
+        remove: List<String> = "[]",
     }
 
     /// A kill switch.
@@ -205,6 +236,12 @@ settings! {
         weight: Option<Weight>,
         /// Its addresses and how they are used.
         pool: Required<Pool>,
+        /// As the key of the same name of the service, for this version: each key here stands in place of that one.
+        rewrite: Rewrite = "{}",
+        /// As the key of the same name of the service, for this version; after those.
+        request_headers: HeaderRules = "{}",
+        /// Likewise.
+        response_headers: HeaderRules = "{}",
     }
 
     /// The addresses behind a version.

@@ -1,6 +1,7 @@
 //! The compiled, immutable configuration: what the rest of the program reads. Nothing here is as typed in the file
 //! (that is `schema`); every name is resolved, every default filled in.
 
+use crate::http1::Rewrite;
 use crate::opening::ProxyVersion;
 use crate::outcome::FailureKind;
 use crate::rollout::Plan;
@@ -174,6 +175,8 @@ pub struct Service {
     pub expose_version: bool,
     /// Parallel to the versions of the policy's service.
     pub pools: Box<[Pool]>,
+    /// Likewise; `None`: heads are forwarded as they are.
+    pub rewrites: Box<[Option<Rewrite>]>,
     pub rescue: Option<Rescue>,
     /// How its candidate is delivered.
     pub rollout: Option<Plan>,

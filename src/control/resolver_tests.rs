@@ -26,6 +26,7 @@ pub(crate) fn snapshot(labels: &[&str]) -> Snapshot {
         rollout: None,
         expose_version: false,
         pools: [pool].into(),
+        rewrites: [None].into(),
     };
     let there = !labels.is_empty();
     Snapshot {

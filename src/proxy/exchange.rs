@@ -3,6 +3,7 @@
 mod attempts;
 mod endings;
 mod rescue;
+mod rewriting;
 
 pub use endings::refuse_unread;
 

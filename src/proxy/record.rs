@@ -43,14 +43,19 @@ impl Record {
         self.decided.borrow().as_ref().map(|(decision, _)| decision.service)
     }
 
+    /// The version that serves, after the decision.
+    pub fn serving(&self) -> Option<(ServiceId, VersionId)> {
+        let decided = self.decided.borrow();
+        let (decision, _) = decided.as_ref()?;
+        Some((decision.service, decision.version.unwrap_or(decision.chosen)))
+    }
+
     /// The name of the version that serves; empty before the decision.
     pub fn version_name<'l>(&self, local: &'l Local) -> &'l str {
-        let decided = self.decided.borrow();
-        let Some((decision, _)) = decided.as_ref() else {
+        let Some((service, version)) = self.serving() else {
             return "";
         };
-        let version = decision.version.unwrap_or(decision.chosen);
-        let service = local.in_force.snapshot.policy.services.get(decision.service.0 as usize);
+        let service = local.in_force.snapshot.policy.services.get(service.0 as usize);
         service
             .and_then(|service| service.versions.get(version.0 as usize))
             .map_or("", |version| &version.name)

@@ -14,7 +14,7 @@ use super::downstream::Client;
 use super::stream::Stream;
 use super::tunnel;
 use crate::config::snapshot::{Limits, Timeouts};
-use crate::http1::{RequestBody, RequestHead};
+use crate::http1::{Edits, RequestBody, RequestHead};
 use crate::outcome::{FailureKind, Refusal, Termination};
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -98,6 +98,15 @@ impl<'c> Upload<'c> {
     }
 }
 
+/// What the client is told with the final answer.
+#[derive(Default)]
+pub struct Told<'a> {
+    pub version: Option<&'a str>,
+    pub hsts: Option<&'a str>,
+    /// What rules change in it.
+    pub edits: Option<Edits<'a>>,
+}
+
 /// What an attempt needs to know; it changes only cells.
 pub struct Attempt<'a> {
     pub client: &'a Client,
@@ -107,8 +116,8 @@ pub struct Attempt<'a> {
     pub timeouts: &'a Timeouts,
     /// What is added to the final answer.
     pub set_cookie: Option<&'a [u8]>,
-    pub expose_version: Option<&'a str>,
-    pub hsts: Option<&'a str>,
+    /// Likewise; asked when its head is there.
+    pub told: &'a dyn Fn() -> Told<'a>,
     /// Asked when the answer is a 5xx: whether another one will be had instead.
     pub withholds_5xx: Option<&'a dyn Fn() -> bool>,
     pub progress: Progress,

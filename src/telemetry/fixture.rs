@@ -133,6 +133,7 @@ fn snapshot(services: &[(&str, &[V<'_>])]) -> Snapshot {
                 rescue: None,
                 rollout: None,
                 expose_version: false,
+                rewrites: versions.iter().map(|_| None).collect(),
                 pools: versions.iter().map(|V(_, _, _, labels)| pool(labels)).collect(),
             })
             .collect(),

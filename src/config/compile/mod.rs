@@ -4,6 +4,7 @@
 mod checks;
 mod cookies;
 mod pool;
+mod rewrite;
 mod rollout;
 mod routes;
 mod segments;
@@ -40,6 +41,8 @@ pub const MAX_VERSIONS: usize = 64;
 pub const MAX_RULES: usize = 1_000;
 /// The most endpoints of a pool.
 pub const MAX_ENDPOINTS: usize = 1_000;
+/// The most entries of a list of header rules.
+pub const MAX_HEADER_RULES: usize = 32;
 /// The most elements of any other list.
 pub const MAX_LIST: usize = 1_000;
 

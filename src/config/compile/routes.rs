@@ -156,7 +156,7 @@ impl Context<'_> {
         })
     }
 
-    fn route_path<'t>(&mut self, written: &'t str, path: &Path<'_>) -> Option<&'t str> {
+    pub(super) fn route_path<'t>(&mut self, written: &'t str, path: &Path<'_>) -> Option<&'t str> {
         if text::is_path(written) {
             return Some(written);
         }

@@ -91,6 +91,7 @@ impl Context<'_> {
             let here = versions_path.index(index);
             self.pool(version.pool.get()?, &here.key("pool"))
         });
+        let rewrites = self.rewrites(service, list, path);
         let compiled = list.compile(|index, version| {
             Some(Version {
                 name: version.name.get()?.as_str().into(),
@@ -129,6 +130,7 @@ impl Context<'_> {
             kill_drain: kill_drain.map_or(self.kill_drain, Drain::after),
             expose_version: service.expose_version.unwrap_or(self.expose_version),
             pools: pools?,
+            rewrites: rewrites?,
             rescue: rescue?,
             rollout: rollout?,
         };

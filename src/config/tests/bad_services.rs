@@ -344,3 +344,50 @@ fn freezes_and_trains() {
     ];
     insta::assert_snapshot!(report(&cases));
 }
+
+#[test]
+fn header_rules() {
+    let with = |text: &str| with_service(&format!("    {text}\n"));
+    let cases = [
+        (
+            "names that have an owner",
+            with(
+                "request_headers: { set: { Host: a, Content-Length: \"1\", X-Forwarded-For: x, x_rollgate_version: x }, remove: \
+                 [connection, via] }",
+            ),
+        ),
+        (
+            "names of answers that have an owner",
+            with("response_headers: { remove: [transfer-encoding, date, x-rollgate-version] }"),
+        ),
+        (
+            "names twice",
+            with("response_headers: { add: { X-A: a }, set: { x-a: b }, remove: [X-a, x-b, x-b] }"),
+        ),
+        ("no names", with("request_headers: { remove: [\"\", \"a b\", \"x:\"] }")),
+        (
+            "values",
+            with(
+                "request_headers: { set: { a: \"x\\ny\", b: \" x\", c: \"é\", d: \"${client-ip}\", e: \"${\", f: \"${x\" } }",
+            ),
+        ),
+        (
+            "another host and path",
+            with("rewrite: { host: \"http://a\", strip_prefix: a, add_prefix: / }"),
+        ),
+        (
+            "of a version",
+            with_versions(&[
+                "name: v1, request_headers: { add: { te: a } }, rewrite: { host: \"a b\", stripprefix: /a }",
+            ]),
+        ),
+        (
+            "too many",
+            with(&format!(
+                "request_headers: {{ remove: [{}] }}",
+                (0..33).map(|n| format!("x-{n}")).collect::<Vec<_>>().join(", ")
+            )),
+        ),
+    ];
+    insta::assert_snapshot!(report(&cases));
+}

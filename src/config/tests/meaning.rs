@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::reference;
 use crate::config::snapshot::{Balance, Host, LogPath, TlsVersion};
+use crate::http1::{FieldEdits, Piece, Rewrite};
 use crate::routing::{
     ClientCertPart, Condition, Fallback, HashName, HostPattern, KeySource, PathPattern, Role, SegmentId, Source,
     Target, VersionId,
@@ -401,6 +402,15 @@ fn every_default_of_the_reference_is_right_when_written() {
             "services[].rollout.analysis.checks[].prometheus" => rollout(&format!(
                 "analysis: {{ checks: [{{ metric: m, max: 1, prometheus: {{ url: \"http://h\", query: q, {pair} }} }}] }}"
             )),
+            "services[].versions[]" => with_versions(&[&format!("name: v1, {pair}")]),
+            "services[].request_headers" | "services[].response_headers" => {
+                let part = place.trim_start_matches("services[].");
+                with_service(&format!("    {part}: {{ {pair} }}\n"))
+            }
+            "services[].versions[].request_headers" | "services[].versions[].response_headers" => {
+                let part = place.trim_start_matches("services[].versions[].");
+                with_versions(&[&format!("name: v1, {part}: {{ {pair} }}")])
+            }
             place => match place.strip_prefix("services[].versions[].pool.") {
                 Some(part) => with_pool(&format!("{{ endpoints: [\"h:1\"], {part}: {{ {pair} }} }}")),
                 None => panic!("a default at a place this test does not know: {place}"),
@@ -410,4 +420,43 @@ fn every_default_of_the_reference_is_right_when_written() {
         checked += 1;
     }
     assert!(checked > 40, "{checked}");
+}
+
+#[test]
+fn rules_of_a_version_come_after_those_of_its_service() {
+    let snapshot = valid(&with_versions(&[
+        "name: v1",
+        "name: v2, rewrite: { host: v2.internal }, request_headers: { set: { X-A: inner, X-New: \"${service}-${version}\" }, \
+         remove: [x-b] }",
+    ]).replace(
+        "    versions:",
+        "    rewrite: { host: inside, strip_prefix: /shop/ }\n    request_headers: { set: { x-a: outer }, add: { x-b: b, x-c: c } }\n    versions:",
+    ));
+    let rewrites = &snapshot.services[0].rewrites;
+    let text = |text: &str| vec![Piece::Text(text.into())];
+    let lines = |lines: &[(&str, &str)]| {
+        lines
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), text(value)))
+            .collect()
+    };
+    let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<String>>();
+    let outer = Rewrite {
+        request: FieldEdits::new(names(&["x-a"]), lines(&[("x-a", "outer"), ("x-b", "b"), ("x-c", "c")])),
+        host: Some("inside".into()),
+        strip_prefix: Some("/shop".into()),
+        ..Rewrite::default()
+    };
+    assert_eq!(rewrites[0].as_ref(), Some(&outer));
+    let inner = Rewrite {
+        request: FieldEdits::new(
+            names(&["x-a", "x-b", "x-new"]),
+            lines(&[("x-c", "c"), ("X-A", "inner"), ("X-New", "shop-v2")]),
+        ),
+        host: Some("v2.internal".into()),
+        ..outer
+    };
+    assert_eq!(rewrites[1].as_ref(), Some(&inner));
+    let plain = valid(&with_service("    request_headers: {}\n    rewrite: {}\n"));
+    assert_eq!(*plain.services[0].rewrites, [None, None], "no rules cost nothing");
 }

@@ -1,6 +1,6 @@
 //! Endpoint after endpoint, until one answers or nothing may be tried any more.
 
-use super::{Exchange, hsts, text};
+use super::{Exchange, text};
 use crate::config::snapshot::Balance;
 use crate::http1::{RequestAdditions, RequestBody, write_request};
 use crate::outcome::{FailureKind, Termination};
@@ -202,6 +202,7 @@ impl Exchange<'_> {
         self.write_head(&mut out, endpoint);
         let mut answer = Buffer::default();
         let withholds = || self.takes_rescue(serving, FailureKind::Status5xx);
+        let told = || self.told();
         let attempt = Attempt {
             client: self.client,
             upstream: &connection.stream,
@@ -209,8 +210,7 @@ impl Exchange<'_> {
             limits: self.limits(),
             timeouts,
             set_cookie: cookie,
-            expose_version: self.exposed_version(),
-            hsts: hsts(&self.local, self.client),
+            told: &told,
             withholds_5xx: self.rescue(serving).is_some().then_some(&withholds),
             progress: Progress::default(),
         };
@@ -264,13 +264,9 @@ impl Exchange<'_> {
             version: self.record.version_name(&self.local),
             // For a client of HTTP/1.0 that names no host. Servers refuse an empty one (nginx answers 400).
             default_host: &endpoint.label,
+            rewrite: self.rewrite(),
         };
         write_request(out, self.head, self.bytes, &additions);
-    }
-
-    fn exposed_version(&self) -> Option<&str> {
-        let service = self.snapshot().services.get(self.record.service()?.0 as usize)?;
-        service.expose_version.then(|| self.record.version_name(&self.local))
     }
 
     /// The `Set-Cookie` value the decision asks for.
