@@ -138,6 +138,36 @@ impl Refusal {
     }
 }
 
+/// What the proxy answers by itself as the file says: the `kind` label of `rollgate_own_answers_total`, and the `reason`
+/// in the access log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OwnAnswerKind {
+    /// A route's redirect.
+    Redirect,
+    /// A route's fixed answer.
+    Respond,
+    /// The redirect of a listener that serves nothing by http.
+    RedirectToHttps,
+}
+
+impl OwnAnswerKind {
+    pub const ALL: [Self; 3] = [Self::Redirect, Self::Respond, Self::RedirectToHttps];
+
+    /// Position in [`Self::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The label, from this fixed list.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Redirect => "redirect",
+            Self::Respond => "respond",
+            Self::RedirectToHttps => "redirect_to_https",
+        }
+    }
+}
+
 /// How a TLS handshake with a client ended: the `result` label of `rollgate_tls_handshakes_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Handshake {
@@ -290,6 +320,9 @@ mod tests {
         }
         for (position, refusal) in Refusal::ALL.into_iter().enumerate() {
             assert_eq!(refusal.index(), position);
+        }
+        for (position, kind) in OwnAnswerKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind.index(), position);
         }
         for (position, handshake) in Handshake::ALL.into_iter().enumerate() {
             assert_eq!(handshake.index(), position);

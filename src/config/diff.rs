@@ -1,7 +1,7 @@
 //! What changed between two configurations, and what of it needs a restart.
 
 use super::snapshot::Snapshot;
-use crate::routing::{Affinity, Condition, Operator, Policy, Rule, SegmentId, Target};
+use crate::routing::{Affinity, Condition, Destination, Operator, Policy, Route, Rule, SegmentId, Target};
 use std::collections::HashMap;
 
 /// What changed. Empty lists: nothing of that kind.
@@ -118,6 +118,7 @@ fn settings_changed(old: &Snapshot, new: &Snapshot) -> Vec<String> {
         ("trusted_proxies", old.trusted_proxies != new.trusted_proxies),
         ("forwarded", old.forwarded != new.forwarded),
         ("kill", old.killed != new.killed),
+        ("routes", own_routes(&old.policy) != own_routes(&new.policy)),
         ("limits", old.limits != new.limits),
         ("admin.token_file", old.admin.token_file != new.admin.token_file),
         ("admin.hosts", old.admin.hosts != new.admin.hosts),
@@ -146,11 +147,20 @@ fn segments_changed(old: &Policy, new: &Policy) -> Vec<String> {
     changed
 }
 
+/// The routes that lead to no service.
+fn own_routes(policy: &Policy) -> Vec<&Route> {
+    let own = |route: &&Route| matches!(route.to, Destination::Answer(_));
+    policy.routes.routes().iter().filter(own).collect()
+}
+
 /// The routes of each service, as texts that do not depend on where the service stands.
 fn routes_by_service(policy: &Policy) -> Vec<Vec<String>> {
     let mut routes = vec![Vec::new(); policy.services.len()];
     for route in policy.routes.routes() {
-        let index = usize::try_from(route.service.0).unwrap_or(usize::MAX);
+        let Destination::Service(service) = route.to else {
+            continue;
+        };
+        let index = usize::try_from(service.0).unwrap_or(usize::MAX);
         if let Some(slot) = routes.get_mut(index) {
             slot.push(format!("{:?} {:?} {:?}", route.host, route.path, route.methods));
         }

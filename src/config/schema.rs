@@ -34,8 +34,54 @@ settings! {
         state_dir: String = "state",
         /// Named conditions, for rules, other segments and rollout steps; at most 1,000.
         segments: Map<Condition> = "{}",
+        /// What leads to no service: answered by the proxy itself, with a redirect or a fixed answer. In one order with the
+        /// routes of services, whichever is more specific first.
+        routes: List<AnswerRoute> = "[]",
         /// The applications being delivered, at most 10,000.
         services: Required<List<Service>>,
+    }
+
+    /// Hosts, paths and methods that the proxy answers itself: with `redirect` or with `respond`.
+    AnswerRoute as "route" {
+        /// A host without port, `*.example.com` for all below it, or `*`. Absent: every host.
+        host: Option<String>,
+        /// This path alone. Not beside `path_prefix`.
+        path: Option<String>,
+        /// This path and all below it, by whole segments. Absent: every path.
+        path_prefix: Option<String>,
+        /// Methods, in capitals. Absent: every method.
+        methods: Option<List<String>>,
+        /// Sends the client elsewhere.
+        redirect: Option<Redirect>,
+        /// A fixed answer.
+        respond: Option<Respond>,
+    }
+
+    /// Where the client is sent: at least one key beside `status`. What is not given stays as it was asked for, the query
+    /// always.
+    Redirect as "redirect" {
+        /// 307 and 308 keep the method and the body; 301 and 308 may be kept by browsers for ever.
+        status: RedirectStatus = "302",
+        /// `http` or `https`.
+        scheme: Option<Scheme>,
+        /// A host without port.
+        host: Option<String>,
+        /// Absent: that of the scheme, where `scheme` or `host` is given.
+        port: Option<Whole<1, 65_535>>,
+        /// In place of the whole path. Not beside `path_prefix`.
+        path: Option<String>,
+        /// In place of the route's `path_prefix`: `/new` sends `/old/a` to `/new/a`.
+        path_prefix: Option<String>,
+    }
+
+    /// A fixed answer.
+    Respond as "fixed answer" {
+        /// Its status. 204, 205 and 304 have no body.
+        status: Whole<200, 599> = "200",
+        /// What the body is.
+        content_type: String = "text/plain; charset=utf-8",
+        /// The body, at most 4096 bytes. `HEAD` gets its head alone. Absent: an empty one.
+        body: Option<String>,
     }
 
     /// A socket we accept on: HTTP/1.1, and HTTP/2 with prior knowledge.
@@ -505,6 +551,10 @@ words! {
     }
     /// What is spoken to endpoints.
     Protocol { Http1 = "http1", H2 = "h2", H2c = "h2c", }
+    /// The status of a redirect.
+    RedirectStatus { S301 = "301", S302 = "302", S307 = "307", S308 = "308", }
+    /// How a client asks.
+    Scheme { Http = "http", Https = "https", }
     /// Whether clients must show a certificate.
     ClientAuth { Required = "required", Optional = "optional", }
     /// A version of TLS.

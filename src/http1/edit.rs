@@ -2,6 +2,7 @@
 //! another path. Whoever has no rules has no [`Rewrite`], and pays for one comparison a field.
 
 use super::field::{self, Kind};
+use crate::routing::exchange_prefix;
 use std::io::Write;
 use std::net::IpAddr;
 
@@ -128,24 +129,23 @@ impl Rewrite {
 
     /// Writes the target of `before` and `rest`, one behind the other in origin-form (or `*`), with its new path.
     pub(super) fn write_target(&self, out: &mut Vec<u8>, before: &[u8], rest: &[u8]) {
-        let changes = self.strip_prefix.is_some() || self.add_prefix.is_some();
-        if !changes || before == b"*" || rest == b"*" {
+        let unchanged = self.strip_prefix.is_none() && self.add_prefix.is_none();
+        let target = str::from_utf8(rest)
+            .ok()
+            .filter(|_| !unchanged && before != b"*" && rest != b"*");
+        let Some(target) = target else {
             out.extend_from_slice(before);
             out.extend_from_slice(rest);
             return;
-        }
-        let end = memchr::memchr(b'?', rest).unwrap_or(rest.len());
-        let (path, query) = rest.split_at_checked(end).unwrap_or((rest, b""));
-        let path = if path.is_empty() { b"/" } else { path };
-        let strip = self.strip_prefix.as_deref().unwrap_or_default();
-        let left = match path.strip_prefix(strip.as_bytes()) {
-            Some(left @ ([] | [b'/', ..])) => left,
-            _ => path,
         };
+        let end = target.find('?').unwrap_or(target.len());
+        let (path, query) = target.split_at_checked(end).unwrap_or((target, ""));
+        let path = if path.is_empty() { "/" } else { path };
+        let strip = self.strip_prefix.as_deref().unwrap_or_default();
         let add = self.add_prefix.as_deref().unwrap_or_default();
-        let left = if add.is_empty() && left.is_empty() { b"/" } else { left };
-        for part in [add.as_bytes(), left, query] {
-            out.extend_from_slice(part);
+        let (before, path) = exchange_prefix(path, strip, add);
+        for part in [before, path, query] {
+            out.extend_from_slice(part.as_bytes());
         }
     }
 }

@@ -340,6 +340,7 @@ fn turn_away(worker: &Worker, tcp: &TcpStream, peer: IpAddr, speaks_tls: bool) {
         close: true,
         head_only: false,
         fields: "",
+        content: None,
     }
     .write(&mut out);
     // What it does not take is lost with the connection.

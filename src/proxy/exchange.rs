@@ -2,6 +2,7 @@
 
 mod attempts;
 mod endings;
+mod own_answers;
 mod rescue;
 mod rewriting;
 
@@ -16,7 +17,8 @@ use super::worker::{Local, Moment};
 use crate::config::snapshot::{Limits, Snapshot};
 use crate::http1::{MethodKind, RequestBody, RequestHead};
 use crate::outcome::{FailureKind, Refusal, Termination};
-use crate::routing::{self, Decision, HeaderFields, Reason, RequestView, Role};
+use crate::routing::{self, Decision, HeaderFields, Reason, RequestView, Role, RouteAnswer, Routed, VersionId};
+use crate::shared::VersionInForce;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
@@ -131,11 +133,21 @@ impl<'c> Exchange<'c> {
             return Box::pin(self.answer_as_the_last()).await;
         }
         if let Some(port) = self.redirect_port() {
-            return Box::pin(self.redirect(port)).await;
+            return Box::pin(self.redirect_to_https(port)).await;
         }
-        match self.decide() {
-            None => Box::pin(self.refuse(Refusal::NoRoute, "no route for this host, path and method")).await,
-            Some(decision) => self.serve_decided(decision, input).await,
+        match self.routed() {
+            Serving::Version(serving, version, cookie) => {
+                let next = self.attempts(serving, version, cookie.as_deref(), input).await;
+                self.settle_rescue();
+                next
+            }
+            Serving::Nobody => Box::pin(self.refuse(Refusal::NoRoute, "no route for this host, path and method")).await,
+            Serving::Proxy(answer) => Box::pin(self.answer_by_route(answer)).await,
+            Serving::Unusable => Box::pin(self.no_endpoint()).await,
+            Serving::Absent => {
+                let why = "the decision names a version that is not there";
+                Box::pin(self.fail(500, Termination::Internal, why, true)).await
+            }
         }
     }
 
@@ -163,7 +175,7 @@ impl<'c> Exchange<'c> {
         self.own_answer(200, WHY, unread).await
     }
 
-    fn decide(&self) -> Option<Decision> {
+    fn decide(&self) -> Routed<'_> {
         let fields = self.head.fields(self.bytes);
         let request = self.view(&fields);
         let moment = Moment {
@@ -187,19 +199,22 @@ impl<'c> Exchange<'c> {
         }
     }
 
-    async fn serve_decided(&self, decision: Decision, input: &mut Buffer) -> Next {
+    fn routed(&self) -> Serving<'_> {
+        match self.decide() {
+            Routed::Nowhere => Serving::Nobody,
+            Routed::Answer(answer) => Serving::Proxy(answer),
+            Routed::Service(decision) => self.begin(decision),
+        }
+    }
+
+    /// The version serves from here on, and is on record.
+    fn begin(&self, decision: Decision) -> Serving<'_> {
         let serving = decision.version.unwrap_or(decision.chosen);
         let (Some(chosen), Some(version)) = (
             self.local.version(decision.service, decision.chosen),
             self.local.version(decision.service, serving),
         ) else {
-            return Box::pin(self.fail(
-                500,
-                Termination::Internal,
-                "the decision names a version that is not there",
-                true,
-            ))
-            .await;
+            return Serving::Absent;
         };
         let thread = self.client.worker.index;
         if decision.reason == Reason::Fallback && decision.version.is_some() {
@@ -212,11 +227,22 @@ impl<'c> Exchange<'c> {
             self.client.slot.runs_on_canary(&self.local, decision.service, serving);
         }
         self.record.decided(decision, Arc::clone(&version.stats));
-        if !usable {
-            return Box::pin(self.no_endpoint()).await;
+        if usable {
+            Serving::Version(serving, version, cookie)
+        } else {
+            Serving::Unusable
         }
-        let next = self.attempts(serving, version, cookie.as_deref(), input).await;
-        self.settle_rescue();
-        next
     }
+}
+
+/// Who serves.
+enum Serving<'l> {
+    /// With the cookie that the decision asks for.
+    Version(VersionId, &'l VersionInForce, Option<Vec<u8>>),
+    /// No route takes the request.
+    Nobody,
+    Proxy(&'l RouteAnswer),
+    /// The version has no usable endpoint, and nobody stands in.
+    Unusable,
+    Absent,
 }

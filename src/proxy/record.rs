@@ -5,7 +5,7 @@ use super::exchange::Exchange;
 use super::relay::Progress;
 use super::worker::{Local, Worker};
 use crate::http1::excerpt;
-use crate::outcome::{CLIENT_ABORT_STATUS, FailureKind, Outcome, Refusal, Termination};
+use crate::outcome::{CLIENT_ABORT_STATUS, FailureKind, Outcome, OwnAnswerKind, Refusal, Termination};
 use crate::routing::{Decision, Reason, ServiceId, VersionId};
 use crate::shared::{Ended, Endpoint, Rejected, VersionStats};
 use crate::telemetry::access_log::Line;
@@ -24,6 +24,7 @@ pub struct Record {
     termination: Cell<Option<Termination>>,
     failure: Cell<Option<FailureKind>>,
     refusal: Cell<Option<Refusal>>,
+    own_answer: Cell<Option<OwnAnswerKind>>,
     request_bytes: Cell<u64>,
     response_bytes: Cell<u64>,
     upstream_time: Cell<Option<Duration>>,
@@ -127,6 +128,12 @@ impl Record {
         self.ends(refusal.status(), Termination::Refused, None);
     }
 
+    /// The proxy answers by itself, as the file says.
+    pub fn answered_itself(&self, status: u16, kind: OwnAnswerKind) {
+        self.own_answer.set(Some(kind));
+        self.ends(status, Termination::Ok, None);
+    }
+
     pub fn upgraded(&self) {
         self.upgraded.set(true);
     }
@@ -157,6 +164,9 @@ impl Drop for Exchange<'_> {
         worker.stats.terminated(termination);
         if let Some(refusal) = record.refusal.get() {
             worker.stats.refused(refusal);
+        }
+        if let Some(kind) = record.own_answer.get() {
+            worker.stats.answered_itself(kind);
         }
         let decided = record.decided.borrow();
         if let Some((_, stats)) = decided.as_ref() {
@@ -216,7 +226,9 @@ impl Exchange<'_> {
                 let version = service?.versions.get(canary.0 as usize)?;
                 Some(&*version.name)
             }),
-            reason: reason.map(reason_word),
+            reason: reason
+                .map(reason_word)
+                .or_else(|| record.own_answer.get().map(OwnAnswerKind::as_str)),
             rule: rule.map(|rule| &*rule.name),
             bucket: decision.and_then(|decision| decision.bucket),
             endpoint: None,

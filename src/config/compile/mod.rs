@@ -1,6 +1,7 @@
 //! Schema -> [`Snapshot`]: every check of meaning, all problems at once. No file is touched: the files that the
 //! configuration names are in [`Snapshot::files`].
 
+mod answers;
 mod checks;
 mod cookies;
 mod pool;

@@ -391,3 +391,47 @@ fn header_rules() {
     ];
     insta::assert_snapshot!(report(&cases));
 }
+
+#[test]
+fn routes_of_the_proxy_itself() {
+    let with = |text: &str| with_top(&format!("routes: [{text}]\n"));
+    let cases = [
+        ("no answer", with("{ path: /a }")),
+        ("two answers", with("{ path: /a, redirect: { path: /b }, respond: {} }")),
+        (
+            "nowhere else",
+            with("{ path: /a, redirect: {} }, { path: /b, redirect: { status: 301 } }"),
+        ),
+        (
+            "statuses",
+            with("{ path: /a, redirect: { status: 303, path: /b } }, { path: /b, respond: { status: 101 } }"),
+        ),
+        (
+            "places",
+            with(
+                "{ path: /a, redirect: { host: \"http://b\", path: b } }, { path: /b, redirect: { path_prefix: /c } }, { \
+                 path_prefix: /c, redirect: { path: /d, path_prefix: /e } }, { path: /d, redirect: { scheme: ftp, port: 0 } }",
+            ),
+        ),
+        (
+            "fixed answers",
+            with(
+                "{ path: /a, respond: { status: 204, body: x } }, { path: /b, respond: { content_type: text } }, { path: /c, \
+                 respond: { content_type: \"text/x\\r\\nx: y\" } }",
+            ),
+        ),
+        (
+            "one place for two routes",
+            with(
+                "{ path: /a, respond: {} }, { path: /a, methods: [GET], respond: {} }, { path: /a, redirect: { path: /b } }",
+            ),
+        ),
+        ("every request", with("{ respond: {} }")),
+        (
+            "a service's own",
+            with("{ host: h0.example, respond: {} }")
+                .replace("    versions", "    routes: [{ host: h0.example }]\n    versions"),
+        ),
+    ];
+    insta::assert_snapshot!(report(&cases));
+}

@@ -379,6 +379,8 @@ fn every_default_of_the_reference_is_right_when_written() {
             )),
             "access_log" | "limits" | "admin" | "kill" => with_top(&format!("{place}: {{ {pair} }}\n")),
             "tracing" => with_top(&format!("tracing: {{ otlp: \"http://h\", {pair} }}\n")),
+            "routes[].redirect" => with_top(&format!("routes: [{{ path: /a, redirect: {{ path: /b, {pair} }} }}]\n")),
+            "routes[].respond" => with_top(&format!("routes: [{{ path: /a, respond: {{ {pair} }} }}]\n")),
             "services[]" => with_service(&format!("    {pair}\n")),
             "services[].kill" => with_service(&format!("    kill: {{ {pair} }}\n")),
             "services[].versions[].pool" => with_pool(&format!("{{ endpoints: [\"h:1\"], {pair} }}")),

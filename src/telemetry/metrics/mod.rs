@@ -4,7 +4,7 @@
 mod family;
 
 use super::{Process, ShareWindow, endpoints};
-use crate::outcome::{FailureKind, Handshake, Refusal, Termination};
+use crate::outcome::{FailureKind, Handshake, OwnAnswerKind, Refusal, Termination};
 use crate::routing::{Role, Service};
 use crate::shared::{InForce, ServiceInForce, Shared, ThreadStats, VersionInForce};
 use family::{Family, single};
@@ -275,6 +275,14 @@ fn threads(page: &mut Vec<MetricFamily>, shared: &Shared) {
         );
     }
     page.extend(handshakes.finish());
+    let mut own_answers = Family::counter(
+        "rollgate_own_answers_total",
+        "Requests that the proxy answered by itself as the file says, by kind; no version had part in them.",
+    );
+    for kind in OwnAnswerKind::ALL {
+        own_answers.push(&[("kind", kind.as_str())], sum(&|thread| thread.own_answers(kind)));
+    }
+    page.extend(own_answers.finish());
     let open: i64 = shared.threads.iter().map(|thread| thread.connections()).sum();
     let singles = [
         (
