@@ -57,7 +57,7 @@ pub fn diff(old: &Snapshot, new: &Snapshot) -> Diff {
         .enumerate()
         .map(|(index, service)| (&*service.name, index))
         .collect();
-    let (old_routes, new_routes) = (routes_by_service(&old.policy), routes_by_service(&new.policy));
+    let (old_routes, new_routes) = (routes_by_service(old), routes_by_service(new));
     for (index, service) in new.policy.services.iter().enumerate() {
         let Some(&before) = old_by_name.get(&*service.name) else {
             diff.services_added.push(service.name.to_string());
@@ -154,15 +154,23 @@ fn own_routes(policy: &Policy) -> Vec<&Route> {
 }
 
 /// The routes of each service, as texts that do not depend on where the service stands.
-fn routes_by_service(policy: &Policy) -> Vec<Vec<String>> {
+fn routes_by_service(snapshot: &Snapshot) -> Vec<Vec<String>> {
+    let policy = &snapshot.policy;
     let mut routes = vec![Vec::new(); policy.services.len()];
-    for route in policy.routes.routes() {
+    for (position, route) in policy.routes.routes().iter().enumerate() {
+        let timeouts = snapshot.route_timeouts.get(position);
         let Destination::Service(service) = route.to else {
             continue;
         };
         let index = usize::try_from(service.0).unwrap_or(usize::MAX);
         if let Some(slot) = routes.get_mut(index) {
-            slot.push(format!("{:?} {:?} {:?}", route.host, route.path, route.methods));
+            let Route {
+                host, path, methods, ..
+            } = route;
+            slot.push(format!(
+                "{host:?} {path:?} {methods:?} {:?}",
+                timeouts.and_then(Option::as_ref)
+            ));
         }
     }
     routes

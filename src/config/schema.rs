@@ -268,6 +268,18 @@ settings! {
         path_prefix: Option<String>,
         /// Methods, in capitals. Absent: every method.
         methods: Option<List<String>>,
+        /// How long requests of this route may take, where it is not as for all.
+        timeouts: RouteTimeouts = "{}",
+    }
+
+    /// Timeouts of the requests of one route, whichever version serves.
+    RouteTimeouts as "timeouts" {
+        /// In place of `limits.request_timeout`; shorter or longer.
+        request: Option<Period>,
+        /// In place of the pool's `first_byte`.
+        first_byte: Option<Period>,
+        /// In place of the pool's `idle`, within an answer.
+        idle: Option<Period>,
     }
 
     /// A deployed revision of a service.

@@ -29,6 +29,8 @@ pub struct Snapshot {
     /// Routes, segments and rules; `services` below runs parallel to `policy.services`.
     pub policy: Policy,
     pub services: Box<[Service]>,
+    /// Parallel to the routes of the policy; empty where no route says anything.
+    pub route_timeouts: Box<[Option<RouteTimeouts>]>,
     /// Keys that are accepted and not acted on by this build, each with its path: shown by `check`, logged at load.
     pub unsupported: Box<[Unsupported]>,
     /// Files that the configuration names; whoever loads it checks that they can be read.
@@ -272,6 +274,15 @@ pub struct Timeouts {
     pub connect: Duration,
     pub first_byte: Duration,
     pub idle: Duration,
+}
+
+/// What one route says of time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteTimeouts {
+    /// In place of [`Limits::request_timeout`].
+    pub request: Option<Duration>,
+    /// In place of those of the pools; parallel to the versions of its service.
+    pub attempts: Box<[Timeouts]>,
 }
 
 /// A key that is accepted and not acted on.

@@ -44,6 +44,7 @@ pub(crate) fn snapshot(labels: &[&str]) -> Snapshot {
             services: there.then_some(service).into_iter().collect(),
         },
         services: there.then_some(settings).into_iter().collect(),
+        route_timeouts: Box::default(),
         unsupported: Box::default(),
         killed: false,
         files: Box::default(),

@@ -14,7 +14,7 @@ use super::headers::{client_address, hex_id, is_trusted, traceparent};
 use super::panics;
 use super::record::Record;
 use super::worker::{Local, Moment};
-use crate::config::snapshot::{Limits, Snapshot};
+use crate::config::snapshot::{Limits, RouteTimeouts, Snapshot};
 use crate::http1::{MethodKind, RequestBody, RequestHead};
 use crate::outcome::{FailureKind, Refusal, Termination};
 use crate::routing::{self, Decision, HeaderFields, Reason, RequestView, Role, RouteAnswer, Routed, VersionId};
@@ -23,7 +23,7 @@ use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Serves the request whose head has arrived; its body and what follows is behind it in `input`.
 pub async fn run(client: &Client, head: &RequestHead, bytes: &[u8], input: &mut Buffer) -> Next {
@@ -115,6 +115,18 @@ impl<'c> Exchange<'c> {
         &self.snapshot().limits
     }
 
+    /// What the route says of time.
+    fn route_timeouts(&self) -> Option<&RouteTimeouts> {
+        let all = &self.snapshot().route_timeouts;
+        all.get(self.record.route()?.0 as usize)?.as_ref()
+    }
+
+    /// How long the request may take.
+    fn time_limit(&self) -> Duration {
+        let of_route = self.route_timeouts().and_then(|timeouts| timeouts.request);
+        of_route.unwrap_or(self.limits().request_timeout)
+    }
+
     /// When the head had arrived, in milliseconds of uptime.
     fn started_ms(&self) -> u64 {
         self.client.worker.shared.uptime_ms_at(self.started)
@@ -125,7 +137,7 @@ impl<'c> Exchange<'c> {
     }
 
     async fn serve(&self, input: &mut Buffer) -> Next {
-        self.client.slot.set_total(self.limits().request_timeout);
+        self.client.slot.set_total(self.time_limit());
         if matches!(self.head.body, RequestBody::Length(bytes) if bytes > self.limits().max_body) {
             return Box::pin(self.refuse(Refusal::BodyTooLarge, "the body is larger than limits.max_body")).await;
         }
@@ -227,6 +239,9 @@ impl<'c> Exchange<'c> {
             self.client.slot.runs_on_canary(&self.local, decision.service, serving);
         }
         self.record.decided(decision, Arc::clone(&version.stats));
+        if self.route_timeouts().is_some() {
+            self.client.slot.set_total(self.time_limit());
+        }
         if usable {
             Serving::Version(serving, version, cookie)
         } else {

@@ -6,7 +6,7 @@ use super::relay::Progress;
 use super::worker::{Local, Worker};
 use crate::http1::excerpt;
 use crate::outcome::{CLIENT_ABORT_STATUS, FailureKind, Outcome, OwnAnswerKind, Refusal, Termination};
-use crate::routing::{Decision, Reason, ServiceId, VersionId};
+use crate::routing::{Decision, Reason, RouteId, ServiceId, VersionId};
 use crate::shared::{Ended, Endpoint, Rejected, VersionStats};
 use crate::telemetry::access_log::Line;
 use std::cell::{Cell, RefCell};
@@ -42,6 +42,11 @@ impl Record {
 
     pub fn service(&self) -> Option<ServiceId> {
         self.decided.borrow().as_ref().map(|(decision, _)| decision.service)
+    }
+
+    /// The route that led to the service.
+    pub fn route(&self) -> Option<RouteId> {
+        self.decided.borrow().as_ref().and_then(|(decision, _)| decision.route)
     }
 
     /// The version that serves, after the decision.

@@ -138,6 +138,7 @@ fn snapshot(services: &[(&str, &[V<'_>])]) -> Snapshot {
             })
             .collect(),
         killed: false,
+        route_timeouts: Box::default(),
         unsupported: Box::default(),
         files: Box::default(),
     }

@@ -143,6 +143,7 @@ impl Context<'_> {
             state_dir: state_dir?,
             killed: kill(&root.kill).0,
             policy,
+            route_timeouts: Self::route_timeouts(root, &services),
             services: services.into(),
             unsupported: std::mem::take(&mut self.unsupported).into(),
             files: std::mem::take(&mut self.files).into(),

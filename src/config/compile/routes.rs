@@ -4,6 +4,7 @@ use super::{Context, MAX_ROUTES, text};
 use crate::config::decode::List;
 use crate::config::problem::{Path, shown};
 use crate::config::schema::{self, Root};
+use crate::config::snapshot::{self, RouteTimeouts, Timeouts};
 use crate::routing::{Destination, HostPattern, PathPattern, Route, RouteTable, ServiceId};
 use std::collections::HashMap;
 
@@ -149,6 +150,26 @@ impl Context<'_> {
         })
     }
 
+    /// What routes say of time, parallel to the routes of the table; `pools`: by service and version.
+    pub(super) fn route_timeouts(root: &Root, pools: &[snapshot::Service]) -> Box<[Option<RouteTimeouts>]> {
+        let services = root.services.get().into_iter().flat_map(|services| services.iter());
+        let of_service = services.zip(pools).flat_map(|((_, service), live)| {
+            let written = service.routes.as_ref().map_or(vec![None], |routes| {
+                routes
+                    .iter()
+                    .map(|(_, route)| timeouts(&route.timeouts, live))
+                    .collect()
+            });
+            written.into_iter()
+        });
+        let own = root.routes.iter().map(|_| None);
+        let all: Vec<Option<RouteTimeouts>> = own.chain(of_service).collect();
+        if all.iter().all(Option::is_none) {
+            return Box::default();
+        }
+        all.into()
+    }
+
     fn overlap(&mut self, taken: &mut Taken, route: &Route, place: Place, path: &Path<'_>) {
         let Some(first) = taken.insert(route, place) else {
             return;
@@ -248,4 +269,24 @@ impl Context<'_> {
         self.problems.add_with(path, message, suggestion);
         None
     }
+}
+
+fn timeouts(written: &schema::RouteTimeouts, service: &snapshot::Service) -> Option<RouteTimeouts> {
+    let schema::RouteTimeouts {
+        request,
+        first_byte,
+        idle,
+    } = written;
+    if request.is_none() && first_byte.is_none() && idle.is_none() {
+        return None;
+    }
+    let attempt = |pool: &snapshot::Pool| Timeouts {
+        connect: pool.timeouts.connect,
+        first_byte: first_byte.map_or(pool.timeouts.first_byte, |period| period.0),
+        idle: idle.map_or(pool.timeouts.idle, |period| period.0),
+    };
+    Some(RouteTimeouts {
+        request: request.map(|period| period.0),
+        attempts: service.pools.iter().map(attempt).collect(),
+    })
 }

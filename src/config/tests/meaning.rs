@@ -1,8 +1,8 @@
 //! What a valid file means.
 
 use super::*;
-use crate::config::reference;
 use crate::config::snapshot::{Balance, Host, LogPath, TlsVersion};
+use crate::config::{diff, reference};
 use crate::http1::{FieldEdits, Piece, Rewrite};
 use crate::routing::{
     ClientCertPart, Condition, Fallback, HashName, HostPattern, KeySource, PathPattern, Role, SegmentId, Source,
@@ -381,6 +381,7 @@ fn every_default_of_the_reference_is_right_when_written() {
             "tracing" => with_top(&format!("tracing: {{ otlp: \"http://h\", {pair} }}\n")),
             "routes[].redirect" => with_top(&format!("routes: [{{ path: /a, redirect: {{ path: /b, {pair} }} }}]\n")),
             "routes[].respond" => with_top(&format!("routes: [{{ path: /a, respond: {{ {pair} }} }}]\n")),
+            "services[].routes[]" => with_service(&format!("    routes: [{{ path: /a, {pair} }}]\n")),
             "services[]" => with_service(&format!("    {pair}\n")),
             "services[].kill" => with_service(&format!("    kill: {{ {pair} }}\n")),
             "services[].versions[].pool" => with_pool(&format!("{{ endpoints: [\"h:1\"], {pair} }}")),
@@ -461,4 +462,41 @@ fn rules_of_a_version_come_after_those_of_its_service() {
     assert_eq!(rewrites[1].as_ref(), Some(&inner));
     let plain = valid(&with_service("    request_headers: {}\n    rewrite: {}\n"));
     assert_eq!(*plain.services[0].rewrites, [None, None], "no rules cost nothing");
+}
+
+#[test]
+fn timeouts_of_a_route_stand_beside_it_in_the_table() {
+    let text = |timeouts: &str| {
+        with_service(&format!(
+            "    routes: [{{ path: /a }}, {{ path: /b, timeouts: {{ {timeouts} }} }}]\nroutes: [{{ path: /c, respond: {{}} }}]\n"
+        ))
+        .replace("9002\"]", "9002\"], timeouts: { idle: 7s }")
+    };
+    let snapshot = valid(&text("request: 2s, first_byte: 1s"));
+    let at = snapshot
+        .policy
+        .routes
+        .routes()
+        .iter()
+        .position(|route| route.path == PathPattern::Exact("/b".into()));
+    let timeouts = &snapshot.route_timeouts;
+    assert_eq!(timeouts.iter().flatten().count(), 1);
+    let of_route = timeouts[at.unwrap()].as_ref().unwrap();
+    let seconds = Duration::from_secs;
+    assert_eq!(of_route.request, Some(seconds(2)));
+    let attempts = of_route.attempts.iter().map(|t| (t.connect, t.first_byte, t.idle));
+    let expected = [
+        (seconds(1), seconds(1), seconds(60)),
+        (seconds(1), seconds(1), seconds(7)),
+    ];
+    assert!(attempts.eq(expected), "{of_route:?}");
+    assert!(
+        valid(&text("")).route_timeouts.is_empty(),
+        "nothing is kept where no route says anything"
+    );
+    let changed = diff(&snapshot, &valid(&text("request: 3s, first_byte: 1s")));
+    assert!(
+        changed.services_changed[0].routing && !changed.services_changed[0].pools,
+        "{changed:?}"
+    );
 }

@@ -1,7 +1,7 @@
 //! Endpoint after endpoint, until one answers or nothing may be tried any more.
 
 use super::{Exchange, text};
-use crate::config::snapshot::Balance;
+use crate::config::snapshot::{Balance, Timeouts};
 use crate::http1::{RequestAdditions, RequestBody, write_request};
 use crate::outcome::{FailureKind, Termination};
 use crate::proxy::buffer::{Buffer, HeadBytes};
@@ -208,7 +208,7 @@ impl Exchange<'_> {
             upstream: &connection.stream,
             request: self.head,
             limits: self.limits(),
-            timeouts,
+            timeouts: self.attempt_timeouts(serving).unwrap_or(timeouts),
             set_cookie: cookie,
             told: &told,
             withholds_5xx: self.rescue(serving).is_some().then_some(&withholds),
@@ -251,6 +251,11 @@ impl Exchange<'_> {
                 Err(failure)
             }
         }
+    }
+
+    /// What the route says of an attempt on `serving`.
+    fn attempt_timeouts(&self, serving: VersionId) -> Option<&Timeouts> {
+        self.route_timeouts()?.attempts.get(serving.0 as usize)
     }
 
     fn write_head(&self, out: &mut Vec<u8>, endpoint: &Endpoint) {

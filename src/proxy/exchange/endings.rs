@@ -138,13 +138,8 @@ impl Exchange<'_> {
                     .await
             }
             Failed::Deadline if !answer_begun => {
-                self.fail(
-                    504,
-                    Termination::Deadline,
-                    "no answer within limits.request_timeout",
-                    !uploaded,
-                )
-                .await
+                self.fail(504, Termination::Deadline, self.time_limit_key(), !uploaded)
+                    .await
             }
             Failed::Deadline => self.cut(Termination::Deadline),
             Failed::Revoked if !answer_begun => {
@@ -152,6 +147,14 @@ impl Exchange<'_> {
                 self.fail(503, Termination::Revoked, why, !uploaded).await
             }
             Failed::Revoked => self.cut(Termination::Revoked),
+        }
+    }
+
+    /// What was not kept when the whole request took too long.
+    fn time_limit_key(&self) -> &'static str {
+        match self.route_timeouts().and_then(|timeouts| timeouts.request) {
+            Some(_) => "no answer within timeouts.request of the route",
+            None => "no answer within limits.request_timeout",
         }
     }
 
