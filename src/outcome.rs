@@ -74,18 +74,22 @@ pub enum Refusal {
     TargetTooLong,
     /// 417: an expectation other than 100-continue.
     ExpectationFailed,
+    /// 429: a rate limit of the service.
+    RateLimited,
     /// 431: the header section does not fit.
     HeadTooLarge,
     /// 400: a listener that asks for a PROXY protocol header got none, or a malformed one: closed without an answer.
     ProxyHeader,
     /// 503: `limits.max_connections` is reached.
     MaxConnections,
+    /// 503: `max_in_flight` of the service, or of the version that was to serve, is reached.
+    MaxInFlight,
     /// 505: not HTTP/1.0 or HTTP/1.1.
     VersionNotSupported,
 }
 
 impl Refusal {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::BadRequest,
         Self::NoRoute,
         Self::MethodNotAllowed,
@@ -93,9 +97,11 @@ impl Refusal {
         Self::BodyTooLarge,
         Self::TargetTooLong,
         Self::ExpectationFailed,
+        Self::RateLimited,
         Self::HeadTooLarge,
         Self::ProxyHeader,
         Self::MaxConnections,
+        Self::MaxInFlight,
         Self::VersionNotSupported,
     ];
 
@@ -114,9 +120,11 @@ impl Refusal {
             Self::BodyTooLarge => "body_too_large",
             Self::TargetTooLong => "target_too_long",
             Self::ExpectationFailed => "expectation_failed",
+            Self::RateLimited => "rate_limited",
             Self::HeadTooLarge => "head_too_large",
             Self::ProxyHeader => "proxy_header",
             Self::MaxConnections => "max_connections",
+            Self::MaxInFlight => "max_in_flight",
             Self::VersionNotSupported => "version_not_supported",
         }
     }
@@ -131,8 +139,9 @@ impl Refusal {
             Self::BodyTooLarge => 413,
             Self::TargetTooLong => 414,
             Self::ExpectationFailed => 417,
+            Self::RateLimited => 429,
             Self::HeadTooLarge => 431,
-            Self::MaxConnections => 503,
+            Self::MaxConnections | Self::MaxInFlight => 503,
             Self::VersionNotSupported => 505,
         }
     }

@@ -30,10 +30,18 @@ const ARROWS: [(&str, &[&str]); 20] = [
     ("opening", &[]),
     ("analysis", &["outcome"]),
     ("rollout", &["analysis"]),
-    // The form of the PROXY header that a pool sends is a setting, and so are the rules that rewrite heads.
+    // The form of the PROXY header that a pool sends is a setting, and so are the rules that rewrite heads, and rates.
     (
         "config",
-        &["outcome", "routing", "http1", "opening", "analysis", "rollout"],
+        &[
+            "outcome",
+            "routing",
+            "balancing",
+            "http1",
+            "opening",
+            "analysis",
+            "rollout",
+        ],
     ),
     ("runtime", &["config", "routing", "analysis", "rollout"]),
     ("shared", &PURE),

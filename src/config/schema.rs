@@ -1,6 +1,10 @@
 //! The file as it is written: one type a mapping, in the order of the reference. The doc comments are the manual
 //! (`docs/configuration.md` is generated from them).
 
+mod traffic;
+
+pub use traffic::*;
+
 use super::condition::{Condition, Guarded};
 use super::decode::{List, Map, Required, settings, words};
 use super::scalars::{Delay, Drain, Mode, OnOff, Period, RedirectToHttps, Size, Switch, Threads, Weight, Whole};
@@ -39,49 +43,6 @@ settings! {
         routes: List<AnswerRoute> = "[]",
         /// The applications being delivered, at most 10,000.
         services: Required<List<Service>>,
-    }
-
-    /// Hosts, paths and methods that the proxy answers itself: with `redirect` or with `respond`.
-    AnswerRoute as "route" {
-        /// A host without port, `*.example.com` for all below it, or `*`. Absent: every host.
-        host: Option<String>,
-        /// This path alone. Not beside `path_prefix`.
-        path: Option<String>,
-        /// This path and all below it, by whole segments. Absent: every path.
-        path_prefix: Option<String>,
-        /// Methods, in capitals. Absent: every method.
-        methods: Option<List<String>>,
-        /// Sends the client elsewhere.
-        redirect: Option<Redirect>,
-        /// A fixed answer.
-        respond: Option<Respond>,
-    }
-
-    /// Where the client is sent: at least one key beside `status`. What is not given stays as it was asked for, the query
-    /// always.
-    Redirect as "redirect" {
-        /// 307 and 308 keep the method and the body; 301 and 308 may be kept by browsers for ever.
-        status: RedirectStatus = "302",
-        /// `http` or `https`.
-        scheme: Option<Scheme>,
-        /// A host without port.
-        host: Option<String>,
-        /// Absent: that of the scheme, where `scheme` or `host` is given.
-        port: Option<Whole<1, 65_535>>,
-        /// In place of the whole path. Not beside `path_prefix`.
-        path: Option<String>,
-        /// In place of the route's `path_prefix`: `/new` sends `/old/a` to `/new/a`.
-        path_prefix: Option<String>,
-    }
-
-    /// A fixed answer.
-    Respond as "fixed answer" {
-        /// Its status. 204, 205 and 304 have no body.
-        status: Whole<200, 599> = "200",
-        /// What the body is.
-        content_type: String = "text/plain; charset=utf-8",
-        /// The body, at most 4096 bytes. `HEAD` gets its head alone. Absent: an empty one.
-        body: Option<String>,
     }
 
     /// A socket we accept on: HTTP/1.1, and HTTP/2 with prior knowledge.
@@ -216,6 +177,10 @@ settings! {
         kill: OnOff<Kill> = "false",
         /// As the key of the same name of the file, for this service. Absent: as there.
         expose_version: Option<bool>,
+        /// How often requests may come; 429 beyond it, with `Retry-After`. At most 16. A request must pass all of them.
+        rate_limits: List<RateLimit> = "[]",
+        /// Requests in flight at once, over all versions; 503 beyond it. Absent: no limit.
+        max_in_flight: Option<InFlight>,
         /// Another host and path for what is sent to the endpoints. Routes, rules and logs see what the client sent.
         rewrite: Rewrite = "{}",
         /// Header fields of requests, changed on their way to the endpoints.
@@ -223,30 +188,6 @@ settings! {
         /// Header fields of the endpoints' answers, changed on their way to the client. Rollgate's own answers are not
         /// changed, nor are interim ones.
         response_headers: HeaderRules = "{}",
-    }
-
-    /// Another host and path for what is sent to the endpoints. First a prefix is stripped, then one is added. Each key of a
-    /// version stands in place of the service's.
-    Rewrite as "rewrite settings" {
-        /// Sent as `Host`, with or without a port. `X-Forwarded-Host` still says what the client asked for. Absent: as the
-        /// client sent it.
-        host: Option<String>,
-        /// Taken from paths that begin with it, by whole segments: without `/a`, `/a/b` is `/b`, `/a` is `/`, and `/ab` stays.
-        strip_prefix: Option<String>,
-        /// Put before the path.
-        add_prefix: Option<String>,
-    }
-
-    /// Changes of header fields. Those of a version come after those of its service. Values are text, in which `${client_ip}`,
-    /// `${host}` (as the client sent it), `${scheme}`, `${request_id}`, `${service}` and `${version}` stand for what they say.
-    /// Fields that belong to a connection, frame the body, or are rollgate's own cannot be changed.
-    HeaderRules as "header rules" {
-        /// Lines that are added, beside any of the same name; at most 32.
-        add: Map<String> = "{}",
-        /// Fields that have this value, whatever they had; at most 32. What comes with `_` for `-` in the name goes as well.
-        set: Map<String> = "{}",
-        /// Fields that are removed; at most 32. Likewise.
-        remove: List<String> = "[]",
     }
 
     /// A kill switch.
@@ -272,16 +213,6 @@ settings! {
         timeouts: RouteTimeouts = "{}",
     }
 
-    /// Timeouts of the requests of one route, whichever version serves.
-    RouteTimeouts as "timeouts" {
-        /// In place of `limits.request_timeout`; shorter or longer.
-        request: Option<Period>,
-        /// In place of the pool's `first_byte`.
-        first_byte: Option<Period>,
-        /// In place of the pool's `idle`, within an answer.
-        idle: Option<Period>,
-    }
-
     /// A deployed revision of a service.
     Version as "version" {
         /// Its name: letters, digits, `.`, `_` and `-`, at most 64. Unique in the service.
@@ -294,6 +225,9 @@ settings! {
         weight: Option<Weight>,
         /// Its addresses and how they are used.
         pool: Required<Pool>,
+        /// Requests in flight at once on this version, whichever way they came to it; 503 beyond it. Those that stable rescues do
+        /// not count there. Absent: no limit.
+        max_in_flight: Option<InFlight>,
         /// As the key of the same name of the service, for this version: each key here stands in place of that one.
         rewrite: Rewrite = "{}",
         /// As the key of the same name of the service, for this version; after those.
@@ -563,10 +497,6 @@ words! {
     }
     /// What is spoken to endpoints.
     Protocol { Http1 = "http1", H2 = "h2", H2c = "h2c", }
-    /// The status of a redirect.
-    RedirectStatus { S301 = "301", S302 = "302", S307 = "307", S308 = "308", }
-    /// How a client asks.
-    Scheme { Http = "http", Https = "https", }
     /// Whether clients must show a certificate.
     ClientAuth { Required = "required", Optional = "optional", }
     /// A version of TLS.

@@ -1,11 +1,12 @@
 //! The compiled, immutable configuration: what the rest of the program reads. Nothing here is as typed in the file
 //! (that is `schema`); every name is resolved, every default filled in.
 
+use crate::balancing::Rate;
 use crate::http1::Rewrite;
 use crate::opening::ProxyVersion;
 use crate::outcome::FailureKind;
 use crate::rollout::Plan;
-use crate::routing::{Policy, Split};
+use crate::routing::{KeySource, Policy, Split};
 use ipnet::IpNet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -180,8 +181,36 @@ pub struct Service {
     /// Likewise; `None`: heads are forwarded as they are.
     pub rewrites: Box<[Option<Rewrite>]>,
     pub rescue: Option<Rescue>,
+    pub limits: ServiceLimits,
     /// How its candidate is delivered.
     pub rollout: Option<Plan>,
+}
+
+/// How much a service takes. What is beyond it is refused, and is no version's failure.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ServiceLimits {
+    /// Those with a key first: what a client is refused is not taken from the others.
+    pub rates: Box<[RateLimit]>,
+    pub max_in_flight: Option<u32>,
+    /// Parallel to the versions; empty where none has a limit.
+    pub versions: Box<[Option<u32>]>,
+}
+
+impl ServiceLimits {
+    /// Of the version at this position.
+    pub fn of_version(&self, version: usize) -> Option<u32> {
+        self.versions.get(version).copied().flatten()
+    }
+}
+
+/// How often requests may come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RateLimit {
+    pub rate: Rate,
+    /// Whose rate it is: the first source present. Empty: all requests have one together.
+    pub key: Box<[KeySource]>,
+    /// Keys remembered at a time.
+    pub max_keys: usize,
 }
 
 /// Which failed attempts on a canary stable answers instead.

@@ -6,10 +6,10 @@ use super::listeners::listeners;
 use super::resolver::Resolver;
 use super::store::Store;
 use super::tls::TlsFiles;
-use crate::config::Snapshot;
+use crate::config::{Snapshot, snapshot};
 use crate::routing::{Rule, Service, Version};
 use crate::runtime::{self, State};
-use crate::shared::{InForce, Pool, ServiceInForce, VersionInForce, VersionStats};
+use crate::shared::{InForce, Pool, ServiceInForce, ServiceLimits, VersionInForce, VersionStats};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,8 +70,9 @@ impl Assembly {
         }
         let pools = self.registry.pools(&snapshot, &resolved, &self.tls);
         let before = previous.map(LiveParts::of).unwrap_or_default();
-        let services = snapshot.policy.services.iter().zip(pools);
-        let services = services.map(|(service, pools)| before.carried(service, pools, self.threads));
+        let settings = snapshot.policy.services.iter().zip(&snapshot.services);
+        let services = settings.zip(pools);
+        let services = services.map(|(settings, pools)| before.carried(settings, pools, self.threads));
         InForce {
             generation: previous.map_or(1, |previous| previous.generation + 1),
             services: services.collect(),
@@ -99,7 +100,12 @@ impl<'p> LiveParts<'p> {
     }
 
     /// The live part of `service` with its new pools: statistics and sequences of what stays, by name, go on.
-    fn carried(&self, service: &Service, pools: Box<[Arc<Pool>]>, threads: usize) -> ServiceInForce {
+    fn carried(
+        &self,
+        (service, rest): (&Service, &snapshot::Service),
+        pools: Box<[Arc<Pool>]>,
+        threads: usize,
+    ) -> ServiceInForce {
         let before = self.0.get(&*service.name);
         let stats = |version: &Version| {
             let (policy, live) = before?;
@@ -127,7 +133,11 @@ impl<'p> LiveParts<'p> {
                 pool,
                 revoked: revoked(version).unwrap_or_default(),
             });
+        let none = ServiceLimits::default();
+        let limits = before.map_or(&none, |(_, live)| &live.limits);
+        let names = service.versions.iter().map(|version| &*version.name);
         ServiceInForce {
+            limits: limits.next(&rest.limits.rates, names),
             turn: before.map_or_else(Arc::default, |(_, live)| Arc::clone(&live.turn)),
             rule_turns: service
                 .rules

@@ -25,6 +25,7 @@ pub(crate) fn snapshot(labels: &[&str]) -> Snapshot {
         rescue: None,
         rollout: None,
         expose_version: false,
+        limits: snapshot::ServiceLimits::default(),
         pools: [pool].into(),
         rewrites: [None].into(),
     };

@@ -2,12 +2,14 @@
 
 mod attempts;
 mod endings;
+mod limits;
 mod own_answers;
 mod rescue;
 mod rewriting;
 
 pub use endings::refuse_unread;
 
+use self::limits::{Beyond, Places};
 use super::buffer::Buffer;
 use super::downstream::{Client, Next};
 use super::headers::{client_address, hex_id, is_trusted, traceparent};
@@ -17,7 +19,9 @@ use super::worker::{Local, Moment};
 use crate::config::snapshot::{Limits, RouteTimeouts, Snapshot};
 use crate::http1::{MethodKind, RequestBody, RequestHead};
 use crate::outcome::{FailureKind, Refusal, Termination};
-use crate::routing::{self, Decision, HeaderFields, Reason, RequestView, Role, RouteAnswer, Routed, VersionId};
+use crate::routing::{
+    self, Decision, Destination, HeaderFields, Reason, RequestView, Role, RouteAnswer, Routed, VersionId,
+};
 use crate::shared::VersionInForce;
 use std::net::IpAddr;
 use std::pin::pin;
@@ -63,6 +67,8 @@ pub(super) struct Exchange<'c> {
     peer_trusted: bool,
     fresh_id: [u8; 32],
     fresh_trace: [u8; 55],
+    /// What it takes up of its service's and its version's `max_in_flight`.
+    places: Places,
     /// What is known of its end so far; told when the exchange is dropped, however it ended.
     pub record: Record,
 }
@@ -89,6 +95,7 @@ impl<'c> Exchange<'c> {
             peer_trusted,
             fresh_id,
             fresh_trace,
+            places: Places::default(),
             record,
             local,
         }
@@ -154,6 +161,7 @@ impl<'c> Exchange<'c> {
                 next
             }
             Serving::Nobody => Box::pin(self.refuse(Refusal::NoRoute, "no route for this host, path and method")).await,
+            Serving::Beyond(beyond) => Box::pin(self.turn_away(beyond)).await,
             Serving::Proxy(answer) => Box::pin(self.answer_by_route(answer)).await,
             Serving::Unusable => Box::pin(self.no_endpoint()).await,
             Serving::Absent => {
@@ -187,18 +195,6 @@ impl<'c> Exchange<'c> {
         self.own_answer(200, WHY, unread).await
     }
 
-    fn decide(&self) -> Routed<'_> {
-        let fields = self.head.fields(self.bytes);
-        let request = self.view(&fields);
-        let moment = Moment {
-            worker: &self.client.worker,
-            local: &self.local,
-            now_ms: self.started_ms(),
-        };
-        let in_force = &self.local.in_force;
-        routing::decide(&in_force.snapshot.policy, &in_force.traffic, &request, &moment)
-    }
-
     fn view<'v>(&'v self, fields: &'v dyn HeaderFields) -> RequestView<'v> {
         RequestView {
             method: self.head.method(self.bytes),
@@ -211,8 +207,26 @@ impl<'c> Exchange<'c> {
         }
     }
 
+    /// What becomes of the request. What the service has no room for takes no turn of its split.
     fn routed(&self) -> Serving<'_> {
-        match self.decide() {
+        let fields = self.head.fields(self.bytes);
+        let request = self.view(&fields);
+        let in_force = &self.local.in_force;
+        let policy = &in_force.snapshot.policy;
+        let Some(found) = policy.routes.find(&request) else {
+            return Serving::Nobody;
+        };
+        if let Destination::Service(service) = found.1.to
+            && let Err(beyond) = self.admit(service, &request)
+        {
+            return Serving::Beyond(beyond);
+        }
+        let moment = Moment {
+            worker: &self.client.worker,
+            local: &self.local,
+            now_ms: self.started_ms(),
+        };
+        match routing::decide_on(found, policy, &in_force.traffic, &request, &moment) {
             Routed::Nowhere => Serving::Nobody,
             Routed::Answer(answer) => Serving::Proxy(answer),
             Routed::Service(decision) => self.begin(decision),
@@ -228,6 +242,9 @@ impl<'c> Exchange<'c> {
         ) else {
             return Serving::Absent;
         };
+        if let Err(beyond) = self.admit_to_version(decision.service, serving) {
+            return Serving::Beyond(beyond);
+        }
         let thread = self.client.worker.index;
         if decision.reason == Reason::Fallback && decision.version.is_some() {
             chosen.stats.charge(thread, FailureKind::NoEndpoint);
@@ -257,6 +274,8 @@ enum Serving<'l> {
     /// No route takes the request.
     Nobody,
     Proxy(&'l RouteAnswer),
+    /// Nobody has room for it.
+    Beyond(Beyond),
     /// The version has no usable endpoint, and nobody stands in.
     Unusable,
     Absent,

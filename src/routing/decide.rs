@@ -3,8 +3,8 @@
 use super::affinity::UserKey;
 use super::cookie::{Bound, Cookie, version_of_tag, version_tag};
 use super::{
-    Affinity, Condition, CookieKey, CookieSpec, Destination, RequestView, RouteAnswer, RouteId, RouteTable, SegmentId,
-    ServiceId, SetCookie, Split, VersionId,
+    Affinity, Condition, CookieKey, CookieSpec, Destination, RequestView, Route, RouteAnswer, RouteId, RouteTable,
+    SegmentId, ServiceId, SetCookie, Split, VersionId,
 };
 use std::fmt;
 
@@ -198,9 +198,20 @@ impl fmt::Display for ReasonText<'_> {
 ///
 /// Total: never panics, whatever the arguments; no allocation unless a cookie has to be made or a parameter decoded.
 pub fn decide<'p>(policy: &'p Policy, traffic: &Traffic, request: &RequestView<'_>, facts: &dyn Facts) -> Routed<'p> {
-    let Some((id, route)) = policy.routes.find(request) else {
-        return Routed::Nowhere;
-    };
+    match policy.routes.find(request) {
+        None => Routed::Nowhere,
+        Some(found) => decide_on(found, policy, traffic, request, facts),
+    }
+}
+
+/// [`decide`] after its first step: this route takes the request.
+pub fn decide_on<'p>(
+    (id, route): (RouteId, &'p Route),
+    policy: &Policy,
+    traffic: &Traffic,
+    request: &RequestView<'_>,
+    facts: &dyn Facts,
+) -> Routed<'p> {
     let service = match &route.to {
         Destination::Service(service) => *service,
         Destination::Answer(answer) => return Routed::Answer(answer),

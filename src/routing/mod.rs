@@ -11,14 +11,14 @@ mod request;
 mod route_table;
 mod split;
 
-pub use affinity::{Affinity, CookieSpec, KeySource, UserKey};
+pub use affinity::{Affinity, CookieSpec, KeySource, UserKey, first_key};
 pub use answer::{Asked, NewPath, Redirect, Respond, RouteAnswer, Scheme, exchange_prefix};
 pub use bucket::{BUCKETS, HashName};
 pub use condition::{ClientCertPart, Condition, MAX_CONDITION_DEPTH, MAX_CONDITION_STEPS, Operator, Source};
 pub use cookie::{COOKIE_SKEW_S, COOKIE_VALUE_LEN, CookieKey, SetCookie};
 pub use decide::{
     Decision, Facts, Fallback, Policy, Reason, ReasonText, Role, Routed, Rule, Segment, Service, ServiceTraffic,
-    Target, Traffic, Version, decide, decide_in,
+    Target, Traffic, Version, decide, decide_in, decide_on,
 };
 pub use request::{ClientCert, HeaderFields, RequestView, is_field_name};
 pub use route_table::{Destination, HostPattern, MAX_HOST_LEN, PathPattern, Route, RouteTable};

@@ -4,12 +4,14 @@
 
 mod cell;
 mod durations;
+mod limits;
 mod pool;
 mod rejected;
 mod revoked;
 mod stats;
 mod tls;
 
+pub use limits::{Gate, Inside, ServiceLimits};
 pub use pool::{Endpoint, InFlight, Pool, RetryBudget, Tried};
 pub use rejected::{Rejected, RejectedLog};
 pub use revoked::Revoked;
@@ -55,6 +57,7 @@ pub struct ServiceInForce {
     pub turn: Arc<AtomicU64>,
     /// The same for each rule, parallel to the service's rules; kept while the rule's name stays.
     pub rule_turns: Box<[Arc<AtomicU64>]>,
+    pub limits: ServiceLimits,
     /// Parallel to the service's versions.
     pub versions: Box<[VersionInForce]>,
 }

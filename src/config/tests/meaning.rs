@@ -1,7 +1,8 @@
 //! What a valid file means.
 
 use super::*;
-use crate::config::snapshot::{Balance, Host, LogPath, TlsVersion};
+use crate::balancing::Rate;
+use crate::config::snapshot::{Balance, Host, LogPath, RateLimit, ServiceLimits, TlsVersion};
 use crate::config::{diff, reference};
 use crate::http1::{FieldEdits, Piece, Rewrite};
 use crate::routing::{
@@ -382,6 +383,7 @@ fn every_default_of_the_reference_is_right_when_written() {
             "routes[].redirect" => with_top(&format!("routes: [{{ path: /a, redirect: {{ path: /b, {pair} }} }}]\n")),
             "routes[].respond" => with_top(&format!("routes: [{{ path: /a, respond: {{ {pair} }} }}]\n")),
             "services[].routes[]" => with_service(&format!("    routes: [{{ path: /a, {pair} }}]\n")),
+            "services[].rate_limits[]" => with_service(&format!("    rate_limits: [{{ requests: 1, {pair} }}]\n")),
             "services[]" => with_service(&format!("    {pair}\n")),
             "services[].kill" => with_service(&format!("    kill: {{ {pair} }}\n")),
             "services[].versions[].pool" => with_pool(&format!("{{ endpoints: [\"h:1\"], {pair} }}")),
@@ -499,4 +501,32 @@ fn timeouts_of_a_route_stand_beside_it_in_the_table() {
         changed.services_changed[0].routing && !changed.services_changed[0].pools,
         "{changed:?}"
     );
+}
+
+#[test]
+fn limits_say_how_much_a_service_and_a_version_take() {
+    let text = with_versions(&["name: v1", "name: v2, max_in_flight: 20"]).replace(
+        "    versions:",
+        "    max_in_flight: 500\n    rate_limits: [{ requests: 100 }, { requests: 6, per: 1m, burst: 2, key: [client_ip], max_keys: 9 \
+         }]\n    versions:",
+    );
+    let snapshot = valid(&text);
+    let limits = &snapshot.services[0].limits;
+    assert_eq!(
+        (limits.max_in_flight, limits.of_version(0), limits.of_version(1)),
+        (Some(500), None, Some(20))
+    );
+    let whole = RateLimit {
+        rate: Rate::new(100, Duration::from_secs(1), 100),
+        key: Box::default(),
+        max_keys: 16_384,
+    };
+    let of_client = RateLimit {
+        rate: Rate::new(6, Duration::from_secs(60), 2),
+        key: [KeySource::ClientIp].into(),
+        max_keys: 9,
+    };
+    assert_eq!(*limits.rates, [of_client, whole], "those with a key come first");
+    let none = valid(&with_service(""));
+    assert_eq!(none.services[0].limits, ServiceLimits::default());
 }

@@ -67,7 +67,7 @@ impl Exchange<'_> {
         self.say(said, self.has_body()).await
     }
 
-    fn has_body(&self) -> bool {
+    pub(super) fn has_body(&self) -> bool {
         !matches!(self.head.body, RequestBody::None)
     }
 }
