@@ -3,8 +3,8 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rollgate::http1::{
     ChunkDecoder, FieldEdits, HeadLimits, HeadParser, MethodKind, Piece, PieceFacts, RequestAdditions,
-    ResponseAdditions, Rewrite, parse_request, parse_response, write_chunk_head, write_last_chunk, write_request,
-    write_response,
+    ResponseAdditions, Rewrite, Version, parse_request, parse_response, write_chunk_head, write_last_chunk,
+    write_request, write_response,
 };
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
@@ -42,6 +42,7 @@ fn request_additions() -> RequestAdditions<'static> {
         version: "v2",
         default_host: "",
         rewrite: None,
+        to: Version::Http11,
     }
 }
 
@@ -106,12 +107,12 @@ fn heads(c: &mut Criterion) {
             let method = MethodKind::Get;
             if let Ok(Some(head)) = parse_response(black_box(ANSWER), method, false, &limits, &mut parser) {
                 let add = ResponseAdditions {
-                    client_minor: 1,
+                    client: Version::Http11,
                     close: false,
                     keep_alive_10: false,
                     set_cookie: None,
                     version: None,
-                    framing: head.forward_framing(1),
+                    framing: head.forward_framing(Version::Http11),
                     date: None,
                     hsts: None,
                     via: true,

@@ -3,7 +3,7 @@
 //! The map of the house. Imports go one way, from the top of this list to the bottom; a test holds it.
 //!
 //! - pure rooms, without I/O, clock, randomness, logging or async: [`config`], [`routing`], [`explain`], [`balancing`],
-//!   [`http1`], [`opening`], [`outcome`], [`analysis`], [`rollout`], [`runtime`]
+//!   [`http1`], [`http2`], [`opening`], [`outcome`], [`analysis`], [`rollout`], [`runtime`]
 //! - what both planes may touch: [`shared`]
 //! - [`telemetry`]: metrics and the access log
 //! - the shell: [`proxy`] (the data plane), [`control`] (the control plane), [`admin`], [`server`], [`cli`]
@@ -19,6 +19,7 @@ pub mod control;
 pub mod demo;
 pub mod explain;
 pub mod http1;
+pub mod http2;
 pub mod opening;
 pub mod outcome;
 pub mod proxy;

@@ -72,6 +72,8 @@ pub enum Refusal {
     BodyTooLarge,
     /// 414: the target does not fit.
     TargetTooLong,
+    /// 429: so much on one connection of HTTP/2 that carries nothing, or is taken back at once, that it was closed.
+    Flood,
     /// 417: an expectation other than 100-continue.
     ExpectationFailed,
     /// 429: a rate limit of the service.
@@ -89,13 +91,14 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::BadRequest,
         Self::NoRoute,
         Self::MethodNotAllowed,
         Self::RequestTimeout,
         Self::BodyTooLarge,
         Self::TargetTooLong,
+        Self::Flood,
         Self::ExpectationFailed,
         Self::RateLimited,
         Self::HeadTooLarge,
@@ -119,6 +122,7 @@ impl Refusal {
             Self::RequestTimeout => "request_timeout",
             Self::BodyTooLarge => "body_too_large",
             Self::TargetTooLong => "target_too_long",
+            Self::Flood => "flood",
             Self::ExpectationFailed => "expectation_failed",
             Self::RateLimited => "rate_limited",
             Self::HeadTooLarge => "head_too_large",
@@ -138,6 +142,7 @@ impl Refusal {
             Self::RequestTimeout => 408,
             Self::BodyTooLarge => 413,
             Self::TargetTooLong => 414,
+            Self::Flood => 429,
             Self::ExpectationFailed => 417,
             Self::RateLimited => 429,
             Self::HeadTooLarge => 431,

@@ -6,12 +6,13 @@ use std::fs;
 use std::path::Path;
 
 /// Without I/O, clock, randomness, logging and async.
-const PURE: [&str; 10] = [
+const PURE: [&str; 11] = [
     "config",
     "routing",
     "explain",
     "balancing",
     "http1",
+    "http2",
     "opening",
     "outcome",
     "analysis",
@@ -20,13 +21,15 @@ const PURE: [&str; 10] = [
 ];
 
 /// What each room may name beside itself; a room that is not here does not exist.
-const ARROWS: [(&str, &[&str]); 20] = [
+const ARROWS: [(&str, &[&str]); 21] = [
     ("outcome", &[]),
     ("routing", &[]),
     ("explain", &["routing"]),
     ("balancing", &[]),
     // Refusals are its errors, and its fields are what routing looks at.
     ("http1", &["outcome", "routing"]),
+    // Its heads are read and written as text of http1.
+    ("http2", &["http1"]),
     ("opening", &[]),
     ("analysis", &["outcome"]),
     ("rollout", &["analysis"]),
@@ -68,6 +71,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
             "routing",
             "balancing",
             "http1",
+            "http2",
             "opening",
             "outcome",
         ],

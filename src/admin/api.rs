@@ -88,7 +88,65 @@ pub struct ServiceStatus {
     pub epoch: u32,
     pub versions: Vec<VersionStatus>,
     /// `null`: none is configured.
-    pub rollout: Option<Value>,
+    pub rollout: Option<RolloutStatus>,
+}
+
+/// How far the rollout of a service is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RolloutStatus {
+    /// The version to deliver.
+    pub candidate: String,
+    /// `idle`, `progressing`, `paused`, `waiting_approval`, `baking`, `succeeded`, `rolled_back`
+    pub phase: String,
+    /// Why it is paused or was rolled back.
+    pub reason: Option<String>,
+    /// The kind of that reason: `command`, `check`, `guard`, `no_evidence`, `killed`, `weights`, `train`, `superseded`.
+    pub cause: Option<String>,
+    /// All of this in a sentence.
+    pub summary: String,
+    /// The step in force, from 1; 0 before the first.
+    pub step: u32,
+    /// How many steps the plan has.
+    pub steps: u32,
+    /// What the step gives the candidate, in percent, 0 to 100.
+    pub share: f64,
+    /// The segments that it admits.
+    pub segments: Vec<String>,
+    /// How long the step has been in force, in seconds, without pauses.
+    pub elapsed_s: f64,
+    /// How long it lasts at least.
+    pub hold_s: f64,
+    /// What its end waits for: `look`, `hold`, `evidence`, `approval`, `unkill`, `obstacle`, `freeze`, `gate`, `train`.
+    pub waits_for: String,
+    /// What forbids traffic for the candidate at the moment.
+    pub obstacle: Option<String>,
+    /// Which rollout of the service it is, from 1; 0: none ever began.
+    pub attempt: u64,
+    /// Failed requests of the candidate in this rollout.
+    pub failures: u64,
+    /// After how many of them it is rolled back, whatever the checks say.
+    pub max_failures: Option<u64>,
+    /// Weights that the file got meanwhile: they are applied when the rollout ends.
+    pub recorded_weights: Option<BTreeMap<String, u32>>,
+    pub checks: Vec<CheckStatus>,
+}
+
+/// What a check says at this moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CheckStatus {
+    /// As in the file.
+    pub metric: String,
+    /// `pass`, `fail`, `no_evidence`, `error`
+    pub verdict: String,
+    /// One plain sentence, with the numbers.
+    pub reason: String,
+    /// What a failure does: `rollback`, `pause`, `step_back`.
+    pub on_fail: String,
+    /// How many to one what was seen speaks against the candidate; `null`: it does not go by evidence, or too little was
+    /// seen.
+    pub evidence: Option<f64>,
+    /// How many to one it takes to fail.
+    pub needed: Option<f64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]

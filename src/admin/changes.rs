@@ -7,7 +7,8 @@ use super::guard::Caller;
 use super::problem::{ApiError, Kind};
 use super::reading::{ServiceName, position, tagged};
 use crate::control::commands::{Done, NotDone, Order};
-use crate::runtime::{Command, Origin, Scope};
+use crate::rollout;
+use crate::runtime::{Command, Origin, Scope, Steer};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Extension, Path, State};
 use axum::http::HeaderMap;
@@ -188,26 +189,35 @@ documented! {
         request_body = Option<ReasonRequest>)
     pub async fn rollout(
         State(admin): State<Arc<Admin>>,
+        Extension(caller): Extension<Caller>,
         path: Result<Path<(String, Verb)>, PathRejection>,
         headers: HeaderMap,
         JsonOrNothing(request): JsonOrNothing<ReasonRequest>,
     ) -> Result<Response, ApiError> {
-        checked(request.reason)?;
-        let Path((service, _)) = path.map_err(|_| {
+        let Path((service, verb)) = path.map_err(|_| {
             ApiError::new(
                 Kind::NotFound,
                 "A rollout has no such verb.",
                 "Its verbs are start, pause, resume, approve, promote, rollback and retry.",
             )
         })?;
-        let in_force = admin.shared.load();
-        expected(&headers, in_force.generation)?;
-        position(&in_force, &service)?;
-        Err(ApiError::new(
-            Kind::NoRollout,
-            format!("Service {service} has no rollout in progress."),
-            "Weights are moved by hand: `PUT /v1/services/{service}/weights`.",
-        ))
+        position(&admin.shared.load(), &service)?;
+        let steer = Steer::Verb(verb.into());
+        submit(&admin, caller, &headers, Order::Change(Command::Rollout { service, steer }), request.reason).await
+    }
+}
+
+impl From<Verb> for rollout::Verb {
+    fn from(verb: Verb) -> Self {
+        match verb {
+            Verb::Start => Self::Start,
+            Verb::Pause => Self::Pause,
+            Verb::Resume => Self::Resume,
+            Verb::Approve => Self::Approve,
+            Verb::Promote => Self::Promote,
+            Verb::Rollback => Self::Rollback,
+            Verb::Retry => Self::Retry,
+        }
     }
 }
 

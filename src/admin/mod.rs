@@ -24,6 +24,7 @@ mod explaining;
 mod guard;
 mod problem;
 mod reading;
+mod rollouts;
 mod routes;
 mod socket;
 #[cfg(test)]

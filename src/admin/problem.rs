@@ -54,7 +54,8 @@ kinds! {
     KilledByFile = "killed-by-file", CONFLICT, "The file holds the kill switch";
     KilledWithAll = "killed-with-all", CONFLICT, "The kill switch is the one for all services";
     Overtaken = "overtaken", CONFLICT, "A kill switch came on meanwhile";
-    NoRollout = "no-rollout", CONFLICT, "There is no rollout in progress";
+    NoRollout = "no-rollout", CONFLICT, "The service has no rollout";
+    RolloutRefuses = "rollout-refuses", CONFLICT, "The rollout cannot do this now";
     NotUpgraded = "not-upgraded", CONFLICT, "No other process took over";
     Stale = "stale-generation", PRECONDITION_FAILED, "Something changed meanwhile";
     BodyTooLarge = "body-too-large", PAYLOAD_TOO_LARGE, "The body is too large";
@@ -182,6 +183,8 @@ fn kind_of(refusal: &Refusal) -> Kind {
         Refusal::NoWeight => Kind::NoWeight,
         Refusal::KilledByFile { .. } => Kind::KilledByFile,
         Refusal::KilledWithAll { .. } => Kind::KilledWithAll,
+        Refusal::NoRollout { .. } => Kind::NoRollout,
+        Refusal::Rollout { .. } => Kind::RolloutRefuses,
     }
 }
 

@@ -1,15 +1,15 @@
 //! What is: services, versions, endpoints, switches, the file and the state.
 
-use super::Admin;
 use super::api::{
     ConfigStatus, EndpointStatus, Kill, RejectedMessage, RejectedMessages, ServiceStatus, Services, StateStatus,
     Status, VersionStatus,
 };
 use super::problem::{ApiError, Kind, answer};
+use super::{Admin, rollouts};
 use crate::config::problem::nearest;
 use crate::control::commands::NotDone;
 use crate::routing::Role;
-use crate::runtime::{Latch, Origin, Refusal};
+use crate::runtime::{Latch, Origin, ROLLOUT, Refusal};
 use crate::shared::{InForce, Rejected};
 use crate::telemetry::{ShareWindow, endpoints, rfc3339};
 use axum::extract::{FromRequestParts, Path, State};
@@ -248,12 +248,13 @@ fn service_status(in_force: &InForce, index: usize, window: &ShareWindow, now_ms
         killed: in_force.is_killed(index),
         kill: state.and_then(|state| kill(state.kill.as_ref(), state.file_kill)),
         weights_source: match state.and_then(|state| state.set.as_ref()) {
+            Some(set) if set.by.who == ROLLOUT => "rollout",
             Some(_) => "admin",
             None => "file",
         }
         .to_owned(),
         epoch: traffic.epoch,
         versions: versions.collect(),
-        rollout: None,
+        rollout: rollouts::status(in_force, index),
     })
 }

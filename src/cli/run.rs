@@ -9,9 +9,9 @@ use std::sync::{Arc, OnceLock};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
-/// What is logged unless `RUST_LOG` says otherwise: ours, and of the framework what is wrong. Of TLS only what is wrong
-/// with us: any client can bring about its warnings.
-const DEFAULT_FILTER: &str = "info,pingora_core=warn,pingora_runtime=warn,rustls=error";
+/// What is logged unless `RUST_LOG` says otherwise: ours, and of the framework what is wrong. Of TLS and HTTP/2 only what is
+/// wrong with us: any client can bring about their warnings.
+const DEFAULT_FILTER: &str = "info,h2=error,pingora_core=warn,pingora_runtime=warn,rustls=error";
 
 /// Runs the proxy until it is told to stop. `json`: its log is for programs.
 pub fn run(config: &Path, recover_state: bool, json: bool) -> ExitCode {

@@ -5,9 +5,9 @@ use super::context::{Context, Proxy};
 use super::failure::{Exit, Failure, one_line};
 use super::print::{self, BAD, HEADING, PLAIN, WARNING};
 use super::table::{Cell, Side, Table, duration, percent, safe, tenths};
-use crate::admin::api::{Kill, ServiceStatus, Status, VersionStatus};
+use crate::admin::api::{Kill, RolloutStatus, ServiceStatus, Status, VersionStatus};
 use anstyle::Style;
-use serde_json::Value;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -108,7 +108,7 @@ pub fn rendered_service(status: &Status) -> String {
         );
         text += &format!("epoch {}\n", service.epoch);
         if let Some(rollout) = &service.rollout {
-            text += &format!("rollout: {}\n", rollout_line(rollout));
+            text += &rollout_lines(rollout);
         }
         let totals = [("REQUESTS", Side::Right), ("FAILURES", Side::Right)];
         let mut versions = Table::new(&[&SIGNALS[..], &totals].concat());
@@ -207,15 +207,29 @@ fn signals(service: &ServiceStatus, version: &VersionStatus) -> Vec<Cell> {
     ]
 }
 
-/// The plain values of a rollout, as `phase progressing, step 2`.
-fn rollout_line(rollout: &Value) -> String {
-    let fields = rollout.as_object().into_iter().flatten();
-    let plain = fields.filter_map(|(key, value)| match value {
-        Value::Null | Value::Array(_) | Value::Object(_) => None,
-        Value::String(text) => Some(format!("{} {}", safe(key), safe(text))),
-        other => Some(format!("{} {other}", safe(key))),
-    });
-    plain.collect::<Vec<_>>().join(", ")
+/// How a rollout stands: a line, and one for each check.
+fn rollout_lines(rollout: &RolloutStatus) -> String {
+    let mut text = format!("rollout of {}: {}", safe(&rollout.candidate), safe(&rollout.summary));
+    if matches!(rollout.phase.as_str(), "progressing" | "baking" | "waiting_approval") {
+        let (elapsed, hold) = (rollout.elapsed_s.floor(), rollout.hold_s);
+        text += &format!(
+            ", {elapsed:.0} s of {hold:.0} s, waits for {}",
+            safe(&rollout.waits_for)
+        );
+    }
+    if let Some(obstacle) = &rollout.obstacle {
+        text += &format!(" ({})", safe(obstacle));
+    }
+    text += "\n";
+    for check in &rollout.checks {
+        text += &format!(
+            "  {}: {} ({})\n",
+            safe(&check.metric),
+            safe(&check.verdict.replace('_', " ")),
+            safe(&check.reason)
+        );
+    }
+    text
 }
 
 /// What an operator should know: a line each, after an empty one; nothing when all is well.

@@ -1,7 +1,6 @@
 use super::*;
-use crate::admin::api::{ConfigStatus, EndpointStatus, StateStatus};
+use crate::admin::api::{CheckStatus, ConfigStatus, EndpointStatus, StateStatus};
 use crate::cli::print::plain;
-use serde_json::json;
 
 fn endpoint(endpoint: &str, healthy: bool) -> EndpointStatus {
     EndpointStatus {
@@ -143,7 +142,33 @@ fn what_is_wrong_stands_below() {
 fn one_service_has_its_endpoints_and_totals() {
     let mut status = ill();
     status.services.truncate(1);
-    status.services[0].rollout = Some(json!({"phase": "progressing", "step": 2, "plan": [1], "since": null}));
+    status.services[0].rollout = Some(RolloutStatus {
+        candidate: "v2".to_owned(),
+        phase: "progressing".to_owned(),
+        reason: None,
+        cause: None,
+        summary: "progressing, at step 2 of 5 (10 %)".to_owned(),
+        step: 2,
+        steps: 5,
+        share: 10.0,
+        segments: Vec::new(),
+        elapsed_s: 61.5,
+        hold_s: 600.0,
+        waits_for: "hold".to_owned(),
+        obstacle: None,
+        attempt: 1,
+        failures: 3,
+        max_failures: Some(50),
+        recorded_weights: None,
+        checks: vec![CheckStatus {
+            metric: "error_rate".to_owned(),
+            verdict: "no_evidence".to_owned(),
+            reason: "v2 fails 1.0 % (3/300) against 0.5 % (14/2700): doubtful, evidence 3 to 1".to_owned(),
+            on_fail: "rollback".to_owned(),
+            evidence: Some(3.0),
+            needed: Some(100.0),
+        }],
+    });
     insta::assert_snapshot!("service", plain(&rendered_service(&status)));
 }
 

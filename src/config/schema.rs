@@ -124,6 +124,11 @@ settings! {
         request_timeout: Period = "1h",
         /// How long a connection may wait for its next request.
         keepalive_timeout: Period = "75s",
+        /// How long a connection may be used for further requests. Then it is closed behind the answer that is due, or told
+        /// to end (GOAWAY), so that clients spread anew over proxies. A new value holds for new connections of HTTP/2.
+        connection_age: Period = "1h",
+        /// Requests at once on one connection of HTTP/2; more wait. A new value holds for new connections.
+        max_streams: Whole<1, 10_000> = "128",
         /// The body of a request; 413 beyond it.
         max_body: Size = "64MiB",
         /// The head of a request or an answer, `4KiB` to `256KiB`; 431 or 502 beyond it.

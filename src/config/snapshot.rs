@@ -134,6 +134,10 @@ pub struct Limits {
     pub request_timeout: Duration,
     /// How long a kept-alive connection may wait for its next request.
     pub keepalive_timeout: Duration,
+    /// How long a connection may go on being used for further requests.
+    pub connection_age: Duration,
+    /// Requests at once on one connection of HTTP/2.
+    pub max_streams: u32,
     /// Bytes of a request's body.
     pub max_body: u64,
     /// Bytes of a request's or answer's head.
@@ -229,6 +233,8 @@ pub struct Pool {
     pub ejection: Ejection,
     pub timeouts: Timeouts,
     pub tls: Option<PoolTls>,
+    /// HTTP/2 is spoken to the endpoints: over TLS, or in plain text with prior knowledge.
+    pub http2: bool,
     /// The PROXY protocol header that connections to its endpoints begin with.
     pub send_proxy_protocol: Option<ProxyVersion>,
 }
@@ -247,6 +253,8 @@ pub struct PoolTls {
     /// File of the authorities; `None`: those of the system.
     pub ca: Option<PathBuf>,
     pub verify: bool,
+    /// HTTP/2 is asked for (ALPN), and nothing else.
+    pub http2: bool,
     /// What is shown to endpoints that ask.
     pub client: Option<CertificateFiles>,
 }

@@ -9,10 +9,11 @@ use super::tls::TlsFiles;
 use crate::config::{Snapshot, snapshot};
 use crate::routing::{Rule, Service, Version};
 use crate::runtime::{self, State};
-use crate::shared::{InForce, Pool, ServiceInForce, ServiceLimits, VersionInForce, VersionStats};
+use crate::shared::{Evidence, InForce, Pool, ServiceInForce, ServiceLimits, VersionInForce, VersionStats};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// How long a publication waits for names that were never looked up.
 pub const LOOKUP_BOUND: Duration = Duration::from_secs(2);
@@ -24,6 +25,7 @@ pub struct Assembly {
     resolver: Arc<Resolver>,
     key: Keeper,
     tls: Arc<TlsFiles>,
+    failures: Arc<Notify>,
 }
 
 impl Assembly {
@@ -35,7 +37,13 @@ impl Assembly {
             resolver,
             key,
             tls: Arc::default(),
+            failures: Arc::default(),
         }
+    }
+
+    /// Rung at each failed request of a service with a rollout.
+    pub fn failures(&self) -> Arc<Notify> {
+        Arc::clone(&self.failures)
     }
 
     /// The certificate files in use.
@@ -70,9 +78,11 @@ impl Assembly {
         }
         let pools = self.registry.pools(&snapshot, &resolved, &self.tls);
         let before = previous.map(LiveParts::of).unwrap_or_default();
-        let settings = snapshot.policy.services.iter().zip(&snapshot.services);
-        let services = settings.zip(pools);
-        let services = services.map(|(settings, pools)| before.carried(settings, pools, self.threads));
+        let services = snapshot.policy.services.iter().zip(&snapshot.services).zip(pools);
+        let services = services.map(|((service, file), pools)| ServiceInForce {
+            evidence: file.rollout.as_ref().map(|_| before.evidence(service, self)),
+            ..before.carried((service, file), pools, self.threads)
+        });
         InForce {
             generation: previous.map_or(1, |previous| previous.generation + 1),
             services: services.collect(),
@@ -145,6 +155,20 @@ impl<'p> LiveParts<'p> {
                 .map(|rule| turn(rule).unwrap_or_default())
                 .collect(),
             versions: versions.collect(),
+            evidence: None,
+            rollbacks: before.map_or_else(Arc::default, |(_, live)| Arc::clone(&live.rollbacks)),
         }
+    }
+
+    /// What was collected of `service`; another version, or one in another place, and it begins anew.
+    fn evidence(&self, service: &Service, assembly: &Assembly) -> Arc<Evidence> {
+        let same = |policy: &Service| {
+            let known = policy.versions.iter().map(|version| (&version.name, version.role));
+            known.eq(service.versions.iter().map(|version| (&version.name, version.role)))
+        };
+        let before = self.0.get(&*service.name).filter(|(policy, _)| same(policy));
+        let carried = before.and_then(|(_, live)| live.evidence.clone());
+        let (versions, threads) = (service.versions.len(), assembly.threads);
+        carried.unwrap_or_else(|| Arc::new(Evidence::new(versions, threads, 0, assembly.failures())))
     }
 }

@@ -1,7 +1,8 @@
 //! How a change is asked of the one writer, and what it answers.
 
 use super::load::LoadError;
-use crate::runtime::{Command, Origin, Refusal};
+use crate::rollout::Verb;
+use crate::runtime::{Command, Origin, Refusal, Steer};
 use std::sync::Arc;
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -9,18 +10,34 @@ use tokio::sync::{Notify, mpsc, oneshot};
 const QUEUE: usize = 64;
 
 /// What is asked of the writer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Order {
     Change(Command),
+    /// Judge the rollouts that are under way.
+    Look(Looking),
     /// Read the file and put it in force.
     Reload,
 }
 
 impl Order {
-    /// Toward stable: overtakes all others, and waits for no disk.
+    /// What may go toward stable: overtakes all others, and waits for no disk.
     fn is_urgent(&self) -> bool {
-        matches!(self, Self::Change(Command::Kill(_)))
+        let is_rollback = |steer: &Steer| matches!(steer, Steer::Verb(Verb::Rollback));
+        match self {
+            Self::Change(Command::Kill(_)) | Self::Look(_) => true,
+            Self::Change(Command::Rollout { steer, .. }) => is_rollback(steer),
+            Self::Change(_) | Self::Reload => false,
+        }
     }
+}
+
+/// What the writer does not see by itself when it looks at rollouts.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Looking {
+    /// Failures make it look, not the clock.
+    pub burst: bool,
+    /// Answers to queries: service, position of the check, answer.
+    pub outside: Vec<(Box<str>, usize, Result<f64, String>)>,
 }
 
 /// An order was carried out: no request accepted from now on is routed the old way.
@@ -55,7 +72,7 @@ pub enum NotDone {
     RefusesToRun(String),
     #[error("{0}")]
     Unreadable(String),
-    #[error("a kill switch came on meanwhile: look at `rollgate status` and ask again")]
+    #[error("a kill switch or a rollback came meanwhile: look at `rollgate status` and ask again")]
     Overtaken,
     /// More is asked than can be done.
     #[error("{0}: try again")]

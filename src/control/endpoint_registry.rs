@@ -111,9 +111,10 @@ fn endpoints(
     new: impl Fn(&snapshot::Endpoint, SocketAddr) -> Endpoint,
 ) -> Vec<Arc<Endpoint>> {
     // An endpoint is also how connections to it are made: idle ones of before are of no use to another way.
+    let way = |spec: &snapshot::Pool| (spec.tls.clone(), spec.send_proxy_protocol, spec.http2);
     let known: HashMap<(&str, SocketAddr), &Arc<Endpoint>> = before
         .iter()
-        .filter(|pool| (&pool.spec.tls, pool.spec.send_proxy_protocol) == (&spec.tls, spec.send_proxy_protocol))
+        .filter(|pool| way(&pool.spec) == way(spec))
         .flat_map(|pool| pool.endpoints.iter())
         .map(|endpoint| ((&*endpoint.label, endpoint.address), endpoint))
         .collect();
@@ -146,6 +147,7 @@ fn transport(spec: &snapshot::Pool, written: &snapshot::Endpoint, address: Socke
     };
     Transport {
         send_proxy_protocol: spec.send_proxy_protocol,
+        http2: spec.http2,
         tls: spec.tls.as_ref().map(|spec| EndpointTls {
             settings: tls.pool(spec),
             name: name(spec),

@@ -100,6 +100,8 @@ fn in_force(generation: u64, pool: &Arc<Pool>) -> InForce {
             turn: Arc::default(),
             rule_turns: Box::default(),
             limits: ServiceLimits::default(),
+            evidence: None,
+            rollbacks: Arc::default(),
             versions: [version].into(),
         }]
         .into(),

@@ -14,6 +14,7 @@ pub mod load;
 pub mod loading;
 pub mod records;
 pub mod resolver;
+pub mod rollout_driver;
 pub mod stamp;
 pub mod store;
 pub mod tls;

@@ -74,6 +74,7 @@ pub(crate) fn pool(labels: &[&str]) -> snapshot::Pool {
             idle: Duration::from_secs(60),
         },
         tls: None,
+        http2: false,
         send_proxy_protocol: None,
     }
 }
@@ -84,6 +85,8 @@ fn limits() -> Limits {
         header_timeout: Duration::from_secs(10),
         request_timeout: Duration::from_secs(60),
         keepalive_timeout: Duration::from_secs(60),
+        connection_age: Duration::from_secs(3600),
+        max_streams: 128,
         max_body: 1 << 20,
         max_head: 32 << 10,
         drain_timeout: Duration::from_secs(30),

@@ -6,25 +6,25 @@
 //! overtakes a change toward a canary whose turn had already come.
 
 mod beginning;
+mod file;
+mod rollouts;
 
 pub use beginning::Unbegun;
+pub use rollouts::Rollouts;
 
 use super::assembly::Assembly;
 use super::commands::{Done, Envelope, Hold, NotDone, Order, Orders};
-use super::damping::{CHANGES, Damping, QUIET, WINDOW};
-use super::file_rule::How;
+use super::damping::Damping;
 use super::file_watcher::{FileEvent, FileWatcher};
 use super::health_checker::HealthChecker;
-use super::loading::{Loading, Prepared};
+use super::loading::Loading;
 use super::records::{PATIENT_BOUND, Records, Saving, on_disk, on_disk_within};
 use crate::config::Snapshot;
-use crate::config::diff::{diff, restart_required};
-use crate::runtime::{self, Change, Command, EventKind, Happened, Origin, State};
+use crate::runtime::{self, Change, Command, Origin, State};
 use crate::shared::{InForce, Shared};
-use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -52,6 +52,7 @@ pub struct Writer {
     pub orders: Orders,
     pub records: Records,
     pub reading: Reading,
+    pub rollouts: Rollouts,
 }
 
 /// How far the writer is with the file.
@@ -77,7 +78,7 @@ impl Writer {
             let held_until = self.reading.held.as_ref().map(|(_, until)| *until);
             tokio::select! {
                 biased;
-                Some(envelope) = self.orders.urgent.recv() => self.at_once(envelope),
+                Some(envelope) = self.orders.urgent.recv() => self.on_urgent(envelope).await,
                 Some(hold) = self.orders.holds.recv() => self.on_hold(hold).await,
                 Some(envelope) = self.orders.ordinary.recv() => self.on_order(envelope).await,
                 (loaded, asked) = self.reading.loading.finished() => self.on_loaded(loaded, asked).await,
@@ -102,6 +103,12 @@ impl Writer {
             tokio::select! {
                 biased;
                 Some(urgent) = self.orders.urgent.recv() => {
+                    if let Order::Look(looking) = &urgent.order {
+                        if self.on_look_meanwhile(looking) {
+                            self.orders.overruled.notify_one();
+                        }
+                        continue;
+                    }
                     answers.extend(self.carry_out(urgent));
                     self.orders.overruled.notify_one();
                 }
@@ -115,11 +122,37 @@ impl Writer {
         answers.into_iter().for_each(Carried::answer);
     }
 
+    async fn on_urgent(&mut self, envelope: Envelope) {
+        match &envelope.order {
+            Order::Look(looking) => {
+                self.on_look(looking).await;
+                self.looked(envelope);
+            }
+            _ => self.at_once(envelope),
+        }
+    }
+
     /// An order toward stable: in force before anything is waited for.
     fn at_once(&mut self, envelope: Envelope) {
         if let Some(carried) = self.carry_out(envelope) {
             carried.answer();
         }
+    }
+
+    /// An urgent order while something waits. Returns whether that is overtaken.
+    fn meanwhile(&mut self, envelope: Envelope) -> bool {
+        let Order::Look(looking) = &envelope.order else {
+            self.at_once(envelope);
+            return true;
+        };
+        let fell = self.on_look_meanwhile(looking);
+        self.looked(envelope);
+        fell
+    }
+
+    fn looked(&self, envelope: Envelope) {
+        let generation = self.shared.load().generation;
+        answer(envelope.answer, Ok(done(generation, String::new())));
     }
 
     fn carry_out(&mut self, envelope: Envelope) -> Option<Carried> {
@@ -140,7 +173,9 @@ impl Writer {
         let command = match &envelope.order {
             Order::Change(command) => command,
             Order::Reload => return self.on_reload(envelope),
+            Order::Look(_) => return,
         };
+        self.look_before(command);
         let change = match self.decided(command, &envelope) {
             Ok(change) => change,
             Err(not_done) => return answer(envelope.answer, Err(not_done)),
@@ -148,9 +183,7 @@ impl Writer {
         if change.happened.is_empty() {
             return self.unchanged(envelope.answer, change).answer();
         }
-        let in_force = self.shared.load();
-        let after = runtime::traffic(&change.state, &in_force.snapshot);
-        if runtime::moves_toward_canary(&in_force.snapshot, &in_force.traffic, &after) {
+        if self.gives_to_a_canary(&change) {
             self.keep_first(change, envelope).await;
         } else {
             self.publish_first(change, envelope).answer();
@@ -166,6 +199,7 @@ impl Writer {
             &in_force.snapshot,
             command,
             &envelope.by,
+            self.now(),
         )?)
     }
 
@@ -180,7 +214,10 @@ impl Writer {
     }
 
     /// What is so already may not be on the disk, or something else that is only proposed.
-    fn unchanged(&self, to: Answer, change: Change) -> Carried {
+    fn unchanged(&mut self, to: Answer, change: Change) -> Carried {
+        if change.state != *self.records.state {
+            self.go_on_quietly(change.state);
+        }
         let done = Done {
             changed: false,
             ..done(self.shared.load().generation, change.text)
@@ -190,23 +227,29 @@ impl Writer {
     }
 
     fn publish_first(&mut self, change: Change, envelope: Envelope) -> Carried {
-        let previous = self.shared.load();
-        let state = Arc::new(change.state);
-        let generation = self.publish_traffic(Arc::clone(&state), &previous);
-        let events = self
-            .records
-            .number(change.happened, &envelope.by, &previous, generation);
-        let saving = self.records.settle(state, events);
+        let text = change.text.clone();
+        let (generation, saving) = self.publish_change(change, &envelope.by);
         Carried {
             to: envelope.answer,
             saving,
-            done: done(generation, change.text),
+            done: done(generation, text),
         }
     }
 
+    /// In force first, then on its way to the disk.
+    fn publish_change(&mut self, change: Change, by: &Origin) -> (u64, Saving) {
+        let previous = self.shared.load();
+        let state = Arc::new(change.state);
+        let generation = self.publish_traffic(Arc::clone(&state), &previous);
+        let events = self.records.number(change.happened, by, &previous, generation);
+        let saving = self.records.settle(state, events);
+        self.hand_over(change.asks);
+        (generation, saving)
+    }
+
     /// Nobody is routed by the change before it is on the disk. A kill switch that comes meanwhile is in force at once,
-    /// and the change is off: who asked for it did not know of the kill.
-    async fn keep_first(&mut self, change: Change, envelope: Envelope) {
+    /// and the change is off: who asked for it did not know of the kill. Returns whether it is in force.
+    async fn keep_first(&mut self, change: Change, envelope: Envelope) -> bool {
         let in_force = self.shared.load();
         let events = self
             .records
@@ -220,10 +263,7 @@ impl Writer {
         let kept = loop {
             tokio::select! {
                 biased;
-                Some(urgent) = self.orders.urgent.recv() => {
-                    overtaken = true;
-                    self.at_once(urgent);
-                }
+                Some(urgent) = self.orders.urgent.recv() => overtaken |= self.meanwhile(urgent),
                 kept = &mut saving => break kept,
             }
         };
@@ -233,7 +273,9 @@ impl Writer {
             Ok(()) => {
                 let generation = self.publish_traffic(Arc::clone(&state), &in_force);
                 self.records.take(state, events);
-                return answer(envelope.answer, Ok(done(generation, change.text)));
+                self.hand_over(change.asks);
+                answer(envelope.answer, Ok(done(generation, change.text)));
+                return true;
             }
         };
         let withdrawn = self.records.withdraw(events, &not_done.to_string());
@@ -242,121 +284,7 @@ impl Writer {
             drop(on_disk(withdrawn).await);
             answer(envelope.answer, Err(not_done));
         });
-    }
-
-    fn on_reload(&mut self, envelope: Envelope) {
-        if let Err(not_done) = self.expect_generation(&envelope, &self.shared.load()) {
-            return answer(envelope.answer, Err(not_done));
-        }
-        if self.reading.asked.len() >= ASKED_MOST {
-            return answer(envelope.answer, Err(NotDone::Busy("too many reloads wait already")));
-        }
-        self.reading.asked.push(envelope);
-        self.watcher.reload();
-    }
-
-    fn on_file(&mut self, event: FileEvent) {
-        let before = self.reading.held.take();
-        match event {
-            FileEvent::Changed {
-                text,
-                how: How::Explicit,
-            } => {
-                self.reading.damping.release();
-                self.reading.loading.add(text, std::mem::take(&mut self.reading.asked));
-            }
-            FileEvent::Changed { text, .. } => match self.reading.damping.hold(self.shared.uptime()) {
-                Some(hold) => self.hold(text, hold, before.is_some()),
-                None => self.reading.loading.add(text, Vec::new()),
-            },
-            FileEvent::Unreadable { error } => {
-                let asked = std::mem::take(&mut self.reading.asked);
-                self.on_failed(NotDone::Unreadable(format!("{}: {error}", self.path.display())), asked);
-            }
-            FileEvent::Withheld { reason } => {
-                let error = format!("{}: {reason}", self.path.display());
-                self.failed(&error, &self.by_file());
-            }
-        }
-    }
-
-    /// What was held is the last that came, and nothing has come since.
-    fn on_quiet(&mut self) {
-        if let Some((text, _)) = self.reading.held.take() {
-            self.reading.damping.release();
-            self.reading.loading.add(text, Vec::new());
-        }
-    }
-
-    async fn on_loaded(&mut self, loaded: Result<Prepared, NotDone>, asked: Vec<Envelope>) {
-        self.reading.damping.judged(loaded.is_ok(), self.shared.uptime());
-        let prepared = match loaded {
-            Ok(prepared) => prepared,
-            Err(not_done) => return self.on_failed(not_done, asked),
-        };
-        let by = self.by_asking(&asked);
-        let (done, saving) = self.put_in_force(prepared, &by).await;
-        tokio::spawn(async move {
-            let done = with_durability(done, on_disk(saving).await);
-            asked
-                .into_iter()
-                .for_each(|envelope| answer(envelope.answer, Ok(done.clone())));
-        });
-    }
-
-    fn on_failed(&mut self, why: NotDone, asked: Vec<Envelope>) {
-        self.failed(&why.to_string(), &self.by_asking(&asked));
-        let mut asked = asked.into_iter();
-        let first = asked.next();
-        asked.for_each(|envelope| answer(envelope.answer, Err(NotDone::Unreadable(why.to_string()))));
-        if let Some(first) = first {
-            answer(first.answer, Err(why));
-        }
-    }
-
-    /// Who asked first; else the file.
-    fn by_asking(&self, asked: &[Envelope]) -> Origin {
-        asked
-            .first()
-            .map_or_else(|| self.by_file(), |envelope| envelope.by.clone())
-    }
-
-    /// Every file is its own record: it is in force before the state of it is on the disk.
-    async fn put_in_force(&mut self, prepared: Prepared, by: &Origin) -> (Done, Saving) {
-        let Prepared { text, snapshot } = prepared;
-        let previous = self.shared.load();
-        self.tell_unsupported(&snapshot);
-        let restart = restart_required(&self.started, &snapshot);
-        for key in &restart {
-            tracing::warn!(key, "not as at the start; takes effect after a restart");
-        }
-        // No refusal for a file: what it says is what is asked for.
-        let load = Command::Load;
-        let change = runtime::apply(&self.records.state, &snapshot, &load, by).unwrap_or_else(|_| Change {
-            state: State::clone(&self.records.state),
-            happened: Vec::new(),
-            text: String::new(),
-        });
-        let changed = self.changed(&text);
-        let mut happened = change.happened;
-        happened.insert(0, reloaded(&previous.snapshot, &snapshot));
-        self.succeeded(Arc::clone(&text), restart.clone());
-        let state = Arc::new(change.state);
-        let generation = self.publish_snapshot(snapshot, Arc::clone(&state)).await;
-        let events = self.records.number(happened, by, &previous, generation);
-        let saving = self.records.settle(state, events);
-        self.watcher.set_in_force(text);
-        let done = Done {
-            changed,
-            restart_required: restart,
-            ..done(generation, change.text)
-        };
-        (done, saving)
-    }
-
-    fn changed(&self, text: &Arc<str>) -> bool {
-        let status = self.shared.reload.lock().unwrap_or_else(PoisonError::into_inner);
-        status.text != *text
+        false
     }
 
     async fn on_addresses(&mut self) {
@@ -382,15 +310,7 @@ impl Writer {
     }
 
     fn publish_traffic(&self, state: Arc<State>, previous: &InForce) -> u64 {
-        self.publish(InForce {
-            generation: previous.generation + 1,
-            snapshot: Arc::clone(&previous.snapshot),
-            traffic: runtime::traffic(&state, &previous.snapshot),
-            state,
-            cookie_key: previous.cookie_key.clone(),
-            services: Arc::clone(&previous.services),
-            listeners: Arc::clone(&previous.listeners),
-        })
+        self.publish(with_state(state, previous))
     }
 
     fn publish(&self, next: InForce) -> u64 {
@@ -400,70 +320,18 @@ impl Writer {
         tracing::debug!(generation, "in force");
         generation
     }
+}
 
-    /// Told once a hold, however many texts come.
-    fn hold(&mut self, text: Arc<str>, hold: Duration, already: bool) {
-        self.reading.held = Some((text, Instant::now() + hold));
-        if already {
-            return;
-        }
-        let error = format!(
-            "{}: the file went from good to bad or back {CHANGES} times within {} minutes: it is not looked at until it has \
-             not changed for {} s, or SIGHUP or `rollgate reload` asks for it",
-            self.path.display(),
-            WINDOW.as_secs() / 60,
-            QUIET.as_secs()
-        );
-        self.failed(&error, &self.by_file());
-    }
-
-    fn tell_unsupported(&self, snapshot: &Snapshot) {
-        for key in &snapshot.unsupported {
-            tracing::warn!(key = key.path, line = key.line, "{}", key.message);
-        }
-    }
-
-    fn succeeded(&self, text: Arc<str>, restart_required: Vec<String>) {
-        let mut status = self.shared.reload.lock().unwrap_or_else(PoisonError::into_inner);
-        status.error = None;
-        status.succeeded += 1;
-        status.last_success_s = now_s();
-        status.text = text;
-        status.restart_required = restart_required;
-    }
-
-    fn failed(&mut self, error: &str, by: &Origin) {
-        for line in error.lines() {
-            tracing::error!(error = line, "the file is not taken; the last good one stays in force");
-        }
-        {
-            let mut status = self.shared.reload.lock().unwrap_or_else(PoisonError::into_inner);
-            status.failed += 1;
-            if status.error.as_deref() == Some(error) {
-                return;
-            }
-            status.error = Some(error.to_owned());
-        }
-        let happened = Happened {
-            kind: EventKind::ReloadFailed,
-            service: None,
-            before: Value::Null,
-            after: json!({ "error": error }),
-            text: format!("the file is not taken: {error}"),
-        };
-        let in_force = self.shared.load();
-        let events = self.records.number(vec![happened], by, &in_force, in_force.generation);
-        let state = Arc::clone(&self.records.state);
-        drop(self.records.settle(state, events));
-    }
-
-    fn by_file(&self) -> Origin {
-        Origin {
-            who: "file".to_owned(),
-            from: self.path.display().to_string(),
-            at_ms: now_ms(),
-            reason: None,
-        }
+/// What follows `previous` when only the state is another.
+fn with_state(state: Arc<State>, previous: &InForce) -> InForce {
+    InForce {
+        generation: previous.generation + 1,
+        snapshot: Arc::clone(&previous.snapshot),
+        traffic: runtime::traffic(&state, &previous.snapshot),
+        state,
+        cookie_key: previous.cookie_key.clone(),
+        services: Arc::clone(&previous.services),
+        listeners: Arc::clone(&previous.listeners),
     }
 }
 
@@ -501,43 +369,6 @@ fn with_durability(done: Done, kept: Result<(), String>) -> Done {
     Done {
         not_durable: kept.err(),
         ..done
-    }
-}
-
-/// What another text changes, in a sentence.
-fn reloaded(before: &Snapshot, after: &Snapshot) -> Happened {
-    let diff = diff(before, after);
-    let named = |what: &str, names: Vec<String>| (!names.is_empty()).then(|| format!("{what} {}", names.join(", ")));
-    let changed = diff
-        .services_changed
-        .iter()
-        .map(|service| service.name.clone())
-        .collect();
-    let parts: Vec<String> = [
-        named("services added:", diff.services_added.clone()),
-        named("services changed:", changed),
-        named("services removed:", diff.services_removed.clone()),
-        named("segments changed:", diff.segments_changed.clone()),
-        named("settings changed:", diff.settings_changed.clone()),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
-    let what = if parts.is_empty() {
-        "nothing that routes".to_owned()
-    } else {
-        parts.join("; ")
-    };
-    Happened {
-        kind: EventKind::Reload,
-        service: None,
-        before: Value::Null,
-        after: json!({
-            "services_added": diff.services_added,
-            "services_changed": diff.services_changed.iter().map(|service| &service.name).collect::<Vec<_>>(),
-            "services_removed": diff.services_removed,
-        }),
-        text: format!("the file was read and is in force: {what}"),
     }
 }
 

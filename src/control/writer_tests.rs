@@ -3,6 +3,7 @@ use crate::control::assembly::LOOKUP_BOUND;
 use crate::control::commands::Commander;
 use crate::control::cookie_key::Keeper;
 use crate::control::event_log::{Event, EventLog};
+use crate::control::file_rule::How;
 use crate::control::load;
 use crate::control::records::Keep;
 use crate::control::resolver::Resolver;
@@ -14,7 +15,7 @@ use tokio::time::{Instant as Virtual, sleep, timeout};
 
 /// A disk that does as it is told; what is on it survives the writer.
 #[derive(Clone, Default)]
-struct Disk(Arc<Mutex<OnDisk>>);
+pub(super) struct Disk(Arc<Mutex<OnDisk>>);
 
 #[derive(Default)]
 struct OnDisk {
@@ -30,7 +31,7 @@ struct OnDisk {
 }
 
 impl Disk {
-    fn set(&self, broken: bool, takes: Duration) {
+    pub(super) fn set(&self, broken: bool, takes: Duration) {
         let mut disk = self.0.lock().unwrap();
         (disk.broken, disk.takes) = (broken, takes);
     }
@@ -92,25 +93,30 @@ fn text(weights: &str, kill: bool) -> Arc<str> {
 }
 
 /// A writer at work, on files that the test sends and a disk of its own.
-struct Bench {
-    shared: Arc<Shared>,
+pub(super) struct Bench {
+    pub(super) shared: Arc<Shared>,
     files: mpsc::Sender<FileEvent>,
-    commander: Commander,
-    disk: Disk,
+    pub(super) commander: Commander,
+    pub(super) disk: Disk,
     log: Arc<EventLog>,
+    pub(super) asked: mpsc::Receiver<crate::runtime::Ask>,
     task: JoinHandle<Infallible>,
     directory: tempfile::TempDir,
 }
 
 impl Bench {
-    async fn begin(file: Arc<str>, disk: Disk) -> Self {
+    pub(super) async fn begin(file: Arc<str>, disk: Disk) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("rollgate.yaml");
         std::fs::write(&path, &*file).unwrap();
         let started = Arc::new(load::load(&path).unwrap());
         let mut assembly = Assembly::new(1, Arc::new(Resolver::new()), Keeper::new().unwrap());
         let last_seq = disk.0.lock().unwrap().events.keys().last().copied().unwrap_or(0);
-        let change = runtime::apply(&disk.state(), &started, &Command::Load, &by("file")).unwrap();
+        let now = crate::rollout::Now {
+            uptime_ms: 0,
+            unix_s: 0,
+        };
+        let change = runtime::apply(&disk.state(), &started, &Command::Restore, &by("file"), now).unwrap();
         let state = Arc::new(change.state);
         let first = assembly
             .next(Arc::clone(&started), Arc::clone(&state), None, LOOKUP_BOUND)
@@ -120,6 +126,7 @@ impl Bench {
         let (files, events) = mpsc::channel(1);
         let (commander, orders) = Commander::new();
         let log = Arc::new(EventLog::new(Vec::new(), last_seq));
+        let (asks, asked) = mpsc::channel(100);
         let writer = Writer {
             shared: Arc::clone(&shared),
             assembly,
@@ -131,6 +138,7 @@ impl Bench {
             orders,
             records: Records::new(state, Arc::new(disk.clone()), Arc::clone(&log)),
             reading: Reading::default(),
+            rollouts: Rollouts::new(asks),
         };
         Self {
             shared,
@@ -138,6 +146,7 @@ impl Bench {
             commander,
             disk,
             log,
+            asked,
             task: tokio::spawn(writer.run()),
             directory,
         }
@@ -148,7 +157,7 @@ impl Bench {
     }
 
     /// The process is gone at once, and another begins on what is on the disk and in the file.
-    async fn crash(self, file: Arc<str>) -> Self {
+    pub(super) async fn crash(self, file: Arc<str>) -> Self {
         self.task.abort();
         // What had not reached the disk never does.
         let on_disk = {
@@ -160,7 +169,7 @@ impl Bench {
         Self::begin(file, Disk(Arc::new(Mutex::new(on_disk)))).await
     }
 
-    async fn order(&self, command: Command) -> Result<Done, NotDone> {
+    pub(super) async fn order(&self, command: Command) -> Result<Done, NotDone> {
         self.commander.submit(Order::Change(command), by("ada"), None).await
     }
 
@@ -175,11 +184,11 @@ impl Bench {
         self.shared.load().traffic.services[0].clone()
     }
 
-    fn weights(&self) -> Vec<u32> {
+    pub(super) fn weights(&self) -> Vec<u32> {
         self.live().split.weights().to_vec()
     }
 
-    fn generation(&self) -> u64 {
+    pub(super) fn generation(&self) -> u64 {
         self.shared.load().generation
     }
 
@@ -212,11 +221,11 @@ fn weights(v1: u32, v2: u32) -> Command {
     }
 }
 
-fn kill() -> Command {
+pub(super) fn kill() -> Command {
     Command::Kill(Scope::Service("s".to_owned()))
 }
 
-fn unkill() -> Command {
+pub(super) fn unkill() -> Command {
     Command::Unkill(Scope::Service("s".to_owned()))
 }
 

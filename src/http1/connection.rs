@@ -2,7 +2,7 @@
 
 use super::field::{self, Kind};
 use super::head::{Field, slice};
-use super::{HeadError, is_token, list_elements};
+use super::{HeadError, Version, is_token, list_elements};
 
 /// As many options as a sane peer never sends.
 const MAX_OPTIONS: u32 = 10;
@@ -64,8 +64,8 @@ impl Options {
     }
 
     /// Whether the connection may serve another message after this one, as its sender sees it.
-    pub(super) fn persists(&self, minor: u8) -> bool {
-        !self.close && (minor == 1 || self.keep_alive)
+    pub(super) fn persists(&self, version: Version) -> bool {
+        !self.close && (version > Version::Http10 || self.keep_alive)
     }
 
     /// Marks the fields that `Connection` names, so that they are not forwarded.

@@ -75,6 +75,8 @@ pub enum HeadError {
     BodyForbidden,
     #[error("a 101 that was not asked for, or to another protocol")]
     Upgrade,
+    #[error("a field that belongs to a connection, which HTTP/2 does not have")]
+    ConnectionField,
 }
 
 impl HeadError {

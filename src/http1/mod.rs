@@ -40,6 +40,7 @@ mod rewrite;
 mod scan;
 mod target;
 mod trailer;
+mod version;
 
 #[cfg(test)]
 mod tests;
@@ -54,6 +55,8 @@ pub use method::MethodKind;
 pub use request::{RequestBody, RequestHead, parse_request};
 pub use response::{ResponseBody, ResponseHead, parse_response};
 pub use rewrite::{Framing, RequestAdditions, ResponseAdditions, write_request, write_response};
+pub use trailer::trailer_section;
+pub use version::Version;
 
 /// The name this proxy gives itself in `Via` (a pseudonym, RFC 9110 section 7.6.3).
 pub const VIA_NAME: &str = "rollgate";

@@ -5,7 +5,7 @@ use super::framing;
 use super::head::{FieldIndex, Fields, Gathered, HeadLimits, HeadParser, Slots, Span, allowed, fault, slice, text};
 use super::scan::{self, Extent, MAX_METHOD};
 use super::target::{self, Authority, Target};
-use super::{HeadError, MethodKind};
+use super::{HeadError, MethodKind, Version};
 use std::mem::MaybeUninit;
 
 /// How the body of a request is framed.
@@ -24,8 +24,8 @@ pub enum RequestBody {
 pub struct RequestHead {
     /// Bytes of the buffer that are the head: a tolerated empty line before it and the final CRLF included.
     pub len: usize,
-    /// The minor version: 0 or 1.
-    pub minor: u8,
+    /// The version that brought it; [`Version::Http2`] only where [`crate::http2`] translated it.
+    pub version: Version,
     pub body: RequestBody,
     /// Whether the client wants the connection kept: the default of its version and `Connection` (RFC 9112 section 9.3).
     pub keep_alive: bool,
@@ -196,7 +196,7 @@ fn parse_complete(
         Ok(_) => return Err(HeadError::RequestLine),
         Err(error) => return Err(fault(error, HeadError::TargetByte)),
     }
-    let minor = parsed.version.ok_or(HeadError::VersionMalformed)?;
+    let version = Version::of_minor(parsed.version.ok_or(HeadError::VersionMalformed)?);
     let method = Span::new(extent.start, extent.start + method_len);
     let method_kind = MethodKind::of(slice(buf, method));
     if method_kind == MethodKind::Connect {
@@ -210,18 +210,18 @@ fn parse_complete(
     )?;
     let all = Gathered::index(buf, parsed.headers, index, true)?;
     all.options.mark(buf, &mut index.0, true)?;
-    let (authority, host_len) = effective_host(buf, &target, all.host, minor)?;
-    let body = body(&all, minor, method_kind)?;
-    let upgrade = is_web_socket(buf, &all, minor, method_kind, body);
+    let (authority, host_len) = effective_host(buf, &target, all.host, version)?;
+    let body = body(&all, version, method_kind)?;
+    let upgrade = is_web_socket(buf, &all, version, method_kind, body);
     Ok(RequestHead {
         len: extent.end,
-        minor,
+        version,
         body,
-        keep_alive: all.options.persists(minor),
-        expect_continue: all.has(Kind::Expect) && minor == 1 && has_content(body),
+        keep_alive: all.options.persists(version),
+        expect_continue: all.has(Kind::Expect) && version == Version::Http11 && has_content(body),
         upgrade,
         method_kind,
-        te_trailers: all.te_trailers && all.options.te && minor == 1 && !upgrade,
+        te_trailers: all.te_trailers && all.options.te && version == Version::Http11 && !upgrade,
         max_forwards: max_forwards(buf, &all, method_kind)?,
         method,
         target,
@@ -236,10 +236,10 @@ fn has_content(body: RequestBody) -> bool {
     !matches!(body, RequestBody::None | RequestBody::Length(0))
 }
 
-fn body(all: &Gathered, minor: u8, method: MethodKind) -> Result<RequestBody, HeadError> {
+fn body(all: &Gathered, version: Version, method: MethodKind) -> Result<RequestBody, HeadError> {
     let body = match (all.length, all.chunked) {
         (Some(_), true) => return Err(HeadError::LengthAndCoding),
-        (None, true) if minor == 0 => return Err(HeadError::CodingOnHttp10),
+        (None, true) if version == Version::Http10 => return Err(HeadError::CodingOnHttp10),
         (None, true) => RequestBody::Chunked,
         (Some(length), false) => RequestBody::Length(length),
         (None, false) => RequestBody::None,
@@ -252,10 +252,10 @@ fn body(all: &Gathered, minor: u8, method: MethodKind) -> Result<RequestBody, He
 }
 
 /// The authority that counts and the length of its host (RFC 9112 section 3.2, RFC 9110 section 7.2).
-fn effective_host(buf: &[u8], target: &Target, host: Option<Span>, minor: u8) -> Result<(Span, u32), HeadError> {
+fn effective_host(buf: &[u8], target: &Target, host: Option<Span>, version: Version) -> Result<(Span, u32), HeadError> {
     let parsed = match host {
         Some(span) => Some((span, target::parse_authority(slice(buf, span))?)),
-        None if minor == 1 => return Err(HeadError::HostMissing),
+        None if version == Version::Http11 => return Err(HeadError::HostMissing),
         None => None,
     };
     let Some(default_port) = target.default_port else {
@@ -287,7 +287,7 @@ fn max_forwards(buf: &[u8], all: &Gathered, method: MethodKind) -> Result<Option
     }
 }
 
-fn is_web_socket(buf: &[u8], all: &Gathered, minor: u8, method: MethodKind, body: RequestBody) -> bool {
+fn is_web_socket(buf: &[u8], all: &Gathered, version: Version, method: MethodKind, body: RequestBody) -> bool {
     // 16 bytes in base64 (RFC 6455 section 4.1).
     let is_key = |key: &[u8]| {
         key.len() == 24
@@ -298,7 +298,7 @@ fn is_web_socket(buf: &[u8], all: &Gathered, minor: u8, method: MethodKind, body
                 .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/'))
     };
     all.upgrades_to_web_socket()
-        && minor == 1
+        && version == Version::Http11
         && method == MethodKind::Get
         && body == RequestBody::None
         && all.web_socket_key.is_some_and(|span| is_key(slice(buf, span)))

@@ -2,7 +2,7 @@
 
 use super::head::{FieldIndex, Fields, Gathered, HeadLimits, HeadParser, Slots, Span, allowed, fault, slice};
 use super::scan::{self, Extent};
-use super::{HeadError, MethodKind};
+use super::{HeadError, MethodKind, Version};
 use std::mem::MaybeUninit;
 
 /// How the body of an answer is framed.
@@ -25,8 +25,7 @@ pub struct ResponseHead {
     pub len: usize,
     /// 100 to 599.
     pub status: u16,
-    /// The minor version: 0 or 1.
-    pub minor: u8,
+    pub version: Version,
     pub body: ResponseBody,
     /// Whether the connection may be used again once the body is read: never after [`ResponseBody::UntilClose`] or 101.
     pub keep_alive: bool,
@@ -128,7 +127,7 @@ fn parse_complete(
         Err(httparse::Error::Version) => return Err(scan::version_error(line.get(..8).unwrap_or_default())),
         Err(error) => return Err(fault(error, HeadError::StatusLine)),
     }
-    let minor = parsed.version.ok_or(HeadError::VersionMalformed)?;
+    let version = Version::of_minor(parsed.version.ok_or(HeadError::VersionMalformed)?);
     let status = parsed
         .code
         .filter(|s| (100..=599).contains(s))
@@ -136,16 +135,16 @@ fn parse_complete(
     let all = Gathered::index(buf, parsed.headers, index, false)?;
     all.options.mark(buf, &mut index.0, false)?;
     let offers_web_socket = all.upgrades_to_web_socket();
-    if status == 101 && !(upgrade && minor == 1 && offers_web_socket) {
+    if status == 101 && !(upgrade && version == Version::Http11 && offers_web_socket) {
         return Err(HeadError::Upgrade);
     }
-    let body = body(&all, minor, status, request)?;
+    let body = body(&all, version, status, request)?;
     Ok(ResponseHead {
         len: extent.end,
         status,
-        minor,
+        version,
         body,
-        keep_alive: all.options.persists(minor) && body != ResponseBody::UntilClose && status != 101,
+        keep_alive: all.options.persists(version) && body != ResponseBody::UntilClose && status != 101,
         upgrade: status == 101,
         content_length: all.length,
         offers_web_socket,
@@ -156,11 +155,11 @@ fn parse_complete(
 }
 
 /// RFC 9112 section 6.3.
-fn body(all: &Gathered, minor: u8, status: u16, request: MethodKind) -> Result<ResponseBody, HeadError> {
+fn body(all: &Gathered, version: Version, status: u16, request: MethodKind) -> Result<ResponseBody, HeadError> {
     if all.chunked && all.length.is_some() {
         return Err(HeadError::LengthAndCoding);
     }
-    if all.chunked && minor == 0 {
+    if all.chunked && version == Version::Http10 {
         return Err(HeadError::CodingOnHttp10);
     }
     let bodiless = status < 200 || status == 204;

@@ -4,13 +4,16 @@
 use super::edit::{Edits, PieceFacts, Rewrite};
 use super::field::Kind;
 use super::head::{Field, slice};
-use super::{RequestBody, RequestHead, ResponseBody, ResponseHead, VIA_NAME, forwarded};
+use super::{RequestBody, RequestHead, ResponseBody, ResponseHead, VIA_NAME, Version, forwarded};
 use std::io::Write;
 use std::net::IpAddr;
 
 /// What a proxy knows of a request and its head does not say.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestAdditions<'a> {
+    /// What is spoken to the endpoint. For [`Version::Http2`] the text holds nothing that belongs to a connection: it is
+    /// translated by [`crate::http2::request`].
+    pub to: Version,
     /// The peer as seen, or as PROXY protocol says: appended to `X-Forwarded-For`.
     pub client_ip: IpAddr,
     /// The peer is one of `trusted_proxies`: what it says of the client is kept and continued. Otherwise every
@@ -83,19 +86,21 @@ pub fn write_request(out: &mut Vec<u8>, head: &RequestHead, buf: &[u8], add: &Re
     match head.body {
         RequestBody::None => {}
         RequestBody::Length(length) => write_length(out, length),
+        RequestBody::Chunked if add.to == Version::Http2 => {}
         RequestBody::Chunked => out.extend_from_slice(CHUNKED),
     }
     if let Some(left) = head.max_forwards {
         // Writing to a Vec cannot fail.
         let _ = write!(out, "Max-Forwards: {}\r\n", left.saturating_sub(1));
     }
-    out.extend_from_slice(match (head.upgrade, head.te_trailers) {
-        (true, _) => UPGRADE,
-        (false, true) => b"Connection: TE\r\nTE: trailers\r\n",
-        (false, false) => b"",
+    out.extend_from_slice(match (head.upgrade, head.te_trailers, add.to) {
+        (false, true, Version::Http2) => b"TE: trailers\r\n",
+        (_, _, Version::Http2) | (false, false, _) => b"",
+        (true, _, _) => UPGRADE,
+        (false, true, _) => b"Connection: TE\r\nTE: trailers\r\n",
     });
     forwarded::write(out, head, buf, add);
-    write_via(out, head.minor);
+    write_via(out, head.version);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -105,19 +110,20 @@ pub enum Framing {
     /// No body. The answer to HEAD and a 304 keep the `Content-Length` that describes what is not sent.
     None,
     Length(u64),
+    /// Of unknown length: in chunks, which HTTP/2 has no need of.
     Chunked,
     /// Until the connection is closed; says `Connection: close`.
     UntilClose,
 }
 
 impl ResponseHead {
-    /// How this answer's body is best sent to a client of HTTP/1.`client_minor`: as it came, except that HTTP/1.0 knows no
+    /// How this answer's body is best sent to a client that speaks `client`: as it came, except that HTTP/1.0 knows no
     /// chunks, and that a body until close is sent in chunks, so that the connection stays and a cut one is seen as cut.
-    pub fn forward_framing(&self, client_minor: u8) -> Framing {
+    pub fn forward_framing(&self, client: Version) -> Framing {
         match self.body {
             ResponseBody::None => Framing::None,
             ResponseBody::Length(length) => Framing::Length(length),
-            _ if client_minor == 0 => Framing::UntilClose,
+            _ if client == Version::Http10 => Framing::UntilClose,
             ResponseBody::Chunked | ResponseBody::UntilClose => Framing::Chunked,
         }
     }
@@ -126,8 +132,9 @@ impl ResponseHead {
 /// What a proxy adds to an answer.
 #[derive(Debug, Clone, Copy)]
 pub struct ResponseAdditions<'a> {
-    /// The minor version of the request.
-    pub client_minor: u8,
+    /// The version of the request. For [`Version::Http2`] the text holds nothing that belongs to a connection: it is
+    /// translated by [`crate::http2::answer`].
+    pub client: Version,
     /// The client's connection is closed after this answer.
     pub close: bool,
     /// An HTTP/1.0 client asked for its connection to be kept, and it is.
@@ -147,7 +154,7 @@ pub struct ResponseAdditions<'a> {
     pub edits: Option<Edits<'a>>,
 }
 
-/// Writes the head of `head`, read from `buf`, for the client, as HTTP/1.1.
+/// Writes the head of `head`, read from `buf`, for the client, in the text of HTTP/1.1.
 ///
 /// Interim answers (1xx) get neither framing nor `Connection`; 101 says `Connection: Upgrade` and `Upgrade: websocket`.
 pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, buf: &[u8], add: &ResponseAdditions<'_>) {
@@ -188,29 +195,31 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, buf: &[u8], add: &
         if let Some(cookie) = add.set_cookie {
             write_field(out, b"Set-Cookie: ", cookie);
         }
-        write_framing(out, head, add.framing);
+        write_framing(out, head, add);
     }
-    write_connection(out, head, add);
+    if add.client < Version::Http2 {
+        write_connection(out, head, add);
+    }
     if let Some(version) = add.version {
         write_field(out, b"x-rollgate-version: ", version.as_bytes());
     }
     if add.via {
-        write_via(out, head.minor);
+        write_via(out, head.version);
     }
     out.extend_from_slice(b"\r\n");
 }
 
-fn write_framing(out: &mut Vec<u8>, head: &ResponseHead, framing: Framing) {
-    match framing {
+fn write_framing(out: &mut Vec<u8>, head: &ResponseHead, add: &ResponseAdditions<'_>) {
+    match add.framing {
         Framing::Length(length) => write_length(out, length),
-        Framing::Chunked => out.extend_from_slice(CHUNKED),
+        Framing::Chunked if add.client < Version::Http2 => out.extend_from_slice(CHUNKED),
         // RFC 9110 section 8.6: none in a 204.
         Framing::None if head.status != 204 => {
             if let Some(length) = head.content_length {
                 write_length(out, length);
             }
         }
-        Framing::None | Framing::UntilClose => {}
+        Framing::None | Framing::Chunked | Framing::UntilClose => {}
     }
 }
 
@@ -223,7 +232,7 @@ fn write_connection(out: &mut Vec<u8>, head: &ResponseHead, add: &ResponseAdditi
         426 if head.offers_web_socket && close => b"Connection: close, Upgrade\r\nUpgrade: websocket\r\n",
         426 if head.offers_web_socket => UPGRADE,
         _ if close => b"Connection: close\r\n",
-        _ if add.client_minor == 0 && add.keep_alive_10 => b"Connection: keep-alive\r\n",
+        _ if add.client == Version::Http10 && add.keep_alive_10 => b"Connection: keep-alive\r\n",
         _ => b"",
     });
 }
@@ -273,8 +282,10 @@ fn write_length(out: &mut Vec<u8>, length: u64) {
 }
 
 /// The version in `Via` is that of the message received (RFC 9110 section 7.6.3).
-fn write_via(out: &mut Vec<u8>, minor: u8) {
-    out.extend_from_slice(if minor == 0 { b"Via: 1.0 " } else { b"Via: 1.1 " });
+fn write_via(out: &mut Vec<u8>, version: Version) {
+    out.extend_from_slice(b"Via: ");
+    out.extend_from_slice(version.number().as_bytes());
+    out.push(b' ');
     out.extend_from_slice(VIA_NAME.as_bytes());
     out.extend_from_slice(b"\r\n");
 }

@@ -79,6 +79,19 @@ impl Trailers {
     }
 }
 
+/// The trailer section of `fields`, in wire form: those that may be forwarded, each `name: value CRLF`.
+///
+/// # Errors
+/// [`ChunkError::TrailersTooLarge`] above 8 KiB or 32 fields, forwarded or not; [`ChunkError::Trailer`] for what is no field.
+pub fn trailer_section<'f>(fields: impl Iterator<Item = (&'f [u8], &'f [u8])>) -> Result<Vec<u8>, ChunkError> {
+    let mut section = Trailers::default();
+    for (name, value) in fields {
+        section.read(&[name, b": ", value, b"\r\n"].concat())?;
+    }
+    section.read(b"\r\n")?;
+    Ok(section.wire)
+}
+
 /// Fields that mean something only before the content: for framing, routing, authentication, modifiers of requests, control
 /// of answers, or how to read the content (RFC 9110 section 6.5.1).
 const FORBIDDEN: [&[u8]; 36] = [

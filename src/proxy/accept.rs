@@ -6,12 +6,13 @@
 
 use super::answers::OwnAnswer;
 use super::buffer::Buffer;
-use super::downstream::{self, Client};
+use super::downstream::{self, Client, Link};
 use super::handshakes::{self, Turn};
 use super::opening::{self, Formalities};
 use super::record::log_unread;
 use super::stream::Stream;
 use super::worker::Worker;
+use crate::http1::Version;
 use crate::outcome::Refusal;
 use crate::shared::{Shared, ThreadStats};
 use crate::telemetry::access_log::LogShard;
@@ -281,12 +282,13 @@ fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, listener: usize,
     }
     let client = Client {
         worker: Rc::clone(worker),
-        stream: Stream::new(tcp),
+        link: Link::Wire(Stream::new(tcp)),
         peer,
         destination: None,
         certificate: None,
         listener,
         slot: worker.deadlines.slot(),
+        since: worker.recently(),
         answering: Cell::new(false),
     };
     let counted = Counted::new(worker);
@@ -326,23 +328,25 @@ fn serve_formally(client: Client, formalities: Formalities, counted: Counted) {
 fn turn_away(worker: &Worker, tcp: &TcpStream, peer: IpAddr, speaks_tls: bool) {
     let request_id = super::headers::hex_id(worker.draw_id());
     let request_id = std::str::from_utf8(&request_id).unwrap_or_default();
-    log_unread(worker, peer, Refusal::MaxConnections, request_id);
+    log_unread(worker, peer, Version::Http11, Refusal::MaxConnections, request_id);
     if speaks_tls {
         return;
     }
     let mut out = Vec::new();
     let date = worker.date();
-    OwnAnswer {
+    let body = OwnAnswer {
         status: Refusal::MaxConnections.status(),
         text: "limits.max_connections is reached",
         request_id,
         date: &date,
+        client: Version::Http11,
         close: true,
         head_only: false,
         fields: "",
         content: None,
     }
     .write(&mut out);
+    out.extend_from_slice(&body);
     // What it does not take is lost with the connection.
     let _ = tcp.try_write(&out);
 }

@@ -1,5 +1,6 @@
 //! The answers the proxy gives of itself: short, plain, never cached.
 
+use crate::http1::Version;
 use std::io::Write;
 
 /// What one of our own answers says.
@@ -9,6 +10,8 @@ pub struct OwnAnswer<'a> {
     pub text: &'a str,
     pub request_id: &'a str,
     pub date: &'a str,
+    /// What the client speaks.
+    pub client: Version,
     /// The connection closes behind it.
     pub close: bool,
     /// The answer to `HEAD`: the same head, and no body.
@@ -27,8 +30,8 @@ pub struct Content<'a> {
 }
 
 impl OwnAnswer<'_> {
-    /// Writes head and body to `out`.
-    pub fn write(&self, out: &mut Vec<u8>) {
+    /// Writes the head to `out`; returns the body.
+    pub fn write(&self, out: &mut Vec<u8>) -> Vec<u8> {
         let reason = reason_phrase(self.status);
         let said = match self.content {
             Some(_) => String::new(),
@@ -51,20 +54,25 @@ impl OwnAnswer<'_> {
             205 => "Content-Length: 0\r\n".to_owned(),
             _ => format!("Content-Type: {media_type}\r\nContent-Length: {}\r\n", body.len()),
         };
-        let connection = if self.close { "close" } else { "keep-alive" };
+        let connection = match (self.client, self.close) {
+            (Version::Http2, _) => "",
+            (_, true) => "Connection: close\r\n",
+            (_, false) => "Connection: keep-alive\r\n",
+        };
         // Writing to a vector does not fail.
         let _ = write!(
             out,
-            "HTTP/1.1 {} {reason}\r\nDate: {}\r\n{described}{extra}{}X-Request-Id: {}\r\nVia: 1.1 rollgate\r\nConnection: \
-             {connection}\r\n\r\n",
+            "HTTP/1.1 {} {reason}\r\nDate: {}\r\n{described}{extra}{}X-Request-Id: {}\r\nVia: 1.1 \
+             rollgate\r\n{connection}\r\n",
             self.status, self.date, self.fields, self.request_id,
         );
-        if !self.head_only {
-            out.extend_from_slice(body.as_bytes());
+        let mut body = body.as_bytes().to_vec();
+        if self.head_only {
+            body.clear();
         }
+        body
     }
 }
-
 /// The phrase of RFC 9110 section 15 for the statuses the proxy answers of itself.
 fn reason_phrase(status: u16) -> &'static str {
     http::StatusCode::from_u16(status)
@@ -85,24 +93,29 @@ mod tests {
                 text: "no route",
                 request_id: "abc",
                 date: "Sun, 06 Nov 1994 08:49:37 GMT",
+                client: Version::Http11,
                 close: true,
                 head_only: false,
                 fields: "X-More: 1\r\n",
                 content: None,
             };
-            let mut full = Vec::new();
-            answer.write(&mut full);
-            let text = String::from_utf8(full).unwrap();
-            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            let mut head = Vec::new();
+            let body = answer.write(&mut head);
+            let text = String::from_utf8(head.clone()).unwrap();
             assert!(
-                head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())),
+                text.contains(&format!("\r\nContent-Length: {}\r\n", body.len())),
                 "{text}"
             );
-            assert!(head.contains("\r\nX-More: 1\r\n") && !head.contains("\n\n"));
+            assert!(text.ends_with("\r\nConnection: close\r\n\r\n"), "{text}");
+            assert!(text.contains("\r\nX-More: 1\r\n"));
             answer.head_only = true;
             let mut only = Vec::new();
+            assert!(answer.write(&mut only).is_empty());
+            assert_eq!(only, head);
+            answer.client = Version::Http2;
+            only.clear();
             answer.write(&mut only);
-            assert_eq!(String::from_utf8(only).unwrap(), format!("{head}\r\n\r\n"));
+            assert!(!String::from_utf8(only).unwrap().contains("Connection"));
         }
     }
 }

@@ -157,6 +157,12 @@ impl Slot {
         sooner
     }
 
+    /// Nothing is waited for: only the total counts.
+    pub fn clear_phase(&self) {
+        self.phase.set(NEVER);
+        self.store();
+    }
+
     /// The whole request must end within `after`.
     pub fn set_total(&self, after: Duration) {
         self.total.set(self.deadlines.tick_after(after));

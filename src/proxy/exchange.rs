@@ -2,6 +2,7 @@
 
 mod attempts;
 mod endings;
+mod evidence;
 mod limits;
 mod own_answers;
 mod rescue;
@@ -10,7 +11,7 @@ mod rewriting;
 pub use endings::refuse_unread;
 
 use self::limits::{Beyond, Places};
-use super::buffer::Buffer;
+use super::body::BodyReader;
 use super::downstream::{Client, Next};
 use super::headers::{client_address, hex_id, is_trusted, traceparent};
 use super::panics;
@@ -29,11 +30,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Serves the request whose head has arrived; its body and what follows is behind it in `input`.
-pub async fn run(client: &Client, head: &RequestHead, bytes: &[u8], input: &mut Buffer) -> Next {
+/// Serves the request whose head has arrived.
+pub async fn run(client: &Client, head: &RequestHead, bytes: &[u8], body: &mut BodyReader<'_>) -> Next {
     client.answering.set(false);
     let exchange = Exchange::new(client, head, bytes);
-    let served = panics::catch(pin!(exchange.serve(input))).await;
+    let served = panics::catch(pin!(exchange.serve(body))).await;
     match served {
         Ok(next) => next,
         Err(()) => {
@@ -49,7 +50,7 @@ pub async fn run(client: &Client, head: &RequestHead, bytes: &[u8], input: &mut 
 /// What a client that came by TLS is told of it, if anything.
 fn hsts<'l>(local: &'l Local, client: &Client) -> Option<&'l str> {
     let hsts = local.listener(client.listener)?.hsts.as_deref()?;
-    client.stream.is_tls().then_some(hsts)
+    client.link.stream().is_tls().then_some(hsts)
 }
 
 fn text(ascii: &[u8]) -> &str {
@@ -143,7 +144,7 @@ impl<'c> Exchange<'c> {
         self.client.worker.shared.uptime_ms_at(Instant::now())
     }
 
-    async fn serve(&self, input: &mut Buffer) -> Next {
+    async fn serve(&self, body: &mut BodyReader<'_>) -> Next {
         self.client.slot.set_total(self.time_limit());
         if matches!(self.head.body, RequestBody::Length(bytes) if bytes > self.limits().max_body) {
             return Box::pin(self.refuse(Refusal::BodyTooLarge, "the body is larger than limits.max_body")).await;
@@ -156,7 +157,7 @@ impl<'c> Exchange<'c> {
         }
         match self.routed() {
             Serving::Version(serving, version, cookie) => {
-                let next = self.attempts(serving, version, cookie.as_deref(), input).await;
+                let next = self.attempts(serving, version, cookie.as_deref(), body).await;
                 self.settle_rescue();
                 next
             }
@@ -174,7 +175,7 @@ impl<'c> Exchange<'c> {
     /// Whether the client came by https, to us or to a trusted proxy.
     fn is_https(&self) -> bool {
         let told = || self.head.fields(self.bytes).nth("x-forwarded-proto", 0) == Some(b"https");
-        self.client.stream.is_tls() || (self.peer_trusted && told())
+        self.client.link.stream().is_tls() || (self.peer_trusted && told())
     }
 
     /// The port at which the client is to come back by https.
@@ -250,6 +251,7 @@ impl<'c> Exchange<'c> {
             chosen.stats.charge(thread, FailureKind::NoEndpoint);
         }
         version.stats.begin(thread);
+        self.watch(&decision);
         let usable = decision.version.is_some();
         let cookie = self.cookie(&decision);
         if version.pool.role() == Role::Canary {

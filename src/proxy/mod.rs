@@ -12,6 +12,7 @@ mod downstream;
 mod exchange;
 mod handshakes;
 mod headers;
+mod io;
 mod opening;
 mod panics;
 mod record;

@@ -2,16 +2,18 @@
 //! for them. Both together within `limits.header_timeout`.
 
 use super::buffer::{BUFFER_BYTES, Buffer};
-use super::downstream::{Client, Rest};
+use super::downstream::{Client, Link, Rest};
 use super::headers::hex_id;
 use super::record::log_unread;
 use super::stream::{Stream, Tls};
+use crate::http1::Version;
 use crate::opening::{Addresses, MAX_HEADER_BYTES, parse_proxy_header, read_certificate};
 use crate::outcome::{Handshake, Refusal};
 use crate::routing::ClientCert;
 use crate::shared::ServerTls;
 use rustls::{CommonState, HandshakeKind};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// What a listener asks of connections before their first request.
@@ -35,7 +37,7 @@ pub async fn open(mut client: Client, formalities: Formalities) -> Option<(Clien
             Ok(Some(addresses)) => {
                 let source = addresses.source;
                 client.peer = SocketAddr::new(source.ip().to_canonical(), source.port());
-                client.destination = Some(Box::new(addresses.destination));
+                client.destination = Some(Rc::new(addresses.destination));
             }
             Ok(None) => {}
             Err(why) => {
@@ -81,6 +83,7 @@ fn refuse(client: &Client, why: &str) {
     log_unread(
         worker,
         client.peer.ip(),
+        Version::Http11,
         Refusal::ProxyHeader,
         std::str::from_utf8(&request_id).unwrap_or_default(),
     );
@@ -101,14 +104,18 @@ async fn shake_hands(client: Client, input: &mut Buffer, tls: &ServerTls) -> Opt
     }
     let Client {
         worker,
-        stream,
+        link: Link::Wire(stream),
         peer,
         destination,
         listener,
         slot,
+        since,
         answering,
         ..
-    } = client;
+    } = client
+    else {
+        return None;
+    };
     let (Some(tcp), Some(config)) = (stream.into_plain(), tls.load()) else {
         worker.stats.shook_hands(Handshake::Failed);
         return None;
@@ -133,21 +140,22 @@ async fn shake_hands(client: Client, input: &mut Buffer, tls: &ServerTls) -> Opt
     });
     Some(Client {
         certificate: shown(tls.common()),
-        stream: Stream::tls(tls),
+        link: Link::Wire(Stream::tls(tls)),
         worker,
         peer,
         destination,
         listener,
         slot,
+        since,
         answering,
     })
 }
 
 /// The certificate that the client has shown, verified.
-fn shown(session: &CommonState) -> Option<Box<ClientCert>> {
+fn shown(session: &CommonState) -> Option<Rc<ClientCert>> {
     let leaf = session.peer_certificates()?.first()?;
     let certificate = read_certificate(leaf).ok()?;
-    Some(Box::new(ClientCert {
+    Some(Rc::new(ClientCert {
         subject_cn: certificate.subject_cn.map(Into::into),
         san: certificate.san.into_iter().map(Into::into).collect(),
     }))

@@ -4,10 +4,10 @@
 use super::exchange::Exchange;
 use super::relay::Progress;
 use super::worker::{Local, Worker};
-use crate::http1::excerpt;
+use crate::http1::{Version, excerpt};
 use crate::outcome::{CLIENT_ABORT_STATUS, FailureKind, Outcome, OwnAnswerKind, Refusal, Termination};
 use crate::routing::{Decision, Reason, RouteId, ServiceId, VersionId};
-use crate::shared::{Ended, Endpoint, Rejected, VersionStats};
+use crate::shared::{Counted, Ended, Ending, Endpoint, Evidence, Rejected, VersionStats};
 use crate::telemetry::access_log::Line;
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
@@ -31,6 +31,8 @@ pub struct Record {
     upgraded: Cell<bool>,
     /// The canary that failed before stable served.
     rescued: Cell<Option<VersionId>>,
+    /// What the judge is to learn of it.
+    watched: Cell<Option<Counted>>,
     ended: Cell<Option<Instant>>,
 }
 
@@ -74,6 +76,22 @@ impl Record {
             decision.version = Some(stable);
             *serving = stats;
         }
+    }
+
+    /// The judge is to learn how it ends.
+    pub fn watched(&self, counted: Counted) {
+        self.watched.set(Some(counted));
+    }
+
+    /// The judge of a rollout learns how the attempt ended; nothing of what follows.
+    pub fn judged(&self, evidence: &Evidence, thread: usize, outcome: Outcome, duration: Duration) {
+        let Some(counted) = self.watched.take() else { return };
+        let ending = Ending {
+            outcome,
+            duration: (!self.upgraded.get()).then_some(duration),
+            values: &[],
+        };
+        evidence.end(thread, counted, &ending);
     }
 
     pub fn rescued_from(&self) -> Option<VersionId> {
@@ -174,8 +192,11 @@ impl Drop for Exchange<'_> {
             worker.stats.answered_itself(kind);
         }
         let decided = record.decided.borrow();
-        if let Some((_, stats)) = decided.as_ref() {
+        if let Some((decision, stats)) = decided.as_ref() {
             let outcome = record.outcome(termination);
+            if let Some(evidence) = self.evidence(decision.service) {
+                record.judged(evidence, worker.index, outcome, duration);
+            }
             let (status, upgraded) = (record.status.get(), record.upgraded.get());
             stats.end(
                 worker.index,
@@ -223,7 +244,7 @@ impl Exchange<'_> {
             method: self.head.method(self.bytes),
             host: self.head.host(self.bytes),
             path: self.head.target(self.bytes),
-            protocol: if self.head.minor == 0 { "HTTP/1.0" } else { "HTTP/1.1" },
+            protocol: self.head.version.as_str(),
             status: record.status.get(),
             service: service.map(|service| &*service.name),
             version: decision.map(|_| record.version_name(&self.local)),
@@ -298,8 +319,8 @@ pub fn keep_broken(worker: &Worker, endpoint: &Endpoint, why: &str, bytes: &[u8]
     });
 }
 
-/// The telling of what could not be read as a request.
-pub fn log_unread(worker: &Worker, peer: IpAddr, refusal: Refusal, request_id: &str) {
+/// The telling of what could not be read as a request; `version`: what its connection speaks, as far as is known.
+pub fn log_unread(worker: &Worker, peer: IpAddr, version: Version, refusal: Refusal, request_id: &str) {
     worker.stats.refused(refusal);
     worker.stats.terminated(Termination::Refused);
     if let Some(log) = worker.log.borrow_mut().as_mut() {
@@ -309,7 +330,7 @@ pub fn log_unread(worker: &Worker, peer: IpAddr, refusal: Refusal, request_id: &
             method: "",
             host: "",
             path: "",
-            protocol: "HTTP/1.1",
+            protocol: version.as_str(),
             status: refusal.status(),
             service: None,
             version: None,

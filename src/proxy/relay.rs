@@ -7,12 +7,12 @@
 mod receive;
 mod send;
 
-use super::body::{Accepted, BodyReader, Coding, Framing};
+use super::body::{Accepted, BodyReader, Coding};
 use super::buffer::{Buffer, HeadBytes};
 use super::deadlines::Expired;
-use super::downstream::Client;
-use super::stream::Stream;
+use super::downstream::{Client, Link};
 use super::tunnel;
+use super::upstream;
 use crate::config::snapshot::{Limits, Timeouts};
 use crate::http1::{Edits, RequestBody, RequestHead};
 use crate::outcome::{FailureKind, Refusal, Termination};
@@ -25,14 +25,16 @@ use std::time::Instant;
 /// Why an attempt gave no whole answer.
 #[derive(Debug)]
 pub enum Failed {
-    /// The request cannot be served whatever the version: the client is told so, if nothing was answered yet.
-    Refused(Refusal),
+    /// The request cannot be served whatever the version: the client is told so and why, if nothing was answered yet.
+    Refused(Refusal, &'static str),
     /// The client has gone, or takes nothing any more.
     Client(Termination),
     /// The endpoint's failure.
     Upstream {
         termination: Termination,
         nothing_received: bool,
+        /// The endpoint has said that it has not begun with the request (REFUSED_STREAM, GOAWAY).
+        unprocessed: bool,
         why: String,
     },
     /// A 5xx that stable may better: the client has seen nothing of it.
@@ -48,6 +50,7 @@ impl Failed {
         Self::Upstream {
             termination,
             nothing_received: false,
+            unprocessed: false,
             why: why.into(),
         }
     }
@@ -68,24 +71,23 @@ pub struct Answered {
 }
 
 /// The request's body and what is needed to send it again.
-pub struct Upload<'c> {
-    pub reader: BodyReader<'c>,
+pub struct Upload<'c, 'b> {
+    pub reader: &'c mut BodyReader<'b>,
     pub coding: Coding,
     /// What was read of it, while all of it is kept. `None`: not repeatable.
     pub replay: Option<Vec<u8>>,
     pub bytes: u64,
 }
 
-impl<'c> Upload<'c> {
-    /// The body of `head`, read from the client's connection. `kept`: what is read of it, so that it can be sent again.
-    pub fn new(head: &RequestHead, stream: &'c Stream, input: &'c mut Buffer, kept: bool) -> Self {
-        let (framing, coding) = match head.body {
-            RequestBody::None => (Framing::Done, Coding::Plain),
-            RequestBody::Length(bytes) => (Framing::length(bytes), Coding::Plain),
-            RequestBody::Chunked => (Framing::chunked(), Coding::Chunked),
+impl<'c, 'b> Upload<'c, 'b> {
+    /// The body of the request with this head. `kept`: what is read of it, so that it can be sent again.
+    pub fn new(head: &RequestHead, reader: &'c mut BodyReader<'b>, kept: bool) -> Self {
+        let coding = match head.body {
+            RequestBody::None | RequestBody::Length(_) => Coding::Plain,
+            RequestBody::Chunked => Coding::Chunked,
         };
         Self {
-            reader: BodyReader::new(stream, input, framing),
+            reader,
             coding,
             replay: kept.then(Vec::new),
             bytes: 0,
@@ -110,7 +112,7 @@ pub struct Told<'a> {
 /// What an attempt needs to know; it changes only cells.
 pub struct Attempt<'a> {
     pub client: &'a Client,
-    pub upstream: &'a Stream,
+    pub upstream: &'a upstream::Link,
     pub request: &'a RequestHead,
     pub limits: &'a Limits,
     pub timeouts: &'a Timeouts,
@@ -162,7 +164,12 @@ impl Progress {
 
 impl Attempt<'_> {
     /// Runs the attempt to its end. `head`: the request's head as it is sent.
-    pub async fn run(&self, head: HeadBytes, upload: &mut Upload<'_>, answer: &mut Buffer) -> Result<Answered, Failed> {
+    pub async fn run(
+        &self,
+        head: HeadBytes,
+        upload: &mut Upload<'_, '_>,
+        answer: &mut Buffer,
+    ) -> Result<Answered, Failed> {
         self.client.slot.set_phase(self.timeouts.idle);
         let result = {
             let mut send = pin!(self.send(head, upload));
@@ -176,17 +183,7 @@ impl Attempt<'_> {
         match result {
             Received::Whole(answered) => Ok(answered),
             Received::Upgraded(status) => {
-                let ends = tunnel::Ends {
-                    client: self.client,
-                    upstream: self.upstream,
-                    idle: self.timeouts.idle,
-                };
-                let ended = Box::pin(tunnel::run(
-                    &ends,
-                    (upload.reader.buffer(), self.accepted(&self.progress.sent)),
-                    (answer, self.accepted(&self.progress.answered)),
-                ))
-                .await;
+                let ended = self.tunnel(upload.reader, answer).await;
                 Ok(Answered {
                     termination: match ended {
                         Err(Expired::Revoked) => Termination::Revoked,
@@ -201,6 +198,28 @@ impl Attempt<'_> {
                 })
             }
         }
+    }
+
+    /// Joins the connections of client and endpoint. Only what HTTP/1.1 brought can have been upgraded.
+    async fn tunnel(&self, body: &mut BodyReader<'_>, answer: &mut Buffer) -> Result<(), Expired> {
+        let (Link::Wire(client), Some(input)) = (&self.client.link, body.buffer()) else {
+            return Ok(());
+        };
+        let upstream::Link::Wire(connection) = self.upstream else {
+            return Ok(());
+        };
+        let ends = tunnel::Ends {
+            client,
+            upstream: &connection.stream,
+            slot: &self.client.slot,
+            idle: self.timeouts.idle,
+        };
+        Box::pin(tunnel::run(
+            &ends,
+            (input, self.accepted(&self.progress.sent)),
+            (answer, self.accepted(&self.progress.answered)),
+        ))
+        .await
     }
 
     fn client_left(&self) -> Termination {
@@ -227,7 +246,7 @@ impl Attempt<'_> {
             return Failed::upstream(Termination::UpstreamIdle, "silence for timeouts.idle within the answer");
         }
         if progress.reading_client.get() && !self.waits_for_100() {
-            return Failed::Refused(Refusal::RequestTimeout);
+            return Failed::Refused(Refusal::RequestTimeout, "the body did not arrive in time");
         }
         if progress.hurried.get() {
             return Failed::Client(Termination::ClientAbort);

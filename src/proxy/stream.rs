@@ -44,6 +44,14 @@ impl Stream {
         Self(RefCell::new(Kind::Tls(Box::new(tls))))
     }
 
+    /// Whether both ends have agreed on HTTP/2 in the handshake (ALPN).
+    pub fn agreed_on_http2(&self) -> bool {
+        match &*self.0.borrow() {
+            Kind::Plain(_) => false,
+            Kind::Tls(tls) => tls.common().alpn_protocol() == Some(b"h2"),
+        }
+    }
+
     pub fn is_tls(&self) -> bool {
         matches!(&*self.0.borrow(), Kind::Tls(_))
     }
@@ -96,7 +104,7 @@ impl Stream {
 
     /// How many bytes of `parts` were taken, which `accepted` is told. One system call on a plain connection (a plain send
     /// where there is one part). With TLS they are sealed, and sent as far as the socket takes them: [`Stream::poll_flush`].
-    fn poll_write(
+    pub fn poll_write(
         &self,
         context: &mut Context<'_>,
         parts: &[IoSlice<'_>],
@@ -120,7 +128,7 @@ impl Stream {
     }
 
     /// Until the socket has taken all that [`Stream::poll_write`] took; `accepted` hears of each step.
-    fn poll_flush(&self, context: &mut Context<'_>, accepted: &impl Fn(u64)) -> Poll<io::Result<()>> {
+    pub fn poll_flush(&self, context: &mut Context<'_>, accepted: &impl Fn(u64)) -> Poll<io::Result<()>> {
         match &mut *self.0.borrow_mut() {
             Kind::Plain(_) => Poll::Ready(Ok(())),
             Kind::Tls(tls) => tls.poll_flush(context, accepted),
@@ -161,11 +169,15 @@ impl Stream {
 
     /// Says that nothing more will be sent.
     pub async fn finish(&self) -> io::Result<()> {
-        poll_fn(|context| match &mut *self.0.borrow_mut() {
+        poll_fn(|context| self.poll_finish(context)).await
+    }
+
+    /// See [`Stream::finish`].
+    pub fn poll_finish(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self.0.borrow_mut() {
             Kind::Plain(tcp) => Pin::new(tcp).poll_shutdown(context),
             Kind::Tls(tls) => tls.poll_finish(context),
-        })
-        .await
+        }
     }
 
     /// The close that follows will be a reset: the peer sees that what it has is not all.

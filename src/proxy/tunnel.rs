@@ -3,8 +3,7 @@
 
 use super::body::{Accepted, BodyReader, BodyWriter, Coding, Framing};
 use super::buffer::{Buffer, HeadBytes};
-use super::deadlines::Expired;
-use super::downstream::Client;
+use super::deadlines::{Expired, Slot};
 use super::stream::Stream;
 use std::future::poll_fn;
 use std::pin::pin;
@@ -13,8 +12,10 @@ use std::time::Duration;
 
 /// What a tunnel joins.
 pub struct Ends<'a> {
-    pub client: &'a Client,
+    pub client: &'a Stream,
     pub upstream: &'a Stream,
+    /// Of the client's connection.
+    pub slot: &'a Slot,
     /// Nothing moving for so long ends it.
     pub idle: Duration,
 }
@@ -30,11 +31,11 @@ pub async fn run(
     up: (&mut Buffer, Accepted<'_>),
     down: (&mut Buffer, Accepted<'_>),
 ) -> Result<(), Expired> {
-    let slot = &ends.client.slot;
+    let slot = ends.slot;
     slot.clear_total();
     slot.set_phase(ends.idle);
-    let mut up = pin!(copy(ends, (&ends.client.stream, up.0), (ends.upstream, up.1)));
-    let mut down = pin!(copy(ends, (ends.upstream, down.0), (&ends.client.stream, down.1)));
+    let mut up = pin!(copy(ends, (ends.client, up.0), (ends.upstream, up.1)));
+    let mut down = pin!(copy(ends, (ends.upstream, down.0), (ends.client, down.1)));
     let (mut up_done, mut down_done) = (false, false);
     let both = poll_fn(|context| {
         up_done = up_done || up.as_mut().poll(context).is_ready();
@@ -50,10 +51,10 @@ pub async fn run(
 
 /// One direction, to its end or its failure.
 async fn copy(ends: &Ends<'_>, (from, buffer): (&Stream, &mut Buffer), (to, passed): (&Stream, Accepted<'_>)) {
-    let mut reader = BodyReader::new(from, buffer, Framing::UntilClose);
-    let mut writer = BodyWriter::new(to, HeadBytes::default(), Coding::Plain, passed);
+    let mut reader = BodyReader::wire(from, buffer, Framing::UntilClose);
+    let mut writer = BodyWriter::wire(to, HeadBytes::default(), Coding::Plain, passed);
     while let Ok(Some(_)) = reader.next().await {
-        ends.client.slot.set_phase(ends.idle);
+        ends.slot.set_phase(ends.idle);
         if writer.pass(&mut reader).await.is_err() {
             break;
         }

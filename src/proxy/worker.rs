@@ -2,7 +2,7 @@
 
 use super::deadlines::{Deadlines, TICK};
 use super::handshakes::Handshakes;
-use super::upstream::IdlePool;
+use super::upstream::{IdlePool, Multiplexed};
 use crate::config::snapshot::Listener;
 use crate::http1::{FieldIndex, HeadParser};
 use crate::routing::{CookieKey, Facts, ServiceId, VersionId};
@@ -80,6 +80,7 @@ pub struct Worker {
     local: RefCell<Rc<Local>>,
     pub deadlines: Rc<Deadlines>,
     pub idle: RefCell<IdlePool>,
+    pub multiplexed: RefCell<Multiplexed>,
     pub handshakes: RefCell<Handshakes>,
     random: RefCell<fastrand::Rng>,
     pub log: RefCell<Option<LogShard>>,
@@ -109,6 +110,7 @@ impl Worker {
             shared,
             deadlines: Rc::default(),
             idle: RefCell::new(IdlePool::new(most_idle)),
+            multiplexed: RefCell::default(),
             handshakes: RefCell::default(),
             random: RefCell::new(fastrand::Rng::new()),
             log: RefCell::new(log),
@@ -218,6 +220,7 @@ impl Worker {
             // A thread without requests lets go of what is no longer in force, too.
             drop(self.local());
             self.idle.borrow_mut().sweep(self.recently());
+            self.multiplexed.borrow_mut().sweep(self.recently());
         }
     }
 }

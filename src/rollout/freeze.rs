@@ -107,7 +107,16 @@ impl Freeze {
         let Ok(now) = Timestamp::from_second(unix_s) else {
             return Some(i64::MAX);
         };
-        self.open_until(now).map(Timestamp::as_second)
+        let mut until = self.open_until(now)?.as_second();
+        // Where clocks are put back, the next window may begin before this one ends.
+        for _ in 0..DAYS_BACK {
+            let last = Timestamp::from_second(until - 1).ok();
+            match last.and_then(|last| self.open_until(last)) {
+                Some(later) if later.as_second() > until => until = later.as_second(),
+                _ => break,
+            }
+        }
+        Some(until)
     }
 
     fn open_until(&self, now: Timestamp) -> Option<Timestamp> {

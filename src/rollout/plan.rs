@@ -32,6 +32,29 @@ pub struct Plan {
 pub const MAX_GATES: usize = 16;
 
 impl Plan {
+    /// What is left of a plan that is in no file any more: there is nothing to do by it.
+    pub fn departed(service: &str, candidate: &str) -> Self {
+        Self {
+            service: service.into(),
+            candidate: candidate.into(),
+            start: Start::Manual,
+            steps: Box::default(),
+            analysis: Analysis {
+                warmup: Duration::ZERO,
+                min_requests: 0,
+                confidence: Share::WHOLE,
+                on_no_evidence: OnNoEvidence::Hold,
+                max_hold: None,
+                checks: Box::default(),
+            },
+            max_failures: None,
+            gates: Box::default(),
+            notify: Box::default(),
+            freeze: Box::default(),
+            with: Box::default(),
+        }
+    }
+
     /// The step called `number`, from 1.
     pub fn step(&self, number: u32) -> Option<&Step> {
         let index = usize::try_from(number.checked_sub(1)?).ok()?;

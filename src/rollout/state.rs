@@ -84,6 +84,17 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// Of each phase, what [`Phase::word`] says.
+    pub const WORDS: [&str; 7] = [
+        "idle",
+        "progressing",
+        "paused",
+        "waiting_approval",
+        "baking",
+        "succeeded",
+        "rolled_back",
+    ];
+
     /// As in metrics and JSON.
     pub fn word(&self) -> &'static str {
         match self {

@@ -73,14 +73,14 @@ pub enum Fallback {
 }
 
 /// What moves at run time. `services` runs parallel to [`Policy::services`].
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// The kill switch for all services.
     pub killed: bool,
     pub services: Box<[ServiceTraffic]>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceTraffic {
     pub split: Split,
     pub killed: bool,
@@ -127,7 +127,7 @@ pub struct Decision {
     /// The version that serves: `chosen`, or stable by fallback. `None`: answer 503 (`fallback: fail`).
     pub version: Option<VersionId>,
     pub reason: Reason,
-    /// The user's bucket, 0..100000, where the split looked at one.
+    /// The user's bucket, 0..100000, where the split or its cookie looked at one.
     pub bucket: Option<u32>,
     pub set_cookie: Option<SetCookie>,
 }
@@ -349,7 +349,9 @@ impl<'a> Case<'a> {
                 kept: Some(version),
                 ..holder
             });
+            let affinity = self.service.affinity.as_ref().zip(user.0.as_ref());
             return Choice {
+                bucket: affinity.map(|(affinity, key)| affinity.hash.bucket(&affinity.salt, key.as_bytes())),
                 holder,
                 ..Choice::plain(version, Reason::Kept)
             };

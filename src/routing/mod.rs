@@ -1,4 +1,4 @@
-//! Which version gets this request: one pure function, [`decide`], over what the file says ([`Policy`]), what moves at
+//! Which version gets this request: one pure function, [`decide()`], over what the file says ([`Policy`]), what moves at
 //! run time ([`Traffic`]), the request ([`RequestView`]) and the facts of the moment ([`Facts`]).
 
 mod affinity;

@@ -1,10 +1,12 @@
 //! A command and a state give the next state, or a refusal.
 
+use super::rollouts::{Ask, Steering};
 use super::state::{FileSplit, FileVersion, Latch, ServiceState, State, WeightsSet};
 use super::{Command, EventKind, Happened, Origin, Refusal, Scope, Weights};
 use crate::config::Snapshot;
 use crate::config::snapshot;
-use crate::routing::{Service, ServiceTraffic, Split, Traffic, VersionId};
+use crate::rollout::Now;
+use crate::routing::{Policy, SegmentId, Service, ServiceTraffic, Split, Traffic, VersionId};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -18,23 +20,71 @@ const MAX_DEPARTED: usize = 10_000;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
     pub state: State,
-    /// Empty: everything was as asked for already.
+    /// Empty: everything was as asked for already, or only time went on for a rollout.
     pub happened: Vec<Happened>,
+    /// What others have to do about it.
+    pub asks: Vec<Ask>,
     /// For the one who asked, in a sentence.
     pub text: String,
 }
 
-/// What becomes of `state`, under the file `snapshot`, by `command`.
+/// What becomes of `state`, under the file `snapshot`, by `command`, at the time `now`.
 ///
 /// # Errors
 /// The command makes no sense, or a latch forbids it: nothing changes.
-pub fn apply(state: &State, snapshot: &Snapshot, command: &Command, by: &Origin) -> Result<Change, Refusal> {
-    match command {
-        Command::Load => Ok(load(state, snapshot)),
+pub fn apply(state: &State, snapshot: &Snapshot, command: &Command, by: &Origin, now: Now) -> Result<Change, Refusal> {
+    let change = match command {
+        Command::Load | Command::Restore => load(state, snapshot),
         Command::Weights { service, weights } => set_weights(state, snapshot, service, weights, by),
         Command::Kill(scope) => kill(state, snapshot, scope, by),
         Command::Unkill(scope) => unkill(state, snapshot, scope),
+        Command::Rollout { .. } => Ok(unchanged(state, String::new())),
+    }?;
+    let edited = match command {
+        Command::Load | Command::Restore => edited_splits(state, &change.state),
+        _ => Vec::new(),
+    };
+    let mut steering = Steering::new(snapshot, by, now, change.state);
+    match command {
+        Command::Restore => {
+            steering.restored();
+            steering.loaded(&edited);
+        }
+        Command::Load => steering.loaded(&edited),
+        Command::Weights { service, weights } if !change.happened.is_empty() => {
+            steering.weights_set(service, weights);
+        }
+        Command::Rollout { service, steer } => steering.steer(service, steer)?,
+        Command::Weights { .. } | Command::Kill(_) | Command::Unkill(_) => {}
     }
+    steering.tell_kills();
+    Ok(finished(steering, change.happened, change.text))
+}
+
+/// What the command did comes first, and then what rollouts made of it.
+fn finished(steering: Steering<'_>, mut happened: Vec<Happened>, text: String) -> Change {
+    let text = match (text.is_empty(), steering.happened.first()) {
+        (true, Some(first)) => first.text.clone(),
+        (true, None) => "nothing has changed".to_owned(),
+        (false, _) => text,
+    };
+    happened.extend(steering.happened);
+    Change {
+        state: steering.state,
+        happened,
+        asks: steering.asks,
+        text,
+    }
+}
+
+/// Services that were known, and of whose split the file says something else.
+fn edited_splits(before: &State, after: &State) -> Vec<String> {
+    let edited = |(name, after): (&Arc<str>, &Arc<ServiceState>)| {
+        let before = before.service(name)?;
+        let edited = before.file != after.file && before.is_rolled_out();
+        edited.then(|| name.to_string())
+    };
+    after.services.iter().filter_map(edited).collect()
 }
 
 /// What the data plane gets: `state` in the order of `snapshot`. A service of which the state says nothing usable has
@@ -45,7 +95,7 @@ pub fn traffic(state: &State, snapshot: &Snapshot) -> Traffic {
         killed: state.all_killed(),
         services: services
             .map(|(service, file)| match state.service(&service.name) {
-                Some(known) => service_traffic(known, service, file),
+                Some(known) => service_traffic(known, &snapshot.policy, service, file),
                 None => ServiceTraffic {
                     split: file.split.clone(),
                     killed: file.killed,
@@ -57,7 +107,12 @@ pub fn traffic(state: &State, snapshot: &Snapshot) -> Traffic {
     }
 }
 
-fn service_traffic(state: &ServiceState, service: &Service, file: &snapshot::Service) -> ServiceTraffic {
+fn service_traffic(
+    state: &ServiceState,
+    policy: &Policy,
+    service: &Service,
+    file: &snapshot::Service,
+) -> ServiceTraffic {
     let set = state.set.as_ref().and_then(|set| {
         let weight = |version: &crate::routing::Version| set.weights.get(&*version.name).copied();
         let weights: Option<Box<[u32]>> = service.versions.iter().map(weight).collect();
@@ -67,8 +122,21 @@ fn service_traffic(state: &ServiceState, service: &Service, file: &snapshot::Ser
         split: set.unwrap_or_else(|| file.split.clone()),
         killed: state.is_killed(),
         epoch: state.epoch,
-        ring: None,
+        ring: ring(state, policy, service),
     }
+}
+
+/// The segments that the rollout's step admits. One that has left the file admits nobody.
+fn ring(state: &ServiceState, policy: &Policy, service: &Service) -> Option<(VersionId, Box<[SegmentId]>)> {
+    let machine = &state.rollout.as_ref()?.machine;
+    let candidate = machine.candidate.as_ref().filter(|_| machine.owns_split())?;
+    let position = service.versions.iter().position(|version| version.name == *candidate)?;
+    let id = |name: &str| {
+        let position = policy.segments.iter().position(|segment| *segment.name == *name)?;
+        u32::try_from(position).ok().map(SegmentId)
+    };
+    let segments: Box<[SegmentId]> = machine.segments.iter().filter_map(|name| id(name)).collect();
+    (!segments.is_empty()).then_some((VersionId(position as u32), segments))
 }
 
 /// Whether some canary of `snapshot` gets more by `after` than by `before`: such a change must be durable before it is in
@@ -76,6 +144,9 @@ fn service_traffic(state: &ServiceState, service: &Service, file: &snapshot::Ser
 pub fn moves_toward_canary(snapshot: &Snapshot, before: &Traffic, after: &Traffic) -> bool {
     let services = snapshot.policy.services.iter().enumerate();
     services.into_iter().any(|(index, service)| {
+        if admits_more(before.services.get(index), after.services.get(index)) {
+            return true;
+        }
         let shares = |traffic: &Traffic, version: usize| match traffic.services.get(index) {
             Some(live) if !traffic.killed && !live.killed => {
                 (u64::from(live.split.weight(version)), total(&live.split))
@@ -90,6 +161,18 @@ pub fn moves_toward_canary(snapshot: &Snapshot, before: &Traffic, after: &Traffi
     })
 }
 
+/// Whether a ring admits somebody whom it did not. (A kill switch that is on gives nobody anything, and must be released.)
+fn admits_more(before: Option<&ServiceTraffic>, after: Option<&ServiceTraffic>) -> bool {
+    let Some((candidate, segments)) = after.and_then(|live| live.ring.as_ref()) else {
+        return false;
+    };
+    let admitted = before
+        .and_then(|live| live.ring.as_ref())
+        .filter(|(other, _)| other == candidate);
+    let known = |segment| admitted.is_some_and(|(_, admitted)| admitted.contains(segment));
+    !segments.iter().all(known)
+}
+
 fn total(split: &Split) -> u64 {
     split.weights().iter().map(|&weight| u64::from(weight)).sum()
 }
@@ -98,6 +181,7 @@ fn unchanged(state: &State, text: String) -> Change {
     Change {
         state: state.clone(),
         happened: Vec::new(),
+        asks: Vec::new(),
         text,
     }
 }
@@ -113,12 +197,13 @@ fn changed(state: State, kind: EventKind, service: Option<&str>, before: Value, 
     Change {
         state,
         happened: vec![happened],
+        asks: Vec::new(),
         text,
     }
 }
 
-/// Takes over what the file says: only where it says something else than it did.
-fn load(state: &State, snapshot: &Snapshot) -> Change {
+/// Takes over what the file says: only where it says something else than it did. A split that a rollout owns stays.
+fn load(state: &State, snapshot: &Snapshot) -> Result<Change, Refusal> {
     let mut next = state.clone();
     let mut happened = Vec::new();
     let all_by_file = snapshot.killed && !state.file_kill;
@@ -140,12 +225,15 @@ fn load(state: &State, snapshot: &Snapshot) -> Change {
         if let Some(known) = known
             && known.file != split
             && known.file != FileSplit::default()
+            && !known.is_rolled_out()
         {
             happened.push(weights_by_file(&service.name, known, &split));
         }
         next.edit(&service.name, |service| {
             if service.file != split {
-                service.set = None;
+                if !service.is_rolled_out() {
+                    service.set = None;
+                }
                 service.file = split;
             }
             if all_by_file || (file.killed && !was_killed) {
@@ -155,11 +243,12 @@ fn load(state: &State, snapshot: &Snapshot) -> Change {
         });
     }
     forget_departed(&mut next, snapshot);
-    Change {
+    Ok(Change {
         state: next,
         happened,
+        asks: Vec::new(),
         text: "the file is in force".to_owned(),
-    }
+    })
 }
 
 fn file_split(service: &Service, split: &Split) -> FileSplit {
@@ -226,7 +315,7 @@ fn forget_departed(state: &mut State, snapshot: &Snapshot) {
     state.floor_epoch = floor;
 }
 
-fn known_service<'s>(snapshot: &'s Snapshot, name: &str) -> Result<&'s Service, Refusal> {
+pub(super) fn known_service<'s>(snapshot: &'s Snapshot, name: &str) -> Result<&'s Service, Refusal> {
     let services = &snapshot.policy.services;
     services.iter().find(|service| *service.name == *name).ok_or_else(|| {
         let names = services.iter().map(|service| &*service.name);

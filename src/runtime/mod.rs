@@ -11,16 +11,20 @@
 //!   because the state remembers what the file said.
 //! - A kill switch is a latch. That of a command and that of the file (`kill: true`) are two, and each is released where it
 //!   was set: `unkill`, or the file without the key. Any of them sends everything to stable.
+//! - A running rollout owns its service's split: weights of the file are recorded, and applied when it ends; weights of a
+//!   command pause it first.
 //! - Setting a kill switch bumps the epoch of the services it is for: who was kept in the canary by a cookie is not any
 //!   more, also after `unkill`.
 
 mod apply;
 mod revocation;
+mod rollouts;
 mod state;
 
 pub use apply::{Change, apply, moves_toward_canary, traffic};
 pub use revocation::Revocation;
-pub use state::{FileSplit, FileVersion, Latch, ServiceState, State, WeightsSet};
+pub use rollouts::{Ask, Seen, Steer};
+pub use state::{FileSplit, FileVersion, Latch, ROLLOUT, RolloutState, ServiceState, State, WeightsSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -31,16 +35,20 @@ use std::fmt;
 pub type Weights = BTreeMap<String, u32>;
 
 /// What is asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Command {
     /// The file given beside the command is in force from now on.
     Load,
+    /// The same, at the beginning of a process: the state is that of one that ended.
+    Restore,
     /// The weights of a service: one for each of its versions, 0 to 1,000,000, not all of them 0.
     Weights { service: String, weights: Weights },
     /// Everything to stable.
     Kill(Scope),
     /// The end of a kill switch that a command set.
     Unkill(Scope),
+    /// Something happens to the rollout of a service.
+    Rollout { service: String, steer: Steer },
 }
 
 /// Whose kill switch.
@@ -87,10 +95,25 @@ pub enum EventKind {
     Weights,
     Kill,
     Unkill,
+    /// Of a rollout, as are those that follow: anything that none of them is.
+    Rollout,
+    /// It began.
+    Start,
+    /// The next step, or one back.
+    Step,
+    /// It waits for one.
+    Approval,
+    Pause,
+    Resume,
+    /// The candidate gets everything.
+    Promote,
+    /// It is delivered.
+    Success,
+    Rollback,
 }
 
 impl EventKind {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 16] = [
         Self::Started,
         Self::Upgraded,
         Self::Reload,
@@ -98,6 +121,15 @@ impl EventKind {
         Self::Weights,
         Self::Kill,
         Self::Unkill,
+        Self::Rollout,
+        Self::Start,
+        Self::Step,
+        Self::Approval,
+        Self::Pause,
+        Self::Resume,
+        Self::Promote,
+        Self::Success,
+        Self::Rollback,
     ];
 
     pub fn word(self) -> &'static str {
@@ -109,6 +141,15 @@ impl EventKind {
             Self::Weights => "weights",
             Self::Kill => "kill",
             Self::Unkill => "unkill",
+            Self::Rollout => "rollout",
+            Self::Start => "start",
+            Self::Step => "step",
+            Self::Approval => "approval",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Promote => "promote",
+            Self::Success => "success",
+            Self::Rollback => "rollback",
         }
     }
 }
@@ -147,6 +188,11 @@ pub enum Refusal {
     KilledByFile { scope: Scope },
     #[error("service {service} is killed by the switch for all services, not by one of its own")]
     KilledWithAll { service: String },
+    #[error("service {service} has no rollout in the file")]
+    NoRollout { service: String },
+    /// Its machine says so, and what can be done instead.
+    #[error("{why}")]
+    Rollout { why: String },
 }
 
 impl Refusal {
@@ -171,6 +217,10 @@ impl Refusal {
                     "remove `kill` of {scope} from the file; a kill switch that a command set is then released by `unkill`"
                 )
             }
+            Self::NoRollout { .. } => {
+                "add `rollout` to the service in the file, or move its weights by hand: `rollgate weights`".to_owned()
+            }
+            Self::Rollout { .. } => "`rollgate status` shows how it stands".to_owned(),
             Self::KilledWithAll { .. } => "`rollgate unkill --all` releases the switch for all services".to_owned(),
         }
     }

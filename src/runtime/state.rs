@@ -1,6 +1,8 @@
 //! What must survive the process.
 
 use super::{Origin, Weights};
+use crate::analysis::{Finding, Judge};
+use crate::rollout;
 use crate::routing::Role;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -36,6 +38,29 @@ pub struct ServiceState {
     /// The kill switch, set by a command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kill: Option<Latch>,
+    /// `None`: the service never had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutState>,
+}
+
+/// Who sets weights for a rollout.
+pub const ROLLOUT: &str = "rollout";
+
+/// How far the rollout of a service is, with its evidence.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RolloutState {
+    pub machine: rollout::State,
+    /// The weights in force when the rollout took the split: see [`rollout::at_share`].
+    pub before: Weights,
+    /// All that was seen; `None` before the first rollout.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub judge: Option<Box<Judge>>,
+    /// Failed requests of the candidate since this rollout began, whoever sent them.
+    pub failures: u64,
+    /// What the judge said at the last look, in the order of the checks.
+    #[serde(skip)]
+    pub findings: Vec<Finding>,
 }
 
 /// The part of the file that says how a service is split.
@@ -78,6 +103,13 @@ impl ServiceState {
         self.set
             .as_ref()
             .map_or_else(|| self.file.weights(), |set| set.weights.clone())
+    }
+
+    /// Whether its rollout decides the split.
+    pub fn is_rolled_out(&self) -> bool {
+        self.rollout
+            .as_ref()
+            .is_some_and(|rollout| rollout.machine.owns_split())
     }
 
     /// Whether a switch of this service is on.

@@ -20,6 +20,14 @@ fn file(kill: bool, services: &[(&str, bool, &[u32])]) -> config::Snapshot {
     config::parse(&text, Path::new("")).unwrap()
 }
 
+fn apply(state: &State, file: &config::Snapshot, command: &Command, by: &Origin) -> Result<Change, Refusal> {
+    let now = crate::rollout::Now {
+        uptime_ms: 0,
+        unix_s: 0,
+    };
+    super::apply(state, file, command, by, now)
+}
+
 fn by(who: &str) -> Origin {
     Origin {
         who: who.to_owned(),
@@ -263,6 +271,7 @@ proptest! {
                     }
                     Command::Kill(scope) => { latched.insert(scope.clone()); }
                     Command::Unkill(scope) => { latched.remove(scope); }
+                    Command::Restore | Command::Rollout { .. } => {}
                 }
                 state = change.state;
                 let file = &files[current];

@@ -12,9 +12,10 @@ use crate::control::event_log::EventLog;
 use crate::control::file_watcher::FileWatcher;
 use crate::control::health_checker::{HealthChecker, first_pass};
 use crate::control::resolver::Resolver;
+use crate::control::rollout_driver::{self, Driver};
 use crate::control::store::{Options, Restored, Store};
 use crate::control::tls::{self, TlsFiles};
-use crate::control::writer::{self, Loaded, Unbegun};
+use crate::control::writer::{self, Loaded, Rollouts, Unbegun};
 use crate::proxy::accept::Stage;
 use crate::runtime::{EventKind, Origin};
 use crate::shared::Shared;
@@ -28,6 +29,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::mpsc;
 
 /// How long the start waits for the first probe of every endpoint.
 const FIRST_PASS: Duration = Duration::from_secs(1);
@@ -47,6 +49,7 @@ const LOOK: Duration = Duration::from_millis(1);
 /// What the control plane runs.
 pub struct Parts {
     writer: Unbegun,
+    driver: Arc<Driver>,
     resolver: Arc<Resolver>,
     health: Arc<HealthChecker>,
     tls: Arc<TlsFiles>,
@@ -94,6 +97,13 @@ pub fn assemble(
     let health = Arc::new(HealthChecker::new(Arc::clone(&shared)));
     let (watcher, events) = FileWatcher::spawn(&loaded.path, loaded.text).context("watching the file")?;
     let tls = assembly.tls();
+    let (asks, asked_of_driver) = mpsc::channel(rollout_driver::ASKS);
+    let driver = Driver {
+        shared: Arc::clone(&shared),
+        commander: commander.clone(),
+        failures: assembly.failures(),
+        asks: tokio::sync::Mutex::new(asked_of_driver),
+    };
     let writer = Unbegun {
         shared: Arc::clone(&shared),
         assembly,
@@ -104,9 +114,11 @@ pub fn assemble(
         events,
         orders,
         log: Arc::clone(&log),
+        rollouts: Rollouts::new(asks),
     };
     let parts = Parts {
         writer,
+        driver: Arc::new(driver),
         resolver,
         health,
         tls,
@@ -168,6 +180,11 @@ impl Control {
             async move { resolver.run().await }
         }));
         let (files, shared) = (Arc::clone(&parts.tls), Arc::clone(&self.life.shared));
+        let driver = Arc::clone(&parts.driver);
+        tokio::spawn(supervise("rollouts", move || {
+            let driver = Arc::clone(&driver);
+            async move { driver.run().await }
+        }));
         tokio::spawn(supervise("certificate files", move || {
             tls::follow(Arc::clone(&files), Arc::clone(&shared))
         }));

@@ -49,3 +49,18 @@ impl Level {
         self.0.load(Ordering::Relaxed)
     }
 }
+
+/// A sum with one writing thread.
+#[derive(Default)]
+pub struct FloatCell(AtomicU64);
+
+impl FloatCell {
+    #[inline]
+    pub fn add(&self, more: f64) {
+        self.0.store((self.get() + more).to_bits(), Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> f64 {
+        f64::from_bits(self.0.load(Ordering::Relaxed))
+    }
+}

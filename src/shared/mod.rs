@@ -4,17 +4,21 @@
 
 mod cell;
 mod durations;
+mod evidence;
 mod limits;
 mod pool;
 mod rejected;
 mod revoked;
+mod rollbacks;
 mod stats;
 mod tls;
 
+pub use evidence::{Counted, Ending, Evidence, Sent};
 pub use limits::{Gate, Inside, ServiceLimits};
 pub use pool::{Endpoint, InFlight, Pool, RetryBudget, Tried};
 pub use rejected::{Rejected, RejectedLog};
 pub use revoked::Revoked;
+pub use rollbacks::Rollbacks;
 pub use stats::{DURATION_BOUNDS_US, Ended, ThreadStats, Totals, VersionStats};
 pub use tls::{
     CertificateStatus, ClientTls, EndpointTls, LISTENER_PROTOCOLS, ServerTls, Transport, explain as explain_tls,
@@ -60,6 +64,10 @@ pub struct ServiceInForce {
     pub limits: ServiceLimits,
     /// Parallel to the service's versions.
     pub versions: Box<[VersionInForce]>,
+    /// What the judge sees; `None` without a rollout in the file. Kept while the versions stay.
+    pub evidence: Option<Arc<Evidence>>,
+    /// Kept while the service's name stays.
+    pub rollbacks: Arc<Rollbacks>,
 }
 
 /// A version's live part; statistics are kept while service, version and role stay, the pool's endpoints while they do.

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 
 /// Protocols that a TLS listener offers (ALPN), the preferred first. Clients that name none speak the last.
-pub const LISTENER_PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+pub const LISTENER_PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// TLS of a listener.
 pub struct ServerTls(ArcSwapOption<ServerConfig>);
@@ -67,6 +67,8 @@ impl ClientTls {
 pub struct Transport {
     /// The PROXY protocol header that it begins with.
     pub send_proxy_protocol: Option<ProxyVersion>,
+    /// HTTP/2 is spoken on it, and nothing else.
+    pub http2: bool,
     pub tls: Option<EndpointTls>,
 }
 

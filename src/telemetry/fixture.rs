@@ -27,6 +27,8 @@ pub fn in_force(generation: u64, threads: usize, services: &[(&str, &[V<'_>])]) 
                 turn: Arc::default(),
                 rule_turns: Box::default(),
                 limits: ServiceLimits::default(),
+                evidence: None,
+                rollbacks: Arc::default(),
                 versions: versions
                     .iter()
                     .map(|V(_, _, _, labels)| VersionInForce {
@@ -97,6 +99,7 @@ fn pool(labels: &[&str]) -> snapshot::Pool {
             idle: Duration::from_secs(60),
         },
         tls: None,
+        http2: false,
         send_proxy_protocol: None,
     }
 }
@@ -113,6 +116,8 @@ fn snapshot(services: &[(&str, &[V<'_>])]) -> Snapshot {
             header_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(60),
             keepalive_timeout: Duration::from_secs(60),
+            connection_age: Duration::from_secs(3600),
+            max_streams: 128,
             max_body: 1,
             max_head: 1,
             drain_timeout: Duration::ZERO,

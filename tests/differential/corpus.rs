@@ -222,7 +222,7 @@ fn lines() -> Vec<Case> {
         line("another scheme", "GET ftp://a/ HTTP/1.1"),
         line("another authority than Host", "GET http://b/ HTTP/1.1"),
         case("TLS", b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03\r\n\r\n".to_vec()),
-        case("HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+        case("nearly the preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\nXM\r\n\r\n"),
         case("one empty line first", "\r\nGET /a HTTP/1.1\r\nhost: a\r\n\r\n"),
         case("two empty lines first", "\r\n\r\nGET /a HTTP/1.1\r\nhost: a\r\n\r\n"),
         case("a bare LF first", "\nGET /a HTTP/1.1\r\nhost: a\r\n\r\n"),

@@ -3,7 +3,7 @@
 
 use rollgate::http1::{
     CHUNK_END, ChunkDecoder, ChunkError, Framing, HeadError, HeadLimits, HeadParser, MethodKind, RequestAdditions,
-    RequestHead, ResponseAdditions, ResponseHead, lint_request, lint_response, parse_request, parse_response,
+    RequestHead, ResponseAdditions, ResponseHead, Version, lint_request, lint_response, parse_request, parse_response,
     write_chunk_head, write_last_chunk, write_request, write_response,
 };
 use rollgate::opening::{MAX_HEADER_BYTES, ProxyHeaderError, ProxyVersion, parse_proxy_header, write_proxy_header};
@@ -25,6 +25,7 @@ fn additions(flags: u8) -> RequestAdditions<'static> {
         version: "v2",
         default_host: "listener:8080",
         rewrite: None,
+        to: Version::Http11,
     }
 }
 
@@ -151,8 +152,8 @@ pub fn response_head(data: &[u8]) {
                 (late.len, late.status, late.body),
                 "whole and dripped"
             );
-            for client_minor in [0, 1] {
-                forwarded_response(data, &head, method, upgrade, client_minor);
+            for client in [Version::Http10, Version::Http11] {
+                forwarded_response(data, &head, method, upgrade, client);
             }
         }
         (Ok(None), Ok(None)) | (Err(_), Err(_)) => {}
@@ -160,12 +161,12 @@ pub fn response_head(data: &[u8]) {
     }
 }
 
-fn forwarded_response(data: &[u8], head: &ResponseHead, method: MethodKind, upgrade: bool, client_minor: u8) {
-    let framing = head.forward_framing(client_minor);
+fn forwarded_response(data: &[u8], head: &ResponseHead, method: MethodKind, upgrade: bool, client: Version) {
+    let framing = head.forward_framing(client);
     let add = ResponseAdditions {
-        client_minor,
+        client,
         close: framing == Framing::UntilClose,
-        keep_alive_10: client_minor == 0,
+        keep_alive_10: client == Version::Http10,
         set_cookie: Some(b"a=b"),
         version: Some("v2"),
         framing,
@@ -198,7 +199,7 @@ fn forwarded_response(data: &[u8], head: &ResponseHead, method: MethodKind, upgr
     };
     assert_eq!((again.len, again.status), (out.len(), head.status), "{:?}", shown());
     assert_eq!(again.reason(&out), head.reason(data), "{:?}", shown());
-    assert_eq!(again.forward_framing(client_minor), framing, "{:?}", shown());
+    assert_eq!(again.forward_framing(client), framing, "{:?}", shown());
 }
 
 /// A chunked body reads the same whole and split, and once written again. The first byte chooses the splits.
@@ -306,8 +307,13 @@ pub fn rewrite(data: &[u8]) {
     } else {
         MethodKind::Head
     };
+    let client = if choice & 2 == 0 {
+        Version::Http10
+    } else {
+        Version::Http11
+    };
     if let Ok(Some(head)) = parse_response(&answer, method, true, &LIMITS, &mut HeadParser::new()) {
-        forwarded_response(&answer, &head, method, true, choice >> 1 & 1);
+        forwarded_response(&answer, &head, method, true, client);
     }
 }
 

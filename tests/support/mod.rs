@@ -15,6 +15,7 @@
 mod api;
 mod client;
 mod config;
+pub mod frames;
 mod gate;
 mod haproxy;
 mod lint;

@@ -15,12 +15,7 @@ impl Context<'_> {
     pub(super) fn pool(&mut self, pool: &schema::Pool, path: &Path<'_>) -> Option<Pool> {
         let endpoints = self.endpoints(pool, &path.key("endpoints"));
         let health_check = self.health_check(&pool.health_check, &path.key("health_check"));
-        match pool.protocol {
-            schema::Protocol::Http1 => {}
-            schema::Protocol::H2 | schema::Protocol::H2c => {
-                self.unsupported(&path.key("protocol"), "HTTP/1.1 would be spoken to the endpoints", true);
-            }
-        }
+        let http2 = self.speaks_http2(pool, &path.key("protocol"));
         let tls = self.pool_tls(pool, &path.key("tls"));
         Some(Pool {
             endpoints: endpoints?,
@@ -42,11 +37,26 @@ impl Context<'_> {
                 idle: pool.timeouts.idle.0,
             },
             tls: tls?,
+            http2: http2?,
             send_proxy_protocol: pool.send_proxy_protocol.map(|form| match form {
                 schema::ProxyProtocol::V1 => ProxyVersion::V1,
                 schema::ProxyProtocol::V2 => ProxyVersion::V2,
             }),
         })
+    }
+
+    fn speaks_http2(&mut self, pool: &schema::Pool, path: &Path<'_>) -> Option<bool> {
+        let (message, suggestion) = match (pool.protocol, &pool.tls) {
+            (schema::Protocol::Http1, _) => return Some(false),
+            (schema::Protocol::H2, Some(_)) | (schema::Protocol::H2c, None) => {
+                self.unsupported(path, "HTTP/1.1 would be spoken to the endpoints", true);
+                return Some(true);
+            }
+            (schema::Protocol::H2, None) => ("`h2` is HTTP/2 over TLS, and this pool has no `tls`", "h2c"),
+            (schema::Protocol::H2c, Some(_)) => ("`h2c` is HTTP/2 in plain text, and this pool has `tls`", "h2"),
+        };
+        self.problems.add_with(path, message, Some(suggestion.to_owned()));
+        None
     }
 
     fn endpoints(&mut self, pool: &schema::Pool, path: &Path<'_>) -> Option<Box<[Endpoint]>> {

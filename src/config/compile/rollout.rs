@@ -62,7 +62,6 @@ impl Context<'_> {
         versions: &Versions<'_>,
         path: &Path<'_>,
     ) -> Option<Plan> {
-        self.unsupported(path, "weights move only by the file", false);
         let candidate = self.candidate(rollout, versions, path);
         let steps = self.steps(rollout, &path.key("steps"));
         let analysis = self.analysis(&rollout.analysis, &path.key("analysis"));

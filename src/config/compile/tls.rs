@@ -94,6 +94,7 @@ impl Context<'_> {
                 sni: tls.sni.as_ref().map(|sni| sni.to_ascii_lowercase().into()),
                 ca,
                 verify: tls.verify,
+                http2: pool.protocol == schema::Protocol::H2,
                 client: cert.zip(key).map(|(cert, key)| CertificateFiles { cert, key }),
             })
         })

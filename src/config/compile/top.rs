@@ -117,6 +117,8 @@ impl Context<'_> {
             header_timeout: limits.header_timeout.0,
             request_timeout: limits.request_timeout.0,
             keepalive_timeout: limits.keepalive_timeout.0,
+            connection_age: limits.connection_age.0,
+            max_streams: u32::try_from(limits.max_streams.0).ok()?,
             max_body: limits.max_body.0,
             max_head: max_head?,
             drain_timeout: limits.drain_timeout.0,

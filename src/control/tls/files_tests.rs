@@ -195,6 +195,7 @@ fn listeners_and_pools_that_do_not_change_keep_what_they_have() {
         sni: None,
         ca: None,
         verify: false,
+        http2: false,
         client: None,
     };
     let first = files.pool(&pool);
@@ -227,6 +228,7 @@ fn other_authorities_of_clients_end_their_sessions_and_a_new_edition_those_of_en
         sni: None,
         ca: Some(ca),
         verify: true,
+        http2: false,
         client: None,
     });
     assert!(pool.load().0.is_some());
@@ -273,6 +275,7 @@ fn without_what_it_needs_nobody_can_connect() {
         sni: None,
         ca: Some(directory.pair("ca").cert),
         verify: true,
+        http2: false,
         client: None,
     });
     assert!(pool.load().0.is_none(), "no authorities: nothing is sent");

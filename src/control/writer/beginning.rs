@@ -1,6 +1,7 @@
 //! The first publication with the state that was kept.
 
-use super::{Reading, Writer, now_ms};
+use super::rollouts::Rollouts;
+use super::{Reading, Writer, now_ms, now_s};
 use crate::config::Snapshot;
 use crate::control::assembly::Assembly;
 use crate::control::commands::Orders;
@@ -9,6 +10,7 @@ use crate::control::file_watcher::{FileEvent, FileWatcher};
 use crate::control::health_checker::HealthChecker;
 use crate::control::records::Records;
 use crate::control::store::{Restored, Store};
+use crate::rollout::Now;
 use crate::runtime::{self, Command, EventKind, Happened, Origin};
 use crate::shared::{InForce, Shared};
 use serde_json::Value;
@@ -28,6 +30,7 @@ pub struct Unbegun {
     pub events: mpsc::Receiver<FileEvent>,
     pub orders: Orders,
     pub log: Arc<EventLog>,
+    pub rollouts: Rollouts,
 }
 
 impl Unbegun {
@@ -40,10 +43,14 @@ impl Unbegun {
             reason: None,
         };
         // No refusal for a file: what it says is what is asked for.
-        let load = runtime::apply(&restored.state, &self.started, &Command::Load, &by);
-        let (state, mut happened) = match load {
-            Ok(change) => (change.state, change.happened),
-            Err(_) => (restored.state, Vec::new()),
+        let now = Now {
+            uptime_ms: u64::try_from(self.shared.uptime().as_millis()).unwrap_or(u64::MAX),
+            unix_s: i64::try_from(now_s()).unwrap_or(i64::MAX),
+        };
+        let load = runtime::apply(&restored.state, &self.started, &Command::Restore, &by, now);
+        let (state, mut happened, asks) = match load {
+            Ok(change) => (change.state, change.happened, change.asks),
+            Err(_) => (restored.state, Vec::new(), Vec::new()),
         };
         happened.insert(0, began(kind, &self.path));
         self.assembly.keep_key_in(store.clone());
@@ -66,7 +73,7 @@ impl Unbegun {
         let events = records.number(happened, &by, &next, next.generation);
         self.shared.publish(next);
         drop(records.settle(state, events));
-        Writer {
+        let mut writer = Writer {
             shared: self.shared,
             assembly: self.assembly,
             health: self.health,
@@ -77,7 +84,10 @@ impl Unbegun {
             orders: self.orders,
             records,
             reading: Reading::default(),
-        }
+            rollouts: self.rollouts,
+        };
+        writer.hand_over(asks);
+        writer
     }
 }
 

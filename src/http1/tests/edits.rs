@@ -100,7 +100,7 @@ fn answers_are_changed_and_interim_ones_are_not() {
                 fields: &fields,
                 facts: facts(),
             }),
-            ..response_additions(head.forward_framing(1))
+            ..response_additions(head.forward_framing(Version::Http11))
         };
         write_response(&mut out, &head, bytes.as_bytes(), &add);
         lines(&out)

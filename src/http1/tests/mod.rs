@@ -47,6 +47,7 @@ const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 /// What the proxy adds for an untrusted IPv4 client over plain HTTP.
 fn additions() -> RequestAdditions<'static> {
     RequestAdditions {
+        to: Version::Http11,
         client_ip: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
         peer_trusted: false,
         https: false,
@@ -61,7 +62,7 @@ fn additions() -> RequestAdditions<'static> {
 
 fn response_additions(framing: Framing) -> ResponseAdditions<'static> {
     ResponseAdditions {
-        client_minor: 1,
+        client: Version::Http11,
         close: false,
         keep_alive_10: false,
         set_cookie: None,
@@ -93,7 +94,7 @@ fn describe(head: &RequestHead, buf: &[u8]) -> String {
         head.target(buf),
         (head.authority(buf), head.host(buf)),
         (head.path(buf), head.query(buf)),
-        head.minor,
+        head.version.as_str(),
         head.body,
         head.keep_alive,
         head.expect_continue,
@@ -115,7 +116,7 @@ fn describe_response(head: &ResponseHead, buf: &[u8]) -> String {
         head.len,
         head.status,
         String::from_utf8_lossy(head.reason(buf)),
-        head.minor,
+        head.version.as_str(),
         head.body,
         head.keep_alive,
         head.upgrade,

@@ -149,12 +149,13 @@ proptest! {
 
     #[test]
     fn a_forwarded_answer_is_one_message_with_the_same_meaning(
-        buf in valid_response(), to_head in prop::bool::ANY, client_minor in 0u8..2, close in prop::bool::ANY,
+        buf in valid_response(), to_head in prop::bool::ANY, minor in 0u8..2, close in prop::bool::ANY,
     ) {
         let method = if to_head { MethodKind::Head } else { MethodKind::Get };
         let head = response(&buf, method, false).unwrap().unwrap();
-        let framing = head.forward_framing(client_minor);
-        let add = ResponseAdditions { client_minor, close, keep_alive_10: !close, ..response_additions(framing) };
+        let client = Version::of_minor(minor);
+        let framing = head.forward_framing(client);
+        let add = ResponseAdditions { client, close, keep_alive_10: !close, ..response_additions(framing) };
         let mut out = Vec::new();
         write_response(&mut out, &head, &buf, &add);
         prop_assert_eq!(lint_response(&out, to_head), Ok(out.len()));

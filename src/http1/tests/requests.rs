@@ -15,7 +15,10 @@ fn a_browser_request_reads_as_sent() {
     );
     assert_eq!((head.path(buf), head.query(buf)), ("/shop/cart", "id=7&x=%20"));
     assert_eq!(head.target(buf), "/shop/cart?id=7&x=%20");
-    assert_eq!((head.minor, head.body, head.keep_alive), (1, RequestBody::None, true));
+    assert_eq!(
+        (head.version, head.body, head.keep_alive),
+        (Version::Http11, RequestBody::None, true)
+    );
     let fields = head.fields(buf);
     assert_eq!(fields.nth("cookie", 0), Some(&b"a=1"[..]));
     assert_eq!(fields.nth("cookie", 1), Some(&b"b=2"[..]));

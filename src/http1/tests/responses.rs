@@ -25,7 +25,10 @@ fn of(status: &str, lines: &str) -> Vec<u8> {
 fn an_answer_reads_as_sent() {
     let buf = b"HTTP/1.1 404 Not  Found\xe9\r\nServer: x\r\nContent-Length: 9\r\n\r\nrest of it";
     let head = read(buf, MethodKind::Get);
-    assert_eq!((head.len, head.status, head.minor), (buf.len() - 10, 404, 1));
+    assert_eq!(
+        (head.len, head.status, head.version),
+        (buf.len() - 10, 404, Version::Http11)
+    );
     assert_eq!(head.reason(buf), b"Not  Found\xe9");
     assert_eq!(
         (head.body, head.keep_alive, head.is_interim()),

@@ -10,7 +10,10 @@ fn forward(bytes: &[u8], add: &RequestAdditions<'_>) -> String {
     write_request(&mut out, &head, bytes, add);
     assert_eq!(lint_request(&out), Ok(out.len()), "{}", String::from_utf8_lossy(&out));
     let again = accepted(&out);
-    assert_eq!((again.len, again.body, again.minor), (out.len(), head.body, 1));
+    assert_eq!(
+        (again.len, again.body, again.version),
+        (out.len(), head.body, Version::Http11)
+    );
     assert_eq!(
         (again.upgrade, again.expect_continue),
         (head.upgrade, head.expect_continue)
@@ -302,7 +305,7 @@ fn answer(
 }
 
 fn as_is(head: &ResponseHead) -> ResponseAdditions<'static> {
-    response_additions(head.forward_framing(1))
+    response_additions(head.forward_framing(Version::Http11))
 }
 
 #[test]
@@ -323,57 +326,58 @@ fn an_answer_is_forwarded_like_this() {
 
 #[test]
 fn answers_are_framed_as_the_engine_chose() {
-    let framed = |bytes: &str, method: MethodKind, minor: u8| {
+    let framed = |bytes: &str, method: MethodKind, client: Version| {
         let out = answer(bytes.as_bytes(), method, false, |head| ResponseAdditions {
-            client_minor: minor,
+            client,
             hsts: None,
             via: false,
-            ..response_additions(head.forward_framing(minor))
+            ..response_additions(head.forward_framing(client))
         });
         lines(out.as_bytes()).join("|")
     };
     use MethodKind::{Get, Head};
+    use Version::{Http10, Http11};
     let table = [
         (
             "HTTP/1.1 200 \r\nContent-Length: 07\r\n\r\n",
             Get,
-            1,
+            Http11,
             "Content-Length: 7",
         ),
         (
             "HTTP/1.1 200 \r\nContent-Length: 7\r\n\r\n",
             Head,
-            1,
+            Http11,
             "Content-Length: 7",
         ),
         (
             "HTTP/1.1 304 \r\nContent-Length: 7\r\n\r\n",
             Get,
-            1,
+            Http11,
             "Content-Length: 7",
         ),
-        ("HTTP/1.1 304 \r\n\r\n", Get, 1, ""),
-        ("HTTP/1.1 204 \r\nContent-Length: 0\r\n\r\n", Get, 1, ""),
-        ("HTTP/1.1 200 \r\nTransfer-Encoding: chunked\r\n\r\n", Head, 1, ""),
+        ("HTTP/1.1 304 \r\n\r\n", Get, Http11, ""),
+        ("HTTP/1.1 204 \r\nContent-Length: 0\r\n\r\n", Get, Http11, ""),
+        ("HTTP/1.1 200 \r\nTransfer-Encoding: chunked\r\n\r\n", Head, Http11, ""),
         (
             "HTTP/1.1 200 \r\nTransfer-Encoding: chunked\r\n\r\n",
             Get,
-            1,
+            Http11,
             "Transfer-Encoding: chunked",
         ),
         (
             "HTTP/1.1 200 \r\nTransfer-Encoding: chunked\r\n\r\n",
             Get,
-            0,
+            Http10,
             "Connection: close",
         ),
-        ("HTTP/1.1 200 \r\n\r\n", Get, 1, "Transfer-Encoding: chunked"),
-        ("HTTP/1.0 200 \r\n\r\n", Get, 0, "Connection: close"),
-        ("HTTP/1.1 100 \r\nContent-Length: 0\r\n\r\n", Get, 1, ""),
-        ("HTTP/1.1 103 \r\nLink: x\r\n\r\n", Get, 1, "Link: x"),
+        ("HTTP/1.1 200 \r\n\r\n", Get, Http11, "Transfer-Encoding: chunked"),
+        ("HTTP/1.0 200 \r\n\r\n", Get, Http10, "Connection: close"),
+        ("HTTP/1.1 100 \r\nContent-Length: 0\r\n\r\n", Get, Http11, ""),
+        ("HTTP/1.1 103 \r\nLink: x\r\n\r\n", Get, Http11, "Link: x"),
     ];
-    for (bytes, method, minor, expected) in table {
-        assert_eq!(framed(bytes, method, minor), expected, "{bytes:?}");
+    for (bytes, method, client, expected) in table {
+        assert_eq!(framed(bytes, method, client), expected, "{bytes:?}");
     }
 }
 
@@ -425,13 +429,13 @@ fn dates_and_keep_alive() {
     assert_eq!(dated(""), "Date: ours");
     assert_eq!(dated("date: theirs\r\n"), "date: theirs");
     assert_eq!(dated("Connection: date\r\nDate: theirs\r\n"), "Date: ours");
-    let connection = |minor: u8, keep_alive_10: bool, close: bool| {
+    let connection = |client: Version, keep_alive_10: bool, close: bool| {
         let out = answer(
             b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
             MethodKind::Get,
             false,
             |h| ResponseAdditions {
-                client_minor: minor,
+                client,
                 keep_alive_10,
                 close,
                 ..as_is(h)
@@ -439,12 +443,52 @@ fn dates_and_keep_alive() {
         );
         starting(&lines(out.as_bytes()), "connection:").join("|")
     };
-    assert_eq!(connection(1, false, false), "");
-    assert_eq!(connection(1, true, false), "");
-    assert_eq!(connection(1, false, true), "Connection: close");
-    assert_eq!(connection(0, true, false), "Connection: keep-alive");
-    assert_eq!(connection(0, true, true), "Connection: close");
-    assert_eq!(connection(0, false, true), "Connection: close");
+    assert_eq!(connection(Version::Http11, false, false), "");
+    assert_eq!(connection(Version::Http11, true, false), "");
+    assert_eq!(connection(Version::Http11, false, true), "Connection: close");
+    assert_eq!(connection(Version::Http10, true, false), "Connection: keep-alive");
+    assert_eq!(connection(Version::Http10, true, true), "Connection: close");
+    assert_eq!(connection(Version::Http10, false, true), "Connection: close");
+}
+
+#[test]
+fn http2_is_told_nothing_of_connections() {
+    let text = |bytes: &str, close: bool| {
+        let head = response(bytes.as_bytes(), MethodKind::Get, false).unwrap().unwrap();
+        let add = ResponseAdditions {
+            client: Version::Http2,
+            close,
+            via: false,
+            ..response_additions(head.forward_framing(Version::Http2))
+        };
+        let mut out = Vec::new();
+        write_response(&mut out, &head, bytes.as_bytes(), &add);
+        lines(&out).join("|")
+    };
+    assert_eq!(text("HTTP/1.1 200 \r\n\r\n", false), "");
+    assert_eq!(text("HTTP/1.1 200 \r\nTransfer-Encoding: chunked\r\n\r\n", true), "");
+    assert_eq!(
+        text("HTTP/1.1 200 \r\nContent-Length: 7\r\n\r\n", true),
+        "Content-Length: 7"
+    );
+    let upgrade = "HTTP/1.1 426 \r\nConnection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n\r\n";
+    assert_eq!(text(upgrade, false), "Content-Length: 0");
+
+    let bytes = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: te\r\nTE: trailers\r\n\r\n";
+    let head = request(bytes).unwrap().unwrap();
+    let mut out = Vec::new();
+    write_request(
+        &mut out,
+        &head,
+        bytes,
+        &RequestAdditions {
+            to: Version::Http2,
+            ..additions()
+        },
+    );
+    let lines = lines(&out);
+    assert_eq!(starting(&lines, "te:"), ["TE: trailers"]);
+    assert!(starting(&lines, "connection:").is_empty() && starting(&lines, "transfer-encoding:").is_empty());
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! HTTP/1.1 connections of clients: one request after the other, each in its own time limits.
 
-use super::{Client, Next, Rest, linger};
-use crate::http1::{HeadError, HeadLimits, RequestHead, parse_request};
+use super::{Client, Next, Rest, http2, linger};
+use crate::http1::{HeadError, HeadLimits, RequestBody, RequestHead, parse_request};
+use crate::http2::PREFACE;
 use crate::outcome::Refusal;
+use crate::proxy::body::{BodyReader, Framing};
 use crate::proxy::buffer::{Buffer, HeadBytes};
 use crate::proxy::exchange;
 
@@ -10,33 +12,69 @@ use crate::proxy::exchange;
 enum Arrival {
     Head(RequestHead, HeadBytes),
     Refused(Refusal, String),
+    /// The client speaks HTTP/2 and knows that we do.
+    Http2,
     /// The client has gone between requests, has been idle too long, or the process is stopping.
     Over,
 }
 
 /// Serves a connection to its end; `input` is what was read of it already.
-pub async fn serve(client: Client, mut input: Buffer) {
+#[expect(clippy::manual_async_fn, reason = "an `async fn` holds its arguments twice")]
+pub fn serve(client: Client, mut input: Buffer) -> impl Future<Output = ()> {
+    async move {
+        if client.link.stream().agreed_on_http2() || serve_requests(&client, &mut input).await == Then::Http2 {
+            Box::pin(http2::serve(client, input)).await;
+        }
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Then {
+    Close,
+    Http2,
+}
+
+async fn serve_requests(client: &Client, input: &mut Buffer) -> Then {
     let mut first = true;
     loop {
-        let next = match arrival(&client, &mut input, first).await {
-            Arrival::Over => return,
+        let next = match arrival(client, input, first).await {
+            Arrival::Over => return Then::Close,
+            Arrival::Http2 => return Then::Http2,
             Arrival::Head(head, bytes) => {
                 // Boxed: a connection that waits does not hold the room of an exchange, and the exchanges of a
                 // thread use the same few blocks again, warm in its cache.
-                let next = Box::pin(exchange::run(&client, &head, &bytes, &mut input)).await;
+                let next = Box::pin(serve_one(client, &head, &bytes, input)).await;
                 client.worker.recycle(head);
                 next
             }
             Arrival::Refused(refusal, why) => {
-                Box::pin(exchange::refuse_unread(&client, refusal, &why, input.unread())).await
+                Box::pin(exchange::refuse_unread(client, refusal, &why, input.unread())).await
             }
         };
         match next {
             Next::KeepAlive => first = false,
-            Next::Linger => return Box::pin(linger::close(&client, &mut input)).await,
-            Next::Close => return,
+            Next::Linger => {
+                Box::pin(linger::close(client.link.stream(), &client.slot, input)).await;
+                return Then::Close;
+            }
+            Next::Close => return Then::Close,
         }
     }
+}
+
+async fn serve_one(client: &Client, head: &RequestHead, bytes: &[u8], input: &mut Buffer) -> Next {
+    let framing = match head.body {
+        RequestBody::None => Framing::Done,
+        RequestBody::Length(bytes) => Framing::length(bytes),
+        RequestBody::Chunked => Framing::chunked(),
+    };
+    exchange::run(
+        client,
+        head,
+        bytes,
+        &mut BodyReader::wire(client.link.stream(), input, framing),
+    )
+    .await
 }
 
 /// The next head, or why there is none. A new connection's first head is due at once; a kept-alive one may rest first.
@@ -64,7 +102,13 @@ async fn arrival(client: &Client, input: &mut Buffer, first: bool) -> Arrival {
         bytes: limits.max_head,
         ..HeadLimits::default()
     };
-    match client.slot.guard(head(client, input, &head_limits)).await {
+    // Behind TLS both have agreed on what is spoken.
+    let may_be_preface = first && !client.link.stream().is_tls();
+    match client
+        .slot
+        .guard(head(client, input, &head_limits, may_be_preface))
+        .await
+    {
         Ok(arrival) => arrival,
         Err(_) => refused(
             Refusal::RequestTimeout,
@@ -73,17 +117,23 @@ async fn arrival(client: &Client, input: &mut Buffer, first: bool) -> Arrival {
     }
 }
 
-async fn head(client: &Client, input: &mut Buffer, limits: &HeadLimits) -> Arrival {
+async fn head(client: &Client, input: &mut Buffer, limits: &HeadLimits, may_be_preface: bool) -> Arrival {
     let mut parser = client.worker.head_parser();
     loop {
-        match parse_request(input.unread(), limits, &mut parser) {
-            Ok(Some(head)) => {
-                let bytes = HeadBytes::copy_of(input.unread().get(..head.len).unwrap_or_default());
-                input.consume(head.len);
-                return Arrival::Head(head, bytes);
+        if may_be_preface && input.unread().starts_with(PREFACE) {
+            return Arrival::Http2;
+        }
+        // As long as it may become the preface, it is no request.
+        if !(may_be_preface && PREFACE.starts_with(input.unread())) {
+            match parse_request(input.unread(), limits, &mut parser) {
+                Ok(Some(head)) => {
+                    let bytes = HeadBytes::copy_of(input.unread().get(..head.len).unwrap_or_default());
+                    input.consume(head.len);
+                    return Arrival::Head(head, bytes);
+                }
+                Ok(None) => {}
+                Err(error) => return broken(&error),
             }
-            Ok(None) => {}
-            Err(error) => return broken(&error),
         }
         match client.fill(input, limits.bytes).await {
             Ok(n) if n > 0 => {}
@@ -104,6 +154,7 @@ fn refused(refusal: Refusal, why: &str) -> Arrival {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::downstream::Link;
     use crate::proxy::stream::Stream;
     use crate::proxy::worker::Worker;
     use crate::telemetry::fixture;
@@ -115,12 +166,13 @@ mod tests {
     fn client(worker: &Rc<Worker>, tcp: TcpStream) -> Client {
         Client {
             worker: Rc::clone(worker),
-            stream: Stream::new(tcp),
+            link: Link::Wire(Stream::new(tcp)),
             peer: (Ipv4Addr::LOCALHOST, 1).into(),
             destination: None,
             certificate: None,
             listener: 0,
             slot: worker.deadlines.slot(),
+            since: worker.recently(),
             answering: std::cell::Cell::new(false),
         }
     }
@@ -140,9 +192,9 @@ mod tests {
             );
             let head = head.unwrap().unwrap();
             let client = client(&worker, TcpStream::connect(address).await.unwrap());
-            std::mem::size_of_val(&exchange::run(&client, &head, b"", &mut Buffer::default()))
+            std::mem::size_of_val(&serve_one(&client, &head, b"", &mut Buffer::default()))
         };
-        assert!(exchange <= 3 * 1024, "{exchange} bytes while a request is served");
+        assert!(exchange <= 3 * 1024 + 64, "{exchange} bytes while a request is served");
         let client = client(&worker, TcpStream::connect(address).await.unwrap());
         let future = serve(client, Buffer::default());
         let bytes = std::mem::size_of_val(&future);

@@ -1,8 +1,10 @@
 //! Closing so that the answer arrives: bytes that come in after a close make the kernel reset the connection, and a
 //! reset may overtake the answer (RFC 9112 section 9.6).
 
-use super::Client;
+use super::{Client, Link};
 use crate::proxy::buffer::{BUFFER_BYTES, Buffer};
+use crate::proxy::deadlines::Slot;
+use crate::proxy::stream::Stream;
 use std::time::Duration;
 
 /// How long a closing connection is read on.
@@ -15,22 +17,22 @@ const LOOK: Duration = Duration::from_millis(10);
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
 
 /// Says that nothing more comes, then reads until the client says so too, within bounds.
-pub async fn close(client: &Client, input: &mut Buffer) {
-    if client.stream.finish().await.is_err() {
+pub async fn close(stream: &Stream, slot: &Slot, input: &mut Buffer) {
+    if stream.finish().await.is_err() {
         return;
     }
-    client.slot.clear_total();
-    client.slot.set_phase(LINGER);
+    slot.clear_total();
+    slot.set_phase(LINGER);
     // Past the deadline the connection just closes.
-    let _ = client.slot.guard(drain(client, input)).await;
+    let _ = slot.guard(drain(stream, input)).await;
 }
 
-async fn drain(client: &Client, input: &mut Buffer) {
+async fn drain(stream: &Stream, input: &mut Buffer) {
     let mut dropped = 0;
     while dropped < LINGER_BYTES {
         input.consume(input.unread().len());
         input.release();
-        match client.stream.fill(input, BUFFER_BYTES).await {
+        match stream.fill(input, BUFFER_BYTES).await {
             Ok(n) if n > 0 => dropped += n,
             _ => return,
         }
@@ -40,13 +42,17 @@ async fn drain(client: &Client, input: &mut Buffer) {
 /// Whether a client that had finished sending before its answer took that answer: one that had gone altogether resets
 /// the connection when the answer reaches it. Waits for the kernel's word, which comes within a round trip.
 pub async fn took_the_answer(client: &Client) -> bool {
-    if client.stream.finish().await.is_err() {
+    let Link::Wire(stream) = &client.link else {
+        // A stream that was reset has told so already.
+        return true;
+    };
+    if stream.finish().await.is_err() {
         return false;
     }
     let mut waited = Duration::ZERO;
     while waited < LINGER {
-        let over = client.stream.is_over();
-        if client.stream.take_error().is_some() {
+        let over = stream.is_over();
+        if stream.take_error().is_some() {
             return false;
         }
         if over {

@@ -1,14 +1,16 @@
 //! The side of the clients.
 
 mod http1;
+mod http2;
 mod linger;
+mod link;
 
 pub use http1::serve;
 pub use linger::took_the_answer;
+pub use link::Link;
 
 use super::buffer::Buffer;
 use super::deadlines::Slot;
-use super::stream::Stream;
 use super::worker::Worker;
 use crate::routing::ClientCert;
 use std::cell::Cell;
@@ -17,21 +19,23 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// One client's connection.
+/// One client, as a request sees it: its connection, or one stream of it.
 pub struct Client {
     pub worker: Rc<Worker>,
-    pub stream: Stream,
+    pub link: Link,
     /// The peer: a client, or a proxy in front of us. As a PROXY protocol header says, where there is one.
     pub peer: SocketAddr,
     /// Where it connected to, where such a header says so.
-    pub destination: Option<Box<SocketAddr>>,
+    pub destination: Option<Rc<SocketAddr>>,
     /// The certificate it has shown, verified.
-    pub certificate: Option<Box<ClientCert>>,
+    pub certificate: Option<Rc<ClientCert>>,
     /// Position in [`crate::shared::InForce::listeners`].
     pub listener: usize,
     pub slot: Slot,
+    /// When the connection was accepted, a tick more or less.
+    pub since: Instant,
     /// The final answer of the current exchange has begun: nothing else can be answered any more.
     pub answering: Cell<bool>,
 }
@@ -44,18 +48,23 @@ pub enum Rest {
 }
 
 impl Client {
+    /// No further request is served on a connection older than `most`.
+    pub fn is_old(&self, most: Duration) -> bool {
+        self.worker.recently().saturating_duration_since(self.since) >= most
+    }
+
     /// Waits for the next bytes without a buffer.
     pub async fn rest(&self, patience: Duration) -> Rest {
         self.slot.set_phase(patience);
         let readable = poll_fn(|context| {
-            if self.stream.poll_readable(context).is_ready() {
+            if self.link.stream().poll_readable(context).is_ready() {
                 return Poll::Ready(Rest::Readable);
             }
             if !self.worker.is_closing() {
                 return Poll::Pending;
             }
             // What is in the kernel already was sent in good faith.
-            Poll::Ready(if self.stream.is_quiet_for_sure() {
+            Poll::Ready(if self.link.stream().is_quiet_for_sure() {
                 Rest::Closing
             } else {
                 Rest::Readable
@@ -64,10 +73,10 @@ impl Client {
         self.slot.guard(readable).await.unwrap_or(Rest::Late)
     }
 
-    /// Reads on, as [`Stream::fill`]; `Ok(0)` also when the process closes and nothing has come yet: a new connection counts
+    /// Reads on, as [`super::stream::Stream::fill`]; `Ok(0)` also when the process closes and nothing has come yet: a new connection counts
     /// as readable until it was read once, whether or not something is there.
     pub async fn fill(&self, input: &mut Buffer, limit: usize) -> io::Result<usize> {
-        poll_fn(|context| match self.stream.poll_fill(context, input, limit) {
+        poll_fn(|context| match self.link.stream().poll_fill(context, input, limit) {
             Poll::Pending if input.is_empty() && self.worker.is_closing() => Poll::Ready(Ok(0)),
             polled => polled,
         })
@@ -75,7 +84,7 @@ impl Client {
     }
 }
 
-/// What becomes of a connection after an exchange.
+/// What becomes of a connection after an exchange. Of no meaning to HTTP/2, whose streams serve one each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// It waits for its next request.

@@ -2,15 +2,17 @@
 
 use super::{Exchange, text};
 use crate::config::snapshot::{Balance, Timeouts};
-use crate::http1::{RequestAdditions, RequestBody, write_request};
-use crate::outcome::{FailureKind, Termination};
+use crate::http1::{RequestAdditions, RequestBody, Version, write_request};
+use crate::outcome::{FailureKind, Refusal, Termination};
+use crate::proxy::body::BodyReader;
 use crate::proxy::buffer::{Buffer, HeadBytes};
 use crate::proxy::downstream::Next;
 use crate::proxy::record::keep_broken;
 use crate::proxy::relay::{Attempt, Failed, Progress, Upload};
-use crate::proxy::upstream::{self, OnBehalf};
+use crate::proxy::upstream::{self, Link, NotBegun, OnBehalf};
 use crate::routing::{Decision, HashName, VersionId};
 use crate::shared::{Endpoint, RetryBudget, Tried, VersionInForce};
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -44,10 +46,12 @@ impl Exchange<'_> {
         mut serving: VersionId,
         mut version: &VersionInForce,
         cookie: Option<&[u8]>,
-        input: &mut Buffer,
+        body: &mut BodyReader<'_>,
     ) -> Next {
-        let kept = self.head.method_kind.is_idempotent() || self.rescue(serving).is_some();
-        let mut upload = Upload::new(self.head, &self.client.stream, input, kept);
+        // On streams also what is not idempotent may come back untouched.
+        let idempotent = self.head.method_kind.is_idempotent();
+        let kept = idempotent || version.pool.spec.http2 || self.rescue(serving).is_some();
+        let mut upload = Upload::new(self.head, body, kept);
         let mut tried = Tried::default();
         let mut fresh = false;
         self.with_budget(serving, |budget| budget.request(self.started_ms()));
@@ -90,7 +94,7 @@ impl Exchange<'_> {
         fresh: bool,
         tried: &mut Tried,
         endpoint: &Option<Arc<Endpoint>>,
-        upload: &Upload<'_>,
+        upload: &Upload<'_, '_>,
     ) -> Option<Again> {
         if !self.may_repeat(failure, upload) {
             return None;
@@ -146,10 +150,11 @@ impl Exchange<'_> {
     }
 
     /// Whether the request may be sent again: nothing of it may be done twice that may not be (RFC 9110 section 9.2.2).
-    fn may_repeat(&self, failure: &Failure, upload: &Upload<'_>) -> bool {
+    fn may_repeat(&self, failure: &Failure, upload: &Upload<'_, '_>) -> bool {
         let Failed::Upstream {
             termination,
             nothing_received,
+            unprocessed,
             ..
         } = &failure.failed
         else {
@@ -157,6 +162,7 @@ impl Exchange<'_> {
         };
         let harmless = match termination {
             Termination::UpstreamConnect | Termination::Internal => true,
+            Termination::UpstreamReset if *unprocessed => true,
             Termination::UpstreamReset => *nothing_received && (!failure.sent || self.head.method_kind.is_idempotent()),
             _ => false,
         };
@@ -170,7 +176,7 @@ impl Exchange<'_> {
         endpoint: &Arc<Endpoint>,
         fresh: bool,
         cookie: Option<&[u8]>,
-        upload: &mut Upload<'_>,
+        upload: &mut Upload<'_, '_>,
     ) -> Result<Next, Failure> {
         let worker = &self.client.worker;
         let timeouts = &version.pool.spec.timeouts;
@@ -181,31 +187,22 @@ impl Exchange<'_> {
             client: self.client,
             client_ip: self.client_ip,
         };
-        let connected = if fresh {
-            Box::pin(upstream::open(&on_behalf, endpoint, timeouts.connect)).await
-        } else {
-            upstream::connect(&on_behalf, endpoint, timeouts, !self.head.method_kind.is_idempotent()).await
-        };
-        let connection = match connected {
-            Ok(connection) => connection,
-            Err(error) => {
-                if upstream::is_ours(&error) {
-                    // No endpoint is to blame: what is idle gives its descriptors up.
-                    worker.idle.borrow_mut().clear();
-                } else {
-                    version.pool.failed(endpoint, FailureKind::Connect, self.now_ms());
-                }
-                return Err(Failure::to_connect(&error, upload.reader.is_done()));
-            }
-        };
+        let connected = self.connect(&on_behalf, endpoint, timeouts, fresh).await;
+        let mut link = connected.map_err(|error| {
+            self.blame_for_connecting(version, endpoint, &error);
+            Failure::to_connect(&error, upload.reader.is_done())
+        })?;
         let mut out = HeadBytes::new();
         self.write_head(&mut out, endpoint);
+        let ended = upload.reader.is_done() && upload.replay.as_ref().is_none_or(Vec::is_empty);
+        let begun = link.begin(&mut out, ended);
+        begun.map_err(|why| Failure::to_begin(why, upload.reader.is_done()))?;
         let mut answer = Buffer::default();
         let withholds = || self.takes_rescue(serving, FailureKind::Status5xx);
         let told = || self.told();
         let attempt = Attempt {
             client: self.client,
-            upstream: &connection.stream,
+            upstream: &link,
             request: self.head,
             limits: self.limits(),
             timeouts: self.attempt_timeouts(serving).unwrap_or(timeouts),
@@ -223,7 +220,7 @@ impl Exchange<'_> {
                     Some(kind) => version.pool.failed(endpoint, kind, self.now_ms()),
                     None => version.pool.succeeded(endpoint),
                 }
-                if answered.reusable {
+                if let (true, Link::Wire(connection)) = (answered.reusable, link) {
                     on_behalf.keep(endpoint, connection, timeouts.idle);
                 }
                 drop(in_flight);
@@ -240,7 +237,7 @@ impl Exchange<'_> {
                     let bytes = if progress.answer_begun() { b"" } else { answer.unread() };
                     keep_broken(worker, endpoint, why, bytes);
                 }
-                let failure = Failure::of(failed, &progress, connection.reused);
+                let failure = Failure::of(failed, &progress, (link.reused(), fresh));
                 if matches!(failure.failed, Failed::Withheld { .. }) {
                     version.pool.failed(endpoint, FailureKind::Status5xx, self.now_ms());
                 }
@@ -258,11 +255,40 @@ impl Exchange<'_> {
         self.route_timeouts()?.attempts.get(serving.0 as usize)
     }
 
+    async fn connect(
+        &self,
+        on_behalf: &OnBehalf<'_>,
+        endpoint: &Arc<Endpoint>,
+        timeouts: &Timeouts,
+        fresh: bool,
+    ) -> io::Result<Link> {
+        if fresh {
+            return Box::pin(upstream::open(on_behalf, endpoint, timeouts)).await;
+        }
+        let sure = !self.head.method_kind.is_idempotent();
+        upstream::connect(on_behalf, endpoint, timeouts, sure).await
+    }
+
+    fn blame_for_connecting(&self, version: &VersionInForce, endpoint: &Endpoint, error: &io::Error) {
+        if upstream::is_ours(error) {
+            // No endpoint is to blame: what is idle gives its descriptors up.
+            self.client.worker.idle.borrow_mut().clear();
+            self.client.worker.multiplexed.borrow_mut().clear();
+        } else {
+            version.pool.failed(endpoint, FailureKind::Connect, self.now_ms());
+        }
+    }
+
     fn write_head(&self, out: &mut Vec<u8>, endpoint: &Endpoint) {
         let additions = RequestAdditions {
+            to: if endpoint.transport.http2 {
+                Version::Http2
+            } else {
+                Version::Http11
+            },
             client_ip: self.client.peer.ip(),
             peer_trusted: self.peer_trusted,
-            https: self.client.stream.is_tls(),
+            https: self.client.link.stream().is_tls(),
             forwarded: self.snapshot().forwarded,
             request_id: text(&self.fresh_id),
             traceparent: text(&self.fresh_trace),
@@ -291,6 +317,7 @@ impl Failure {
             failed: Failed::Upstream {
                 termination: Termination::NoEndpoint,
                 nothing_received: true,
+                unprocessed: true,
                 why: "no endpoint of the version is usable".to_owned(),
             },
             stale: false,
@@ -300,7 +327,7 @@ impl Failure {
         }
     }
 
-    fn to_connect(error: &std::io::Error, uploaded: bool) -> Self {
+    fn to_connect(error: &io::Error, uploaded: bool) -> Self {
         let termination = if upstream::is_ours(error) {
             Termination::Internal
         } else {
@@ -309,6 +336,7 @@ impl Failure {
         let failed = Failed::Upstream {
             termination,
             nothing_received: true,
+            unprocessed: true,
             why: format!("connecting to the endpoint: {error}"),
         };
         Self {
@@ -320,17 +348,46 @@ impl Failure {
         }
     }
 
-    fn of(failed: Failed, progress: &Progress, reused: bool) -> Self {
-        let nothing = matches!(
-            &failed,
-            Failed::Upstream {
-                nothing_received: true,
-                ..
+    /// The request was not even begun on its stream.
+    fn to_begin(why: NotBegun, uploaded: bool) -> Self {
+        let (failed, stale) = match why {
+            // What it holds is the client's affair.
+            NotBegun::Untranslatable => {
+                let why = "the version's endpoints speak HTTP/2, which has no place for a byte of the target";
+                (Failed::Refused(Refusal::BadRequest, why), false)
             }
-        );
+            NotBegun::Gone(error) => {
+                let failed = Failed::Upstream {
+                    termination: Termination::UpstreamReset,
+                    nothing_received: true,
+                    unprocessed: true,
+                    why: format!("beginning the request: {error}"),
+                };
+                (failed, true)
+            }
+        };
         Self {
             failed,
-            stale: reused && nothing,
+            stale,
+            sent: false,
+            answer_begun: false,
+            uploaded,
+        }
+    }
+
+    /// `reused`, `fresh`: the connection was there before, or was not to have been.
+    fn of(failed: Failed, progress: &Progress, (reused, fresh): (bool, bool)) -> Self {
+        let (nothing, unprocessed) = match &failed {
+            Failed::Upstream {
+                nothing_received,
+                unprocessed,
+                ..
+            } => (*nothing_received, *unprocessed),
+            _ => (false, false),
+        };
+        Self {
+            failed,
+            stale: (reused && nothing) || (unprocessed && !fresh),
             sent: progress.sent.get() > 0,
             answer_begun: progress.answer_begun(),
             uploaded: progress.uploaded.get(),

@@ -2,15 +2,17 @@
 
 use super::attempts::Failure;
 use super::{Exchange, hsts, text};
-use crate::http1::{MethodKind, RequestBody};
+use crate::http1::{MethodKind, RequestBody, Version};
 use crate::outcome::{Refusal, Termination};
 use crate::proxy::answers::{Content, OwnAnswer};
+use crate::proxy::body::{Accepted, Coding};
 use crate::proxy::buffer::HeadBytes;
 use crate::proxy::downstream::{Client, Next, took_the_answer};
 use crate::proxy::headers::hex_id;
 use crate::proxy::record::{keep_refused, log_unread};
 use crate::proxy::relay::{Answered, Failed, Progress};
-use std::io::IoSlice;
+use h2::Reason;
+use std::cell::Cell;
 use std::time::Duration;
 
 /// How long a client may take over one of our own answers.
@@ -21,11 +23,13 @@ pub async fn refuse_unread(client: &Client, refusal: Refusal, why: &str, bytes: 
     keep_refused(&client.worker, client.peer.ip(), refusal, why, bytes);
     let request_id = hex_id(client.worker.draw_id());
     let request_id = text(&request_id);
-    log_unread(&client.worker, client.peer.ip(), refusal, request_id);
+    let version = client.link.version();
+    log_unread(&client.worker, client.peer.ip(), version, refusal, request_id);
     let answer = Own {
         status: refusal.status(),
         why,
         request_id,
+        version,
         close: true,
         head_only: false,
         fields: "",
@@ -54,6 +58,7 @@ struct Own<'a> {
     status: u16,
     why: &'a str,
     request_id: &'a str,
+    version: Version,
     close: bool,
     head_only: bool,
     /// Further field lines, each with its end.
@@ -63,28 +68,39 @@ struct Own<'a> {
 
 /// One of our own answers; whether the client took all of it. In a time of its own: the exchange's may be over.
 async fn send_own(client: &Client, answer: &Own<'_>) -> bool {
-    let mut out = HeadBytes::new();
+    let mut head = HeadBytes::new();
     let date = client.worker.date().to_owned();
     let mut fields = answer.fields.to_owned();
     if let Some(hsts) = hsts(&client.worker.local(), client) {
         fields += &format!("Strict-Transport-Security: {hsts}\r\n");
     }
-    OwnAnswer {
+    let body = OwnAnswer {
         status: answer.status,
         text: answer.why,
         request_id: answer.request_id,
         date: &date,
+        client: answer.version,
         close: answer.close,
         head_only: answer.head_only,
         fields: &fields,
         content: answer.content,
     }
-    .write(&mut out);
+    .write(&mut head);
     client.slot.off_canary();
     client.slot.clear_total();
     client.slot.set_phase(ANSWER_PATIENCE);
-    let mut parts = [IoSlice::new(&out)];
-    let write = client.stream.write_all(&mut parts, |_| {});
+    let accepted = Accepted {
+        bytes: &Cell::new(0),
+        slot: &client.slot,
+        idle: ANSWER_PATIENCE,
+    };
+    let mut writer = client.link.writer(head, Coding::Plain, accepted);
+    let write = async {
+        if !body.is_empty() {
+            writer.write(&body).await?;
+        }
+        writer.finish(b"").await
+    };
     matches!(client.slot.guard(write).await, Ok(Ok(())))
 }
 
@@ -122,8 +138,8 @@ impl Exchange<'_> {
                 self.record.client_left(termination);
                 Next::Close
             }
-            Failed::Refused(refusal) if !answer_begun => self.refuse(refusal, refusal_text(refusal)).await,
-            Failed::Refused(_) => {
+            Failed::Refused(refusal, why) if !answer_begun => self.refuse(refusal, why).await,
+            Failed::Refused(..) => {
                 self.record.client_left(Termination::ClientAbortAnswer);
                 Next::Close
             }
@@ -160,6 +176,10 @@ impl Exchange<'_> {
 
     /// The answer ends in the middle, and the client sees that.
     pub(super) fn cut(&self, termination: Termination) -> Next {
+        self.client.link.cut(match termination {
+            Termination::Deadline | Termination::Revoked => Reason::CANCEL,
+            _ => Reason::INTERNAL_ERROR,
+        });
         self.record.ends_cut(termination);
         Next::Close
     }
@@ -200,11 +220,13 @@ impl Exchange<'_> {
 
     /// Answers. `unread`: something of the request was not read.
     pub(super) async fn say(&self, said: Said<'_>, unread: bool) -> Next {
-        let close = unread || !self.head.keep_alive || self.client.worker.answers_close();
+        let ends = self.client.worker.answers_close() || self.client.is_old(self.limits().connection_age);
+        let close = unread || ends || !self.head.keep_alive;
         let answer = Own {
             status: said.status,
             why: said.why,
             request_id: self.request_id(),
+            version: self.head.version,
             close,
             head_only: self.head.method_kind == MethodKind::Head,
             fields: said.fields,
@@ -226,13 +248,5 @@ pub(super) fn status_of(termination: Termination, why: &str) -> u16 {
         Termination::UpstreamTimeout => 504,
         _ if why.contains("timeouts.connect") => 504,
         _ => 502,
-    }
-}
-
-fn refusal_text(refusal: Refusal) -> &'static str {
-    match refusal {
-        Refusal::BodyTooLarge => "the body is larger than limits.max_body",
-        Refusal::RequestTimeout => "the body did not arrive in time",
-        _ => "the body's coding is broken",
     }
 }

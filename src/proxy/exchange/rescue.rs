@@ -37,7 +37,7 @@ impl Exchange<'_> {
         &self,
         serving: VersionId,
         failure: &Failure,
-        upload: &Upload<'_>,
+        upload: &Upload<'_, '_>,
     ) -> Option<(VersionId, &VersionInForce)> {
         let (kind, status) = match &failure.failed {
             // That was asked when its head came.
@@ -74,6 +74,9 @@ impl Exchange<'_> {
         let thread = self.client.worker.index;
         canary.stats.end(thread, &ended);
         canary.stats.rescued(thread);
+        if let Some(evidence) = self.evidence(service) {
+            self.record.judged(evidence, thread, ended.outcome, ended.duration);
+        }
     }
 
     /// The request is over: a rescue that was in vain is counted.

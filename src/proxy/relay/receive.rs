@@ -2,23 +2,35 @@
 
 use super::{Answered, Attempt, Failed, Received, Told};
 use crate::http1::{
-    Framing as AnswerFraming, HeadError, HeadLimits, ResponseAdditions, ResponseBody, ResponseHead, parse_response,
-    write_response,
+    Framing as AnswerFraming, HeadError, HeadLimits, ResponseAdditions, ResponseBody, ResponseHead, Version,
+    parse_response, write_response,
 };
+use crate::http2;
 use crate::outcome::{FailureKind, Termination};
 use crate::proxy::body::{BodyError, BodyReader, BodyWriter, Coding, Framing};
 use crate::proxy::buffer::{Buffer, HeadBytes};
+use crate::proxy::downstream::Link;
+use crate::proxy::stream::Stream;
+use crate::proxy::upstream::{self, Lease};
+use h2::{Reason, RecvStream};
 use std::time::Instant;
 
 /// Interim answers (1xx) relayed for one request; more of them is a broken endpoint.
 const MAX_INTERIM: u32 = 16;
+
+/// A head of the endpoint, with its bytes and, on a stream, the body behind it.
+struct Head {
+    head: ResponseHead,
+    bytes: HeadBytes,
+    body: Option<RecvStream>,
+}
 
 impl Attempt<'_> {
     /// The answer: interim heads, the final head, the body.
     pub(super) async fn receive(&self, answer: &mut Buffer) -> Result<Received, Failed> {
         let mut interim = 0;
         loop {
-            let (head, bytes) = self.next_head(answer).await?;
+            let Head { head, bytes, body } = self.next_head(answer).await?;
             match head.status {
                 101 => {
                     // The request asked for it, so its client knows of it.
@@ -39,7 +51,7 @@ impl Attempt<'_> {
                 }
                 status @ 500..=599 if self.withholds() => return Err(Failed::Withheld { status }),
                 _ => {
-                    let relayed = self.relay(&head, &bytes, answer).await;
+                    let relayed = self.relay(&head, &bytes, body, answer).await;
                     self.client.worker.recycle(head);
                     return relayed.map(Received::Whole);
                 }
@@ -51,54 +63,98 @@ impl Attempt<'_> {
         !self.progress.body_lost.get() && self.withholds_5xx.is_some_and(|ask| ask())
     }
 
-    /// The next head of the endpoint, with its bytes.
-    async fn next_head(&self, answer: &mut Buffer) -> Result<(ResponseHead, HeadBytes), Failed> {
+    /// The next head of the endpoint.
+    async fn next_head(&self, answer: &mut Buffer) -> Result<Head, Failed> {
         let limits = HeadLimits {
             bytes: self.limits.max_head,
             ..HeadLimits::default()
         };
+        match self.upstream {
+            upstream::Link::Wire(connection) => self.next_on_wire(&connection.stream, answer, &limits).await,
+            // Boxed: the rarer case, and the larger.
+            upstream::Link::Frames(lease) => Box::pin(self.next_of_stream(lease, &limits)).await,
+        }
+    }
+
+    async fn next_on_wire(&self, stream: &Stream, answer: &mut Buffer, limits: &HeadLimits) -> Result<Head, Failed> {
         let (method, upgrade) = (self.request.method_kind, self.request.upgrade);
         let mut parser = self.client.worker.head_parser();
         loop {
-            match parse_response(answer.unread(), method, upgrade, &limits, &mut parser).map_err(broken_head)? {
+            match parse_response(answer.unread(), method, upgrade, limits, &mut parser).map_err(broken_head)? {
                 Some(head) => {
                     let bytes = HeadBytes::copy_of(answer.unread().get(..head.len).unwrap_or_default());
                     answer.consume(head.len);
-                    return Ok((head, bytes));
+                    return Ok(Head {
+                        head,
+                        bytes,
+                        body: None,
+                    });
                 }
-                None => self.read_more(answer).await?,
+                None => self.read_more(stream, answer).await?,
             }
         }
     }
 
-    async fn read_more(&self, answer: &mut Buffer) -> Result<(), Failed> {
+    async fn read_more(&self, stream: &Stream, answer: &mut Buffer) -> Result<(), Failed> {
         let nothing_received = answer.is_empty() && self.progress.first_byte.get().is_none();
         let reset = |why: String| Failed::Upstream {
             termination: Termination::UpstreamReset,
             nothing_received,
+            unprocessed: false,
             why,
         };
-        match self.upstream.fill(answer, self.limits.max_head).await {
+        match stream.fill(answer, self.limits.max_head).await {
             Ok(0) => Err(reset("the endpoint closed the connection before its answer".into())),
             Ok(_) => {
-                if self.progress.first_byte.get().is_none() {
-                    self.progress.first_byte.set(Some(Instant::now()));
-                }
+                self.heard();
                 Ok(())
             }
             Err(error) => Err(reset(format!("reading the answer: {error}"))),
         }
     }
 
+    async fn next_of_stream(&self, lease: &Lease, limits: &HeadLimits) -> Result<Head, Failed> {
+        let (parts, body) = lease.next_head().await.map_err(|error| self.no_head(&error))?;
+        self.heard();
+        let ended = body.as_ref().is_some_and(RecvStream::is_end_stream);
+        let (mut bytes, mut parser) = (HeadBytes::new(), self.client.worker.head_parser());
+        let method = self.request.method_kind;
+        let head = http2::read_answer(&mut bytes, &parts, ended, method, limits, &mut parser);
+        let head = head.map_err(broken_head)?;
+        Ok(Head { head, bytes, body })
+    }
+
+    /// Why a stream has brought no head, and what that says of another attempt.
+    fn no_head(&self, error: &h2::Error) -> Failed {
+        if error.is_library() {
+            return Failed::upstream(Termination::UpstreamProtocol, error.to_string());
+        }
+        // A stream that was begun before GOAWAY is told of the connection's end instead (RFC 9113 section 6.8).
+        let refused = error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM);
+        let nothing_received = self.progress.first_byte.get().is_none();
+        Failed::Upstream {
+            termination: Termination::UpstreamReset,
+            nothing_received,
+            unprocessed: refused && error.is_remote() && nothing_received,
+            why: format!("waiting for the answer: {error}"),
+        }
+    }
+
+    /// The endpoint has said something.
+    fn heard(&self) {
+        if self.progress.first_byte.get().is_none() {
+            self.progress.first_byte.set(Some(Instant::now()));
+        }
+    }
+
     /// 100 and 103 reach a client that knows of them (HTTP/1.0 does not: RFC 9110 section 15.2).
     async fn relay_interim(&self, head: &ResponseHead, bytes: &[u8]) -> Result<(), Failed> {
-        if self.request.minor > 0 {
+        if self.request.version > Version::Http10 {
             let mut out = HeadBytes::new();
             self.write_head(&mut out, head, bytes, AnswerFraming::None, false);
             let accepted = self.accepted(&self.progress.interim);
-            let mut writer = BodyWriter::new(&self.client.stream, out, Coding::Plain, accepted);
             self.progress.writing_client.set(true);
-            let written = writer.flush().await;
+            let written = self.client.link.interim(out, accepted).await;
             self.wrote(written)?;
         }
         if self.progress.uploaded.get() {
@@ -108,8 +164,14 @@ impl Attempt<'_> {
     }
 
     /// Relays the final answer, head and body.
-    async fn relay(&self, head: &ResponseHead, bytes: &[u8], answer: &mut Buffer) -> Result<Answered, Failed> {
-        let answer_framing = head.forward_framing(self.request.minor);
+    async fn relay(
+        &self,
+        head: &ResponseHead,
+        bytes: &[u8],
+        body: Option<RecvStream>,
+        answer: &mut Buffer,
+    ) -> Result<Answered, Failed> {
+        let answer_framing = head.forward_framing(self.request.version);
         let coding = match answer_framing {
             AnswerFraming::Chunked => Coding::Chunked,
             _ => Coding::Plain,
@@ -119,14 +181,28 @@ impl Attempt<'_> {
         self.write_head(&mut out, head, bytes, answer_framing, close);
         self.client.slot.set_phase(self.timeouts.idle);
 
-        let mut reader = BodyReader::new(self.upstream, answer, framing_of(&head.body));
-        let mut writer = BodyWriter::new(&self.client.stream, out, coding, self.accepted(&self.progress.answered));
+        let framing = framing_of(&head.body);
+        let mut reader = match (self.upstream, body) {
+            (upstream::Link::Wire(connection), _) => BodyReader::wire(&connection.stream, answer, framing),
+            (_, Some(body)) => BodyReader::frames(body, matches!(framing, Framing::Done)),
+            // Only the last head comes here, and it brings one.
+            (_, None) => {
+                return Err(Failed::upstream(
+                    Termination::Internal,
+                    "an answer without a body to read",
+                ));
+            }
+        };
+        let mut writer = self
+            .client
+            .link
+            .writer(out, coding, self.accepted(&self.progress.answered));
         self.progress
             .cut_by_reset
             .set(answer_framing == AnswerFraming::UntilClose);
         self.relay_body(head.status, &mut reader, &mut writer).await?;
-        if self.progress.cut_by_reset.get() {
-            self.client.stream.close_in_order();
+        if let (true, Link::Wire(stream)) = (self.progress.cut_by_reset.get(), &self.client.link) {
+            stream.close_in_order();
         }
         let until_close = matches!(head.body, ResponseBody::UntilClose);
         drop(reader);
@@ -172,9 +248,11 @@ impl Attempt<'_> {
 
     /// The final answer is about to be written: from the first time on, nothing else can be answered.
     fn answers(&self, status: u16) {
-        if !self.progress.answer_begun() && self.progress.cut_by_reset.get() {
+        if let (false, Link::Wire(stream)) = (self.progress.answer_begun(), &self.client.link)
+            && self.progress.cut_by_reset.get()
+        {
             // Until the answer is whole: however it is broken off, nothing else would show the client that it was.
-            self.client.stream.reset_on_close();
+            stream.reset_on_close();
         }
         self.progress.status.set(Some(status));
         self.client.answering.set(true);
@@ -194,6 +272,7 @@ impl Attempt<'_> {
             && self.progress.uploaded.get()
             && (!self.progress.half_closed.get() || self.progress.pipelined.get())
             && !self.client.worker.answers_close()
+            && !self.client.is_old(self.limits.connection_age)
     }
 
     fn write_head(&self, out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], framing: AnswerFraming, close: bool) {
@@ -204,9 +283,9 @@ impl Attempt<'_> {
             Told::default()
         };
         let additions = ResponseAdditions {
-            client_minor: self.request.minor,
+            client: self.request.version,
             close,
-            keep_alive_10: !close && self.request.minor == 0,
+            keep_alive_10: !close && self.request.version == Version::Http10,
             set_cookie: self.set_cookie.filter(|_| head.status >= 200),
             version,
             framing,
@@ -229,9 +308,10 @@ fn framing_of(body: &ResponseBody) -> Framing {
 }
 
 fn cut(error: BodyError) -> Failed {
-    let termination = match error {
-        BodyError::Malformed(_) => Termination::UpstreamProtocol,
-        BodyError::Closed | BodyError::Io(_) => Termination::UpstreamTruncated,
+    let termination = if error.is_malformed() {
+        Termination::UpstreamProtocol
+    } else {
+        Termination::UpstreamTruncated
     };
     Failed::upstream(termination, error.to_string())
 }

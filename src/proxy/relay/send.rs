@@ -2,8 +2,10 @@
 
 use super::{Attempt, Failed, Upload};
 use crate::outcome::{Refusal, Termination};
-use crate::proxy::body::{BodyError, BodyWriter};
+use crate::proxy::body::{BodyError, BodyReader, BodyWriter};
 use crate::proxy::buffer::{Buffer, HeadBytes};
+use crate::proxy::downstream::Link;
+use crate::proxy::stream::Stream;
 use std::time::{Duration, Instant};
 
 /// How long the answer to a client that has finished sending (a half-close) may take to begin: most such clients are
@@ -19,7 +21,7 @@ const SLOW_BODY_GRACE: Duration = Duration::from_secs(10);
 
 impl Attempt<'_> {
     /// Sends the request; then watches the client. Ends only when the attempt cannot go on.
-    pub(super) async fn send(&self, head: HeadBytes, upload: &mut Upload<'_>) -> Failed {
+    pub(super) async fn send(&self, head: HeadBytes, upload: &mut Upload<'_, '_>) -> Failed {
         match self.send_request(head, upload).await {
             Ok(()) => {
                 self.progress.uploaded.set(true);
@@ -31,15 +33,17 @@ impl Attempt<'_> {
             Err(SendError::Upstream) => {}
             Err(SendError::Failed(failed)) => return failed,
         }
-        self.watch(upload.reader.buffer()).await
+        self.watch(upload.reader).await
     }
 
-    async fn send_request(&self, head: HeadBytes, upload: &mut Upload<'_>) -> Result<(), SendError> {
-        let mut writer = BodyWriter::new(self.upstream, head, upload.coding, self.accepted(&self.progress.sent));
+    async fn send_request(&self, head: HeadBytes, upload: &mut Upload<'_, '_>) -> Result<(), SendError> {
+        let accepted = self.accepted(&self.progress.sent);
+        let writer = self.upstream.writer(head, upload.coding, accepted);
+        let mut writer = writer.ok_or(SendError::Upstream)?;
         self.send_pieces(&mut writer, upload).await
     }
 
-    async fn send_pieces(&self, writer: &mut BodyWriter<'_>, upload: &mut Upload<'_>) -> Result<(), SendError> {
+    async fn send_pieces(&self, writer: &mut BodyWriter<'_>, upload: &mut Upload<'_, '_>) -> Result<(), SendError> {
         if let Some(replay) = upload.replay.as_ref().filter(|replay| !replay.is_empty()) {
             writer.write(replay).await?;
         }
@@ -66,15 +70,21 @@ impl Attempt<'_> {
             }
             upload.bytes += piece.len() as u64;
             if upload.bytes > self.limits.max_body {
-                return Err(SendError::Failed(Failed::Refused(Refusal::BodyTooLarge)));
+                return Err(SendError::Failed(Failed::Refused(
+                    Refusal::BodyTooLarge,
+                    "the body is larger than limits.max_body",
+                )));
             }
             if is_slow(upload.bytes, waited) {
-                return Err(SendError::Failed(Failed::Refused(Refusal::RequestTimeout)));
+                return Err(SendError::Failed(Failed::Refused(
+                    Refusal::RequestTimeout,
+                    "the body did not arrive in time",
+                )));
             }
             upload.replay = upload.replay.take().and_then(|kept| keep(kept, piece));
             self.progress.body_lost.set(upload.replay.is_none());
             slot.set_phase(self.timeouts.idle);
-            writer.pass(&mut upload.reader).await?;
+            writer.pass(upload.reader).await?;
             if upload.reader.is_done() {
                 return Ok(());
             }
@@ -85,11 +95,22 @@ impl Attempt<'_> {
     }
 
     /// Reads ahead what the client sends behind its request, as far as there is room, and notices that it leaves.
-    async fn watch(&self, input: &mut Buffer) -> Failed {
+    async fn watch(&self, body: &mut BodyReader<'_>) -> Failed {
+        match (&self.client.link, body.buffer()) {
+            (Link::Wire(stream), Some(input)) => self.watch_wire(stream, input).await,
+            (Link::Frames(outgoing, _), _) => {
+                outgoing.gone().await;
+                Failed::Client(self.client_left())
+            }
+            (Link::Wire(_), None) => std::future::pending().await,
+        }
+    }
+
+    async fn watch_wire(&self, stream: &Stream, input: &mut Buffer) -> Failed {
         let limit = self.limits.max_head;
         self.progress.pipelined.set(!input.is_empty());
         while input.unread().len() < limit {
-            match self.client.stream.fill(input, limit).await {
+            match stream.fill(input, limit).await {
                 Ok(0) => {
                     self.progress.half_closed.set(true);
                     if !self.progress.answer_begun() {
@@ -121,9 +142,10 @@ impl From<std::io::Error> for SendError {
 
 /// The error of a request's body: a broken coding is refused, the rest is a client that left.
 fn bad_body(error: BodyError) -> SendError {
-    SendError::Failed(match error {
-        BodyError::Malformed(_) => Failed::Refused(Refusal::BadRequest),
-        BodyError::Closed | BodyError::Io(_) => Failed::Client(Termination::ClientAbort),
+    SendError::Failed(if error.is_malformed() {
+        Failed::Refused(Refusal::BadRequest, "the body's coding is broken")
+    } else {
+        Failed::Client(Termination::ClientAbort)
     })
 }
 

@@ -38,14 +38,14 @@ pub struct IdlePool {
 
 /// What a connection is of use for.
 #[derive(PartialEq, Eq)]
-struct Key {
+pub(super) struct Key {
     endpoint: usize,
     /// The only client address it may serve: it was told this one (`send_proxy_protocol`).
     client: Option<IpAddr>,
 }
 
 impl Key {
-    fn new(endpoint: &Arc<Endpoint>, client: Option<IpAddr>) -> Self {
+    pub(super) fn new(endpoint: &Arc<Endpoint>, client: Option<IpAddr>) -> Self {
         Self {
             endpoint: Arc::as_ptr(endpoint).addr(),
             client,
@@ -65,7 +65,7 @@ impl Hash for Key {
 
 /// Pointers are distinct already: a multiplication spreads them.
 #[derive(Default)]
-struct PointerHasher(u64);
+pub(super) struct PointerHasher(u64);
 
 impl Hasher for PointerHasher {
     fn finish(&self) -> u64 {

@@ -1,8 +1,12 @@
 //! The side of the endpoints.
 
 mod idle;
+mod link;
+mod multiplexed;
 
 pub use idle::IdlePool;
+pub use link::{Link, NotBegun};
+pub use multiplexed::{Lease, Multiplexed};
 
 use super::downstream::Client;
 use super::stream::{Stream, Tls};
@@ -45,7 +49,7 @@ impl OnBehalf<'_> {
             source: SocketAddr::new(self.client_ip, port),
             destination: match &self.client.destination {
                 Some(destination) => **destination,
-                None => self.client.stream.local_addr().unwrap_or(unknown),
+                None => self.client.link.stream().local_addr().unwrap_or(unknown),
             },
         }
     }
@@ -60,7 +64,7 @@ impl OnBehalf<'_> {
     }
 }
 
-/// A connection to `endpoint`: an idle one of this thread, or a new one.
+/// A way to `endpoint`: an idle connection of this thread, a stream of one, or a new one.
 ///
 /// `sure`: an idle one is asked of the kernel whether it still lives, because the request could not be repeated on
 /// another if it did not.
@@ -69,23 +73,44 @@ pub async fn connect(
     endpoint: &Arc<Endpoint>,
     timeouts: &Timeouts,
     sure: bool,
-) -> io::Result<Connection> {
+) -> io::Result<Link> {
+    if endpoint.transport.http2 {
+        return Box::pin(stream(on_behalf, endpoint, timeouts, sure)).await;
+    }
     loop {
         let idle = &on_behalf.client.worker.idle;
         let idle = idle.borrow_mut().take(endpoint, on_behalf.bound_to(endpoint));
         match idle {
             Some(idle) if sure && !idle.stream.is_quiet_for_sure() => {}
-            Some(idle) => return Ok(idle),
+            Some(idle) => return Ok(Link::Wire(idle)),
             // Boxed: the rarer case, and the larger.
-            None => return Box::pin(open(on_behalf, endpoint, timeouts.connect)).await,
+            None => return Box::pin(open(on_behalf, endpoint, timeouts)).await,
         }
     }
 }
 
-/// A new connection, within `limit`: always a real timer, because the connection's slot may be watching something else.
-pub async fn open(on_behalf: &OnBehalf<'_>, endpoint: &Endpoint, limit: Duration) -> io::Result<Connection> {
-    let opened = tokio::time::timeout(limit, open_unhurried(on_behalf, endpoint)).await;
-    opened.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no connection within timeouts.connect"))?
+/// A way to `endpoint` that no earlier request has used. Among streams that is no matter: one of a connection that lives.
+pub async fn open(on_behalf: &OnBehalf<'_>, endpoint: &Arc<Endpoint>, timeouts: &Timeouts) -> io::Result<Link> {
+    if endpoint.transport.http2 {
+        return stream(on_behalf, endpoint, timeouts, true).await;
+    }
+    // Always a real timer, because the connection's slot may be watching something else.
+    let opened = tokio::time::timeout(timeouts.connect, open_unhurried(on_behalf, endpoint)).await;
+    opened.map_err(|_| out_of_time())?.map(Link::Wire)
+}
+
+async fn stream(
+    on_behalf: &OnBehalf<'_>,
+    endpoint: &Arc<Endpoint>,
+    timeouts: &Timeouts,
+    sure: bool,
+) -> io::Result<Link> {
+    let lease = multiplexed::lease(on_behalf, endpoint, timeouts, sure).await?;
+    Ok(Link::Frames(Box::new(lease)))
+}
+
+fn out_of_time() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "no connection within timeouts.connect")
 }
 
 async fn open_unhurried(on_behalf: &OnBehalf<'_>, endpoint: &Endpoint) -> io::Result<Connection> {
@@ -94,6 +119,7 @@ async fn open_unhurried(on_behalf: &OnBehalf<'_>, endpoint: &Endpoint) -> io::Re
     let Transport {
         send_proxy_protocol,
         tls,
+        http2: _,
     } = &endpoint.transport;
     let mut stream = Stream::new(tcp);
     if let Some(version) = *send_proxy_protocol {

@@ -24,6 +24,7 @@ fn spec(balance: Balance, at_most: f64) -> Arc<snapshot::Pool> {
             idle: Duration::from_secs(60),
         },
         tls: None,
+        http2: false,
         send_proxy_protocol: None,
     })
 }

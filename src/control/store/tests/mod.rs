@@ -9,8 +9,12 @@ mod saving;
 mod unreadable;
 
 use super::*;
+use crate::analysis::{Check, Judge, Observed, Rules, Test, Window};
+use crate::rollout;
 use crate::routing::Role;
-use crate::runtime::{EventKind, FileSplit, FileVersion, Happened, Latch, Origin, ServiceState, WeightsSet};
+use crate::runtime::{
+    EventKind, FileSplit, FileVersion, Happened, Latch, Origin, RolloutState, ServiceState, WeightsSet,
+};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -112,6 +116,7 @@ fn service(weight: u32) -> ServiceState {
             by: by("ada"),
         }),
         kill: None,
+        rollout: None,
     }
 }
 
@@ -166,14 +171,54 @@ fn any_service() -> impl Strategy<Value = ServiceState> {
         any::<u32>(),
         proptest::option::of(set),
         any_latch(),
+        proptest::option::of(any_rollout()),
     )
-        .prop_map(|(versions, file_kill, epoch, set, kill)| ServiceState {
+        .prop_map(|(versions, file_kill, epoch, set, kill, rollout)| ServiceState {
             file: FileSplit { versions },
             file_kill,
             epoch,
             set,
             kill,
+            rollout,
         })
+}
+
+fn any_rollout() -> impl Strategy<Value = RolloutState> {
+    let arms = proptest::collection::vec((0..1000_u64, 0..1000_u64, 1..60_000_000_u64), 0..5);
+    (any::<u64>(), any::<u32>(), ".{0,20}", arms).prop_map(|(failures, step, text, arms)| {
+        let mut judge = Judge::new(Rules {
+            confidence: 0.99,
+            min_requests: 100,
+            checks: vec![Check {
+                metric: "error_rate".to_owned(),
+                test: Test::ErrorsCompared { tolerance: 0.1 },
+            }],
+        });
+        for (ended, bad, us) in arms {
+            let mut seen = Observed::default();
+            (seen.requests.begun, seen.requests.ended, seen.requests.bad) = (ended, ended, bad.min(ended));
+            seen.durations.record(us);
+            let window = Window {
+                candidate: &seen,
+                forced: &seen,
+                stable: &seen,
+                share: 0.5,
+                warming: false,
+            };
+            judge.tick(&window, Duration::from_secs(1));
+        }
+        RolloutState {
+            machine: rollout::State {
+                step,
+                candidate: Some(text.as_str().into()),
+                obstacle: Some(text.into()),
+                ..rollout::State::default()
+            },
+            judge: Some(Box::new(judge)),
+            failures,
+            ..RolloutState::default()
+        }
+    })
 }
 
 fn any_state() -> impl Strategy<Value = State> {

@@ -1,13 +1,10 @@
-//! Bodies on their way through: read by one framing, written by another, one buffer in between, so that a slow reader
-//! holds back the writer.
+//! Bodies as HTTP/1.1 frames them: by length, in chunks, or until the connection closes.
 
-use super::buffer::{BUFFER_BYTES, Buffer, HeadBytes, SLOW_READ_BYTES};
-use super::deadlines::Slot;
-use super::stream::Stream;
+use super::{Accepted, BodyError, BodyReader};
 use crate::http1::{CHUNK_END, ChunkDecoder, ChunkError, write_chunk_head, write_last_chunk};
-use std::cell::Cell;
+use crate::proxy::buffer::{BUFFER_BYTES, Buffer, HeadBytes, SLOW_READ_BYTES};
+use crate::proxy::stream::Stream;
 use std::io::{self, IoSlice};
-use std::time::Duration;
 
 /// How the length of a body that is read is known.
 pub enum Framing {
@@ -30,19 +27,8 @@ impl Framing {
     }
 }
 
-/// Why a body could not be read to its end.
-#[derive(Debug, thiserror::Error)]
-pub enum BodyError {
-    #[error("the connection was closed within the body")]
-    Closed,
-    #[error("reading the body: {0}")]
-    Io(#[from] io::Error),
-    #[error("the chunked coding is broken: {0}")]
-    Malformed(ChunkError),
-}
-
-/// The body of one message, piece by piece.
-pub struct BodyReader<'c> {
+/// The body of one message, piece by piece: see [`BodyReader`].
+pub struct WireReader<'c> {
     stream: &'c Stream,
     buffer: &'c mut Buffer,
     framing: Framing,
@@ -55,7 +41,7 @@ pub struct BodyReader<'c> {
     trailers: Vec<u8>,
 }
 
-impl<'c> BodyReader<'c> {
+impl<'c> WireReader<'c> {
     pub fn new(stream: &'c Stream, buffer: &'c mut Buffer, framing: Framing) -> Self {
         Self {
             stream,
@@ -102,7 +88,7 @@ impl<'c> BodyReader<'c> {
     }
 
     /// The piece that was lent last.
-    fn piece(&self) -> &[u8] {
+    pub(super) fn piece(&self) -> &[u8] {
         self.buffer.unread().get(..self.piece).unwrap_or_default()
     }
 
@@ -125,7 +111,7 @@ impl<'c> BodyReader<'c> {
                 piece
             }
             Framing::Chunked(decoder) => {
-                let decoded = decode(decoder, self.buffer.unread_mut()).map_err(BodyError::Malformed)?;
+                let decoded = decode(decoder, self.buffer.unread_mut())?;
                 self.lent = decoded.consumed;
                 if decoded.done {
                     self.trailers = decoder.trailers().to_vec();
@@ -143,7 +129,7 @@ impl<'c> BodyReader<'c> {
 
     /// The piece that was lent is used, and who takes them is slow: the buffer goes back meanwhile, and less is read at
     /// once from now on.
-    fn slow_down(&mut self) {
+    pub(super) fn slow_down(&mut self) {
         self.buffer().release();
         self.read_bytes = SLOW_READ_BYTES;
     }
@@ -160,7 +146,7 @@ impl<'c> BodyReader<'c> {
     }
 }
 
-impl Drop for BodyReader<'_> {
+impl Drop for WireReader<'_> {
     /// A piece that was lent is used: what follows it in the buffer is the next message.
     fn drop(&mut self) {
         self.buffer.consume(self.lent);
@@ -208,8 +194,8 @@ pub enum Coding {
 /// A piece up to this long is copied behind what goes before it: one plain send costs less than a gathered one.
 const COPIED_BYTES: usize = 4 * 1024;
 
-/// Writes one message: its head with the first piece of its body, if that is already there.
-pub struct BodyWriter<'c> {
+/// Writes one message: its head with the first piece of its body, if that is already there. See [`super::BodyWriter`].
+pub struct WireWriter<'c> {
     stream: &'c Stream,
     /// The head, until it is written.
     head: HeadBytes,
@@ -217,24 +203,7 @@ pub struct BodyWriter<'c> {
     progress: Accepted<'c>,
 }
 
-/// Told of every byte a socket accepts.
-#[derive(Clone, Copy)]
-pub struct Accepted<'c> {
-    /// Bytes so far, head and framing included; known also to who drops a write half done.
-    pub bytes: &'c Cell<u64>,
-    /// Whoever takes bytes makes progress, however slowly: the phase goes on for so long.
-    pub slot: &'c Slot,
-    pub idle: Duration,
-}
-
-impl Accepted<'_> {
-    fn add(self, bytes: u64) {
-        self.bytes.set(self.bytes.get() + bytes);
-        self.slot.set_phase(self.idle);
-    }
-}
-
-impl<'c> BodyWriter<'c> {
+impl<'c> WireWriter<'c> {
     pub fn new(stream: &'c Stream, head: HeadBytes, coding: Coding, progress: Accepted<'c>) -> Self {
         Self {
             stream,

@@ -1,0 +1,82 @@
+//! What keeps rollouts going: looks at them once a second, and at once when a candidate fails. The writer does what follows.
+
+use super::commands::{Commander, Looking, Order};
+use super::writer::now_ms;
+use crate::runtime::{Ask, Origin, ROLLOUT, ServiceState};
+use crate::shared::Shared;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Mutex, Notify, mpsc};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+/// Time between two looks.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The least time between two looks at failures: a storm of them is no reason to do nothing else.
+const BETWEEN_BURSTS: Duration = Duration::from_millis(20);
+
+/// Asks that may wait for the driver.
+pub const ASKS: usize = 1024;
+
+/// See the module.
+pub struct Driver {
+    pub shared: Arc<Shared>,
+    pub commander: Commander,
+    /// Rung at each failure of a service with a rollout.
+    pub failures: Arc<Notify>,
+    /// Taken by the task that runs: there is one at a time.
+    pub asks: Mutex<mpsc::Receiver<Ask>>,
+}
+
+impl Driver {
+    pub async fn run(&self) -> Infallible {
+        let mut asks = self.asks.lock().await;
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut calm = Instant::now();
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => self.look(false).await,
+                () = self.failure(calm) => {
+                    calm = Instant::now() + BETWEEN_BURSTS;
+                    self.look(true).await;
+                }
+                Some(ask) = asks.recv() => self.pass_on(ask),
+            }
+        }
+    }
+
+    /// Comes true after a failure, and not before `calm`.
+    async fn failure(&self, calm: Instant) {
+        sleep_until(calm).await;
+        self.failures.notified().await;
+    }
+
+    async fn look(&self, burst: bool) {
+        let is_any_under_way = self
+            .shared
+            .load()
+            .state
+            .services
+            .values()
+            .any(|known| ServiceState::is_rolled_out(known));
+        if !is_any_under_way {
+            return;
+        }
+        let looking = Looking {
+            burst,
+            outside: Vec::new(),
+        };
+        let by = Origin {
+            who: ROLLOUT.to_owned(),
+            from: ROLLOUT.to_owned(),
+            at_ms: now_ms(),
+            reason: None,
+        };
+        // A writer that has ended was told of.
+        drop(self.commander.submit(Order::Look(looking), by, None).await);
+    }
+
+    fn pass_on(&self, _ask: Ask) {}
+}

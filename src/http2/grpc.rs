@@ -1,0 +1,51 @@
+//! What gRPC puts into fields (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
+
+use std::time::Duration;
+
+const CONTENT_TYPE: &[u8] = b"application/grpc";
+
+/// The most digits of a timeout.
+const TIMEOUT_DIGITS: usize = 8;
+
+/// Whether a `content-type` is that of gRPC: `application/grpc`, with a message format behind `+` or parameters behind
+/// `;`. gRPC-Web, which has no trailers, is another protocol.
+pub fn is_grpc(content_type: &[u8]) -> bool {
+    match content_type.split_at_checked(CONTENT_TYPE.len()) {
+        Some((name, rest)) => {
+            name.eq_ignore_ascii_case(CONTENT_TYPE) && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
+        }
+        None => false,
+    }
+}
+
+/// The time that a `grpc-timeout` gives: 1 to 8 digits and a unit. `None`: malformed, which gRPC leaves without effect.
+pub fn timeout(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) = value.split_last()?;
+    if digits.is_empty() || digits.len() > TIMEOUT_DIGITS || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let number: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    Some(match unit {
+        b'H' => Duration::from_secs(number * 3600),
+        b'M' => Duration::from_secs(number * 60),
+        b'S' => Duration::from_secs(number),
+        b'm' => Duration::from_millis(number),
+        b'u' => Duration::from_micros(number),
+        b'n' => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+/// Writes a text as `grpc-message` has it: printable ASCII as it is, everything else and `%` as `%XX`.
+pub fn write_message(out: &mut Vec<u8>, text: &str) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    for byte in text.bytes() {
+        if matches!(byte, b' '..=b'~') && byte != b'%' {
+            out.push(byte);
+            continue;
+        }
+        out.push(b'%');
+        out.extend(DIGITS.get(usize::from(byte >> 4)));
+        out.extend(DIGITS.get(usize::from(byte & 15)));
+    }
+}

@@ -1,0 +1,188 @@
+//! Bodies on their way through: read by one framing, written by another, one piece in between, so that a slow reader
+//! holds back the writer.
+
+mod frames;
+mod wire;
+
+pub use frames::{FrameReader, FrameWriter, Outgoing};
+pub use wire::{Coding, Framing, WireReader, WireWriter};
+
+use super::buffer::{Buffer, HeadBytes};
+use super::deadlines::Slot;
+use super::stream::Stream;
+use crate::http1::ChunkError;
+use bytes::Bytes;
+use h2::RecvStream;
+use std::cell::Cell;
+use std::io;
+use std::time::Duration;
+
+/// Why a body could not be read to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    #[error("the connection was closed within the body")]
+    Closed,
+    #[error("reading the body: {0}")]
+    Io(#[from] io::Error),
+    #[error("the coding of the body is broken: {0}")]
+    Malformed(#[from] ChunkError),
+    #[error("the stream of the body broke HTTP/2: {0}")]
+    Stream(h2::Error),
+}
+
+impl BodyError {
+    /// Its sender broke the protocol, rather than leave.
+    pub fn is_malformed(&self) -> bool {
+        matches!(self, Self::Malformed(_) | Self::Stream(_))
+    }
+}
+
+/// The body of one message, piece by piece.
+pub enum BodyReader<'c> {
+    Wire(WireReader<'c>),
+    /// Boxed: it owns what it reads from.
+    Frames(Box<FrameReader>),
+}
+
+impl<'c> BodyReader<'c> {
+    /// A body on a connection of its own, framed as its head says.
+    pub fn wire(stream: &'c Stream, buffer: &'c mut Buffer, framing: Framing) -> Self {
+        Self::Wire(WireReader::new(stream, buffer, framing))
+    }
+
+    /// A body on a stream. `none`: there is none.
+    pub fn frames(stream: RecvStream, none: bool) -> Self {
+        Self::Frames(Box::new(FrameReader::new(stream, none)))
+    }
+
+    /// All of the body was lent.
+    pub fn is_done(&self) -> bool {
+        match self {
+            Self::Wire(reader) => reader.is_done(),
+            Self::Frames(reader) => reader.is_done(),
+        }
+    }
+
+    /// Something can be lent without waiting (as far as is known).
+    pub fn has_buffered(&mut self) -> bool {
+        match self {
+            Self::Wire(reader) => reader.has_buffered(),
+            Self::Frames(reader) => reader.has_buffered(),
+        }
+    }
+
+    /// The next piece, never empty; `None` after the last. Safe to drop and call again.
+    pub async fn next(&mut self) -> Result<Option<&[u8]>, BodyError> {
+        match self {
+            Self::Wire(reader) => reader.next().await,
+            Self::Frames(reader) => reader.next().await,
+        }
+    }
+
+    /// The piece that was lent last.
+    fn piece(&self) -> &[u8] {
+        match self {
+            Self::Wire(reader) => reader.piece(),
+            Self::Frames(reader) => reader.piece(),
+        }
+    }
+
+    /// A part of that piece, to be kept: without a copy where it is shared already.
+    fn share(&self, part: std::ops::Range<usize>) -> Bytes {
+        match self {
+            Self::Wire(reader) => Bytes::copy_from_slice(reader.piece().get(part).unwrap_or_default()),
+            Self::Frames(reader) => reader.share(part),
+        }
+    }
+
+    /// The piece that was lent is used, and who takes them is slow: what can be given back meanwhile is.
+    fn slow_down(&mut self) {
+        match self {
+            Self::Wire(reader) => reader.slow_down(),
+            Self::Frames(_) => {}
+        }
+    }
+
+    /// The buffer of a connection, when no piece is needed any more: what is in it is the next message.
+    pub fn buffer(&mut self) -> Option<&mut Buffer> {
+        match self {
+            Self::Wire(reader) => Some(reader.buffer()),
+            Self::Frames(_) => None,
+        }
+    }
+
+    /// Trailer fields in wire form, after the end.
+    pub fn trailers(&self) -> &[u8] {
+        match self {
+            Self::Wire(reader) => reader.trailers(),
+            Self::Frames(reader) => reader.trailers(),
+        }
+    }
+}
+
+/// Writes one message: its head, with the first piece of its body where that saves a packet.
+pub enum BodyWriter<'c> {
+    Wire(WireWriter<'c>),
+    Frames(FrameWriter<'c>),
+}
+
+impl<'c> BodyWriter<'c> {
+    pub fn wire(stream: &'c Stream, head: HeadBytes, coding: Coding, progress: Accepted<'c>) -> Self {
+        Self::Wire(WireWriter::new(stream, head, coding, progress))
+    }
+
+    pub fn frames(outgoing: &'c Outgoing, head: HeadBytes, progress: Accepted<'c>) -> Self {
+        Self::Frames(FrameWriter::new(outgoing, head, progress))
+    }
+
+    /// Writes the head, if it was not written yet.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Wire(writer) => writer.flush().await,
+            Self::Frames(writer) => writer.flush(),
+        }
+    }
+
+    /// Writes the piece that `reader` lent last, and the end of the body with it if it was the last one. While the peer is
+    /// slow to take it, what is left of it is held, and the reader's buffer is not.
+    pub async fn pass(&mut self, reader: &mut BodyReader<'_>) -> io::Result<()> {
+        match self {
+            Self::Wire(writer) => writer.pass(reader).await,
+            Self::Frames(writer) => writer.pass(reader).await,
+        }
+    }
+
+    /// Writes one piece (not an empty one).
+    pub async fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Wire(writer) => writer.write(piece).await,
+            Self::Frames(writer) => writer.write(piece).await,
+        }
+    }
+
+    /// Ends a message whose end was not written with its last piece: one without a body, or whose body turned out to have
+    /// ended. Trailer fields come in wire form, and go where there is a place for them.
+    pub async fn finish(&mut self, trailers: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Wire(writer) => writer.finish(trailers).await,
+            Self::Frames(writer) => writer.finish(trailers),
+        }
+    }
+}
+
+/// Told of every byte a peer accepts.
+#[derive(Clone, Copy)]
+pub struct Accepted<'c> {
+    /// Bytes so far; known also to who drops a write half done.
+    pub bytes: &'c Cell<u64>,
+    /// Whoever takes bytes makes progress, however slowly: the phase goes on for so long.
+    pub slot: &'c Slot,
+    pub idle: Duration,
+}
+
+impl Accepted<'_> {
+    fn add(self, bytes: u64) {
+        self.bytes.set(self.bytes.get() + bytes);
+        self.slot.set_phase(self.idle);
+    }
+}

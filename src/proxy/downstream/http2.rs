@@ -1,0 +1,367 @@
+//! HTTP/2 connections of clients: many exchanges at once, each a task with a slot of its own. Framing is the `h2` crate's;
+//! what it leaves open (who may hold a connection, and for how long; what a peer may cost) is decided here.
+
+use super::{Client, Link, linger};
+use crate::config::snapshot::Limits;
+use crate::http1::{HeadError, HeadLimits, RequestBody, RequestHead, Version};
+use crate::http2::{Budget, read_request};
+use crate::outcome::Refusal;
+use crate::proxy::body::{BodyReader, Outgoing};
+use crate::proxy::buffer::{Buffer, HeadBytes};
+use crate::proxy::deadlines::{Expired, Slot};
+use crate::proxy::exchange;
+use crate::proxy::headers::hex_id;
+use crate::proxy::io::{End, Io, Meter};
+use crate::proxy::record::log_unread;
+use crate::proxy::stream::Stream;
+use crate::proxy::worker::Worker;
+use crate::routing::ClientCert;
+use bytes::Bytes;
+use h2::server::{self, SendResponse};
+use h2::{Reason, RecvStream};
+use http::Request;
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+/// Bytes a client may send on one stream, and on all, before they are passed on: what a connection may hold of bodies.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+
+/// Bytes of answers held for one stream while its client does not take them.
+const SEND_BUFFER: usize = 64 << 10;
+
+/// Streams that a client may reset before their answer is whole, and how many more a second (CVE-2023-44487). A stream that
+/// is not reset gives one back.
+const RESETS: u64 = 200;
+const RESETS_PER_SECOND: u64 = 10;
+
+/// Streams of a connection that may be reset for breaking the protocol (CVE-2025-8671).
+const BROKEN_STREAMS: usize = 64;
+
+/// How long a connection that is told to end may take over it when nothing runs on it.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Serves a connection to its end; `input` begins with the preface.
+pub async fn serve(client: Client, input: Buffer) {
+    let Client {
+        worker,
+        link: Link::Wire(stream),
+        peer,
+        destination,
+        certificate,
+        listener,
+        slot,
+        since,
+        ..
+    } = client
+    else {
+        return;
+    };
+    let meter = Meter::new(End::Server, worker.recently());
+    let shared = Rc::new(Shared {
+        resets: RefCell::new(Budget::new(RESETS, RESETS_PER_SECOND, worker.recently())),
+        worker,
+        stream: Rc::new(stream),
+        peer,
+        destination,
+        certificate,
+        listener,
+        since,
+        open: Cell::new(0),
+        too_many_resets: Cell::new(false),
+        waker: Cell::new(None),
+    });
+    let local = shared.worker.local();
+    let limits = &local.in_force.snapshot.limits;
+    slot.clear_total();
+    slot.set_phase(limits.header_timeout);
+    let io = Io::new(Rc::clone(&shared.stream), input, Rc::clone(&meter));
+    let Ok(Ok(connection)) = slot.guard(settings(limits).handshake(io)).await else {
+        return;
+    };
+    slot.set_total(limits.connection_age);
+    drop(local);
+    let mut connection = Connection {
+        connection,
+        shared,
+        slot,
+        meter,
+        busy: false,
+        end: Ending::No,
+    };
+    if connection.run().await == Closed::ByUs {
+        // Frames that still come in are not answered with a reset that might overtake the last answer.
+        let Connection { shared, slot, .. } = &connection;
+        linger::close(&shared.stream, slot, &mut Buffer::default()).await;
+    }
+}
+
+fn settings(limits: &Limits) -> server::Builder {
+    let mut builder = server::Builder::new();
+    // It counts 32 bytes a field besides, and refuses without a word in our log: the limit itself is the parser's.
+    let head = u32::try_from(limits.max_head).unwrap_or(u32::MAX).saturating_mul(2);
+    builder
+        .max_header_list_size(head)
+        .max_concurrent_streams(limits.max_streams)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_local_error_reset_streams(Some(BROKEN_STREAMS));
+    builder
+}
+
+/// What the task of a connection and those of its streams share.
+struct Shared {
+    worker: Rc<Worker>,
+    stream: Rc<Stream>,
+    peer: SocketAddr,
+    destination: Option<Rc<SocketAddr>>,
+    certificate: Option<Rc<ClientCert>>,
+    listener: usize,
+    since: Instant,
+    /// Exchanges that run.
+    open: Cell<usize>,
+    resets: RefCell<Budget>,
+    too_many_resets: Cell<bool>,
+    /// Of the connection's task.
+    waker: Cell<Option<Waker>>,
+}
+
+impl Shared {
+    fn register(&self, waker: &Waker) {
+        let held = self.waker.take().filter(|held| held.will_wake(waker));
+        self.waker.set(Some(held.unwrap_or_else(|| waker.clone())));
+    }
+
+    /// A stream has ended, reset by the client or not.
+    fn ended(&self, reset: bool) {
+        let mut resets = self.resets.borrow_mut();
+        if !reset {
+            resets.earn(1);
+        } else if !resets.spend(1, self.worker.recently()) {
+            self.too_many_resets.set(true);
+        }
+    }
+}
+
+/// Counts an exchange for its connection while it runs.
+struct Open(Rc<Shared>);
+
+impl Open {
+    fn new(shared: &Rc<Shared>) -> Self {
+        shared.open.set(shared.open.get() + 1);
+        Self(Rc::clone(shared))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
+        if let Some(waker) = self.0.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+struct Connection {
+    connection: server::Connection<Io, Bytes>,
+    shared: Rc<Shared>,
+    slot: Slot,
+    meter: Rc<Meter>,
+    /// Exchanges ran when this was looked at last.
+    busy: bool,
+    end: Ending,
+}
+
+/// Whether the client was told that its connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    No,
+    /// What runs may finish.
+    InOrder,
+    AtOnce,
+}
+
+#[derive(PartialEq, Eq)]
+enum Closed {
+    ByUs,
+    ByThem,
+}
+
+enum Event {
+    Closed(Option<h2::Error>),
+    Flooded,
+    Late(Expired),
+}
+
+impl Connection {
+    async fn run(&mut self) -> Closed {
+        loop {
+            match poll_fn(|context| self.poll_event(context)).await {
+                Event::Flooded => self.refuse_flood(),
+                Event::Late(Expired::Total) => {
+                    // It has lived long enough.
+                    self.slot.clear_total();
+                    self.end_in_order();
+                }
+                Event::Late(_) if self.end == Ending::AtOnce => return Closed::ByThem,
+                Event::Late(_) => self.end_at_once(Reason::NO_ERROR),
+                Event::Closed(error) => {
+                    if let Some(refusal) = error.as_ref().and_then(fault) {
+                        self.log(refusal);
+                    }
+                    return if self.end == Ending::InOrder {
+                        Closed::ByUs
+                    } else {
+                        Closed::ByThem
+                    };
+                }
+            }
+        }
+    }
+
+    fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Event> {
+        self.shared.register(context.waker());
+        if self.shared.worker.is_closing() {
+            self.end_in_order();
+        }
+        while let Poll::Ready(accepted) = self.connection.poll_accept(context) {
+            match accepted {
+                Some(Ok((request, respond))) => self.begin(request, respond),
+                Some(Err(error)) => return Poll::Ready(Event::Closed(Some(error))),
+                None => return Poll::Ready(Event::Closed(None)),
+            }
+        }
+        let flooded = self.shared.too_many_resets.take() || self.meter.is_flooded(self.shared.worker.recently());
+        if flooded && self.end != Ending::AtOnce {
+            return Poll::Ready(Event::Flooded);
+        }
+        self.watch_rest();
+        if let Some(expired) = self.slot.expired() {
+            return Poll::Ready(Event::Late(expired));
+        }
+        self.slot.register(context.waker());
+        Poll::Pending
+    }
+
+    /// A connection on which nothing runs any more may rest for a while.
+    fn watch_rest(&mut self) {
+        let busy = self.shared.open.get() > 0;
+        if std::mem::replace(&mut self.busy, busy) && !busy {
+            let patience = match self.end {
+                Ending::No => self.shared.worker.local().in_force.snapshot.limits.keepalive_timeout,
+                Ending::InOrder | Ending::AtOnce => FAREWELL,
+            };
+            self.slot.set_phase(patience);
+        }
+    }
+
+    fn begin(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+        if self.shared.worker.answers_close() {
+            self.end_in_order();
+        }
+        self.busy = true;
+        self.slot.clear_phase();
+        let open = Open::new(&self.shared);
+        let worker = &self.shared.worker;
+        let limits = HeadLimits {
+            bytes: worker.local().in_force.snapshot.limits.max_head,
+            ..HeadLimits::default()
+        };
+        let (parts, body) = request.into_parts();
+        let mut bytes = HeadBytes::new();
+        let mut parser = worker.head_parser();
+        let head = read_request(&mut bytes, &parts, body.is_end_stream(), &limits, &mut parser);
+        let request = Incoming { head, bytes, body };
+        tokio::task::spawn_local(serve_stream(open, request, respond));
+    }
+
+    fn end_in_order(&mut self) {
+        if self.end == Ending::No {
+            self.end = Ending::InOrder;
+            self.connection.graceful_shutdown();
+            if self.shared.open.get() == 0 {
+                self.slot.set_phase(FAREWELL);
+            }
+        }
+    }
+
+    fn end_at_once(&mut self, reason: Reason) {
+        self.end = Ending::AtOnce;
+        self.connection.abrupt_shutdown(reason);
+        self.slot.set_phase(FAREWELL);
+    }
+
+    fn refuse_flood(&mut self) {
+        self.log(Refusal::Flood);
+        self.end_at_once(Reason::ENHANCE_YOUR_CALM);
+    }
+
+    fn log(&self, refusal: Refusal) {
+        let request_id = hex_id(self.shared.worker.draw_id());
+        let request_id = std::str::from_utf8(&request_id).unwrap_or_default();
+        log_unread(
+            &self.shared.worker,
+            self.shared.peer.ip(),
+            Version::Http2,
+            refusal,
+            request_id,
+        );
+    }
+}
+
+/// How a connection is told that broke the protocol.
+fn fault(error: &h2::Error) -> Option<Refusal> {
+    match error.reason() {
+        _ if !error.is_library() => None,
+        Some(Reason::ENHANCE_YOUR_CALM) => Some(Refusal::Flood),
+        _ => Some(Refusal::BadRequest),
+    }
+}
+
+/// A request whose head has arrived.
+struct Incoming {
+    head: Result<RequestHead, HeadError>,
+    bytes: HeadBytes,
+    body: RecvStream,
+}
+
+/// One request and its answer.
+async fn serve_stream(open: Open, request: Incoming, respond: SendResponse<Bytes>) {
+    let shared = &open.0;
+    let client = Client {
+        worker: Rc::clone(&shared.worker),
+        link: Link::Frames(Outgoing::answer(respond), Rc::clone(&shared.stream)),
+        peer: shared.peer,
+        destination: shared.destination.clone(),
+        certificate: shared.certificate.clone(),
+        listener: shared.listener,
+        slot: shared.worker.deadlines.slot(),
+        since: shared.since,
+        answering: Cell::new(false),
+    };
+    match request.head {
+        Ok(head) => {
+            let none = matches!(head.body, RequestBody::None | RequestBody::Length(0));
+            let mut body = BodyReader::frames(request.body, none);
+            exchange::run(&client, &head, &request.bytes, &mut body).await;
+            client.worker.recycle(head);
+        }
+        Err(error) => {
+            Box::pin(exchange::refuse_unread(
+                &client,
+                error.status(),
+                &error.to_string(),
+                &[],
+            ))
+            .await;
+        }
+    }
+    if let Link::Frames(outgoing, _) = &client.link {
+        shared.ended(outgoing.was_reset());
+    }
+}

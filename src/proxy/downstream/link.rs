@@ -1,0 +1,61 @@
+//! What a request came in on, and its answer goes out on.
+
+use crate::http1::Version;
+use crate::proxy::body::{Accepted, BodyWriter, Coding, Outgoing};
+use crate::proxy::buffer::HeadBytes;
+use crate::proxy::stream::Stream;
+use h2::Reason;
+use std::io;
+use std::rc::Rc;
+
+/// See the module.
+pub enum Link {
+    /// A connection that serves one request after the other.
+    Wire(Stream),
+    /// One of the streams of a connection: what goes out on it, and the connection.
+    Frames(Outgoing, Rc<Stream>),
+}
+
+impl Link {
+    /// The connection itself, to be asked of: what goes out on it is not for its streams.
+    pub fn stream(&self) -> &Stream {
+        match self {
+            Self::Wire(stream) => stream,
+            Self::Frames(_, stream) => stream,
+        }
+    }
+
+    /// What is spoken on it.
+    pub fn version(&self) -> Version {
+        match self {
+            Self::Wire(_) => Version::Http11,
+            Self::Frames(..) => Version::Http2,
+        }
+    }
+
+    /// Writes an answer whose head is `head`.
+    pub fn writer<'c>(&'c self, head: HeadBytes, coding: Coding, progress: Accepted<'c>) -> BodyWriter<'c> {
+        match self {
+            Self::Wire(stream) => BodyWriter::wire(stream, head, coding, progress),
+            Self::Frames(outgoing, _) => BodyWriter::frames(outgoing, head, progress),
+        }
+    }
+
+    /// Writes an interim answer.
+    ///
+    /// # Errors
+    /// The client has gone.
+    pub async fn interim(&self, head: HeadBytes, progress: Accepted<'_>) -> io::Result<()> {
+        match self {
+            Self::Wire(stream) => BodyWriter::wire(stream, head, Coding::Plain, progress).flush().await,
+            Self::Frames(outgoing, _) => outgoing.interim(&head),
+        }
+    }
+
+    /// The answer ends in the middle, and the client is to see that. A connection of HTTP/1.1 says so by closing.
+    pub fn cut(&self, reason: Reason) {
+        if let Self::Frames(outgoing, _) = self {
+            outgoing.reset(reason);
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! Connections of HTTP/2 to endpoints: each carries the streams of many requests of this thread at once. Like idle ones of
+//! HTTP/1.1 they belong to one thread, one endpoint and so to one version.
+
+use super::idle::{Key, PointerHasher};
+use super::{Connection, OnBehalf, open_unhurried, out_of_time};
+use crate::config::snapshot::{Limits, Timeouts};
+use crate::proxy::body::Outgoing;
+use crate::proxy::buffer::Buffer;
+use crate::proxy::deadlines::Slot;
+use crate::proxy::io::{End, Io, Meter};
+use crate::proxy::stream::Stream;
+use crate::proxy::worker::Worker;
+use crate::shared::Endpoint;
+use bytes::Bytes;
+use h2::client::{self, ResponseFuture, SendRequest};
+use h2::{Ping, PingPong};
+use http::Request;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::hash::BuildHasherDefault;
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+use tokio::sync::{Mutex, Notify};
+
+/// Streams at once on one connection, if its endpoint takes as many; then another is opened.
+const STREAMS: usize = 128;
+
+/// Connections of one thread to one endpoint; when all of them are full, requests wait.
+const CONNECTIONS: usize = 32;
+
+/// Bytes an endpoint may send on one stream before they are passed on. On all of them together so many times more: a client
+/// that takes nothing holds up its own answer, and nobody else's.
+const STREAM_WINDOW: u32 = 128 << 10;
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
+
+/// Bytes of requests held for one stream while the endpoint does not take them.
+const SEND_BUFFER: usize = 64 << 10;
+
+/// A connection on which requests wait is asked for a sign of life after so much silence, and given up after so much more.
+const QUIET: Duration = Duration::from_secs(10);
+const NO_PONG: Duration = Duration::from_secs(5);
+
+/// The connections of one thread.
+#[derive(Default)]
+pub struct Multiplexed {
+    by_use: HashMap<Key, Entry, BuildHasherDefault<PointerHasher>>,
+}
+
+struct Entry {
+    /// Held so that the address that is the key stays this endpoint's.
+    endpoint: Arc<Endpoint>,
+    connections: Vec<Shared>,
+    /// One at a time opens a connection, which the others may then use.
+    opens: Rc<Mutex<()>>,
+    /// A stream has ended.
+    freed: Rc<Notify>,
+}
+
+/// A connection, as it is taken for further streams.
+struct Shared {
+    send: SendRequest<Bytes>,
+    load: Rc<Load>,
+    /// See [`Connection`].
+    edition: u64,
+    /// How long it is kept without a stream.
+    life: Duration,
+    /// Without a stream since.
+    idle_since: Option<Instant>,
+}
+
+/// What a connection, its task and its streams know of each other.
+struct Load {
+    stream: Rc<Stream>,
+    streams: Cell<usize>,
+    /// A stream has begun since this was looked at last.
+    used: Cell<bool>,
+    freed: Rc<Notify>,
+}
+
+impl Shared {
+    fn has_room(&self) -> bool {
+        self.load.streams.get() < self.send.current_max_send_streams().min(STREAMS)
+    }
+
+    fn lease(&self, reused: bool) -> Lease {
+        self.load.streams.set(self.load.streams.get() + 1);
+        self.load.used.set(true);
+        Lease {
+            send: self.send.clone(),
+            load: Rc::clone(&self.load),
+            reused,
+            begun: None,
+        }
+    }
+
+    /// Whether it has been without a stream for all its life.
+    fn is_stale(&mut self, now: Instant) -> bool {
+        if self.load.used.take() || self.load.streams.get() > 0 {
+            self.idle_since = None;
+        }
+        let since = *self.idle_since.get_or_insert(now);
+        now.saturating_duration_since(since) >= self.life
+    }
+}
+
+/// Whether further streams may begin: neither side has said otherwise.
+fn is_alive(send: &mut SendRequest<Bytes>) -> bool {
+    let mut nobody = Context::from_waker(Waker::noop());
+    !matches!(send.poll_ready(&mut nobody), Poll::Ready(Err(_)))
+}
+
+impl Multiplexed {
+    /// The connection with the fewest streams that has room for another.
+    fn take(&mut self, endpoint: &Arc<Endpoint>, client: Option<IpAddr>) -> Option<Lease> {
+        let connections = &mut self.by_use.get_mut(&Key::new(endpoint, client))?.connections;
+        let edition = endpoint.transport.edition();
+        connections.retain_mut(|shared| shared.edition == edition && is_alive(&mut shared.send));
+        let with_room = connections.iter().filter(|shared| shared.has_room());
+        let shared = with_room.min_by_key(|shared| shared.load.streams.get())?;
+        Some(shared.lease(true))
+    }
+
+    fn entry(&mut self, endpoint: &Arc<Endpoint>, client: Option<IpAddr>) -> &mut Entry {
+        self.by_use.entry(Key::new(endpoint, client)).or_insert_with(|| Entry {
+            endpoint: Arc::clone(endpoint),
+            connections: Vec::new(),
+            opens: Rc::default(),
+            freed: Rc::default(),
+        })
+    }
+
+    /// Lets go of connections that ended, or that nobody has used for long, and of endpoints that left the configuration.
+    /// What still runs on one runs to its end.
+    pub fn sweep(&mut self, now: Instant) {
+        self.by_use.retain(|_, entry| {
+            let edition = entry.endpoint.transport.edition();
+            let left = Arc::strong_count(&entry.endpoint) == 1;
+            entry.connections.retain_mut(|shared| {
+                !left && shared.edition == edition && !shared.is_stale(now) && is_alive(&mut shared.send)
+            });
+            // Whoever is opening one holds the entry's lock.
+            !entry.connections.is_empty() || Rc::strong_count(&entry.opens) > 1
+        });
+    }
+
+    /// Lets go of all that carry nothing.
+    pub fn clear(&mut self) {
+        for entry in self.by_use.values_mut() {
+            entry.connections.retain(|shared| shared.load.streams.get() > 0);
+        }
+    }
+}
+
+/// Room for one stream on a connection, and the stream once it has begun. Dropped before its end, the stream is reset.
+pub struct Lease {
+    send: SendRequest<Bytes>,
+    load: Rc<Load>,
+    /// The connection was there before.
+    pub reused: bool,
+    begun: Option<Begun>,
+}
+
+struct Begun {
+    outgoing: Outgoing,
+    answer: RefCell<ResponseFuture>,
+}
+
+impl Lease {
+    /// Sends the head of the request. `ended`: nothing follows it.
+    ///
+    /// # Errors
+    /// The connection takes no further streams.
+    pub fn begin(&mut self, request: Request<()>, ended: bool) -> Result<(), h2::Error> {
+        let (answer, stream) = self.send.send_request(request, ended)?;
+        self.begun = Some(Begun {
+            outgoing: Outgoing::after_request(stream, ended),
+            answer: RefCell::new(answer),
+        });
+        Ok(())
+    }
+
+    pub fn is_tls(&self) -> bool {
+        self.load.stream.is_tls()
+    }
+
+    /// What follows the head; `None` before it was sent.
+    pub fn outgoing(&self) -> Option<&Outgoing> {
+        self.begun.as_ref().map(|begun| &begun.outgoing)
+    }
+
+    /// The next head of the answer, with the body behind it if it is the last.
+    ///
+    /// # Errors
+    /// The endpoint has reset the stream, or its connection is gone.
+    pub async fn next_head(&self) -> Result<(http::response::Parts, Option<h2::RecvStream>), h2::Error> {
+        let Some(begun) = &self.begun else {
+            return std::future::pending().await;
+        };
+        poll_fn(|context| {
+            let mut answer = begun.answer.borrow_mut();
+            match answer.poll_informational(context) {
+                Poll::Ready(Some(interim)) => {
+                    let (head, ()) = interim?.into_parts();
+                    Poll::Ready(Ok((head, None)))
+                }
+                Poll::Ready(None) => Pin::new(&mut *answer).poll(context).map_ok(|answer| {
+                    let (head, body) = answer.into_parts();
+                    (head, Some(body))
+                }),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.load.streams.set(self.load.streams.get() - 1);
+        self.load.freed.notify_one();
+    }
+}
+
+/// Room for a stream to `endpoint`, within `timeouts.connect`: on a connection of this thread that has some, or on a new
+/// one. `sure`: a connection that only waited is given the chance to tell that it has ended.
+pub async fn lease(
+    on_behalf: &OnBehalf<'_>,
+    endpoint: &Arc<Endpoint>,
+    timeouts: &Timeouts,
+    sure: bool,
+) -> io::Result<Lease> {
+    let leased = tokio::time::timeout(timeouts.connect, lease_unhurried(on_behalf, endpoint, timeouts, sure));
+    leased.await.map_err(|_| out_of_time())?
+}
+
+async fn lease_unhurried(
+    on_behalf: &OnBehalf<'_>,
+    endpoint: &Arc<Endpoint>,
+    timeouts: &Timeouts,
+    sure: bool,
+) -> io::Result<Lease> {
+    let pool = &on_behalf.client.worker.multiplexed;
+    let bound_to = on_behalf.bound_to(endpoint);
+    loop {
+        let taken = pool.borrow_mut().take(endpoint, bound_to);
+        if let Some(mut lease) = taken {
+            let only = lease.load.streams.get() == 1;
+            if !(sure && only) || lease.load.stream.is_quiet_for_sure() {
+                return Ok(lease);
+            }
+            // Something has come in: its task reads it first.
+            tokio::task::yield_now().await;
+            if is_alive(&mut lease.send) {
+                return Ok(lease);
+            }
+            continue;
+        }
+        let (opens, freed, full) = {
+            let mut pool = pool.borrow_mut();
+            let entry = pool.entry(endpoint, bound_to);
+            let full = entry.connections.len() >= CONNECTIONS;
+            (Rc::clone(&entry.opens), Rc::clone(&entry.freed), full)
+        };
+        if full {
+            freed.notified().await;
+            continue;
+        }
+        let _turn = opens.lock().await;
+        if let Some(lease) = pool.borrow_mut().take(endpoint, bound_to) {
+            return Ok(lease);
+        }
+        let shared = open(on_behalf, endpoint, timeouts, freed).await?;
+        let lease = shared.lease(false);
+        pool.borrow_mut().entry(endpoint, bound_to).connections.push(shared);
+        return Ok(lease);
+    }
+}
+
+async fn open(
+    on_behalf: &OnBehalf<'_>,
+    endpoint: &Arc<Endpoint>,
+    timeouts: &Timeouts,
+    freed: Rc<Notify>,
+) -> io::Result<Shared> {
+    let worker = &on_behalf.client.worker;
+    let Connection { stream, edition, .. } = open_unhurried(on_behalf, endpoint).await?;
+    if stream.is_tls() && !stream.agreed_on_http2() {
+        return Err(io::Error::other("the endpoint does not agree on HTTP/2 (ALPN `h2`)"));
+    }
+    let load = Rc::new(Load {
+        stream: Rc::new(stream),
+        streams: Cell::new(0),
+        used: Cell::new(true),
+        freed,
+    });
+    let meter = Meter::new(End::Client, worker.recently());
+    let io = Io::new(Rc::clone(&load.stream), Buffer::default(), Rc::clone(&meter));
+    let settings = settings(&worker.local().in_force.snapshot.limits);
+    let (send, mut connection) = settings.handshake(io).await.map_err(io::Error::other)?;
+    let driver = Driver {
+        ping: connection.ping_pong(),
+        connection,
+        worker: Rc::clone(worker),
+        slot: worker.deadlines.slot(),
+        meter,
+        load: Rc::clone(&load),
+        watched: false,
+        asked: false,
+    };
+    tokio::task::spawn_local(driver.run());
+    Ok(Shared {
+        send,
+        load,
+        edition,
+        life: timeouts.idle,
+        idle_since: None,
+    })
+}
+
+fn settings(limits: &Limits) -> client::Builder {
+    let mut builder = client::Builder::new();
+    // As for clients: the limit itself is the parser's.
+    let head = u32::try_from(limits.max_head).unwrap_or(u32::MAX).saturating_mul(2);
+    builder
+        .enable_push(false)
+        .max_header_list_size(head)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(SEND_BUFFER);
+    builder
+}
+
+/// The task of a connection.
+struct Driver {
+    connection: client::Connection<Io, Bytes>,
+    ping: Option<PingPong>,
+    worker: Rc<Worker>,
+    slot: Slot,
+    meter: Rc<Meter>,
+    load: Rc<Load>,
+    /// Streams wait, so that silence is watched.
+    watched: bool,
+    /// A sign of life was asked for.
+    asked: bool,
+}
+
+impl Driver {
+    /// Until the connection ends. Its streams then hear of it.
+    async fn run(mut self) {
+        poll_fn(|context| self.poll(context)).await;
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if Pin::new(&mut self.connection).poll(context).is_ready() || self.meter.is_flooded(self.worker.recently()) {
+            return Poll::Ready(());
+        }
+        self.watch(context);
+        if self.slot.expired().is_some() && !self.ask(context) {
+            return Poll::Ready(());
+        }
+        self.slot.register(context.waker());
+        Poll::Pending
+    }
+
+    fn watch(&mut self, context: &mut Context<'_>) {
+        let heard = self.meter.heard();
+        let waits = self.load.streams.get() > 0;
+        if heard && let Some(ping) = &mut self.ping {
+            // An answer that is not taken is in the way of the next question.
+            let _ = ping.poll_pong(context);
+        }
+        if !waits {
+            self.slot.clear_phase();
+        } else if heard || !self.watched {
+            self.asked = false;
+            self.slot.set_phase(QUIET);
+        }
+        self.watched = waits;
+    }
+
+    /// Asks for a sign of life; `false`: that was done, in vain.
+    fn ask(&mut self, context: &mut Context<'_>) -> bool {
+        if self.asked {
+            return false;
+        }
+        self.asked = true;
+        self.slot.set_phase(NO_PONG);
+        // Fails while an earlier one is not answered: that answer will do.
+        let _ = self.ping.as_mut().map(|ping| ping.send_ping(Ping::opaque()));
+        context.waker().wake_by_ref();
+        true
+    }
+}
