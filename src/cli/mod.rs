@@ -186,7 +186,7 @@ impl Cli {
                 recover_state,
                 json,
             } => run::run(&config, recover_state, json || before_json),
-            Command::Demo { config, json } => demo::run(config, json || before_json),
+            Command::Demo { config, json } => demo::run(config, json || before_json, &context),
             Command::Check { file, json } => {
                 let (code, text) = check::run(&file, json || before_json);
                 print::print(&text);

@@ -9,13 +9,13 @@ use std::sync::{Arc, OnceLock};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
-/// What is logged unless `RUST_LOG` says otherwise: ours, and of the framework what is wrong. Of TLS and HTTP/2 only what is
+/// What is logged of a proxy in earnest: ours, and of the framework what is wrong. Of TLS and HTTP/2 only what is
 /// wrong with us: any client can bring about their warnings.
-const DEFAULT_FILTER: &str = "info,h2=error,pingora_core=warn,pingora_runtime=warn,rustls=error";
+pub const DEFAULT_FILTER: &str = "info,h2=error,pingora_core=warn,pingora_runtime=warn,rustls=error";
 
 /// Runs the proxy until it is told to stop. `json`: its log is for programs.
 pub fn run(config: &Path, recover_state: bool, json: bool) -> ExitCode {
-    let _log = start_log(json);
+    let _log = start_log(json, DEFAULT_FILTER);
     match server::run(config, recover_state) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => report(&error),
@@ -35,9 +35,9 @@ const QUEUE: usize = 4096;
 
 /// The log goes to stderr: stdout is the access log's, if it wants it. A thread of its own writes it, so that nobody who
 /// logs, worker threads among them, waits for a pipe that stalls. What is dropped last: it writes what is queued, waiting
-/// a second or so at most. `json`: one object a line.
-pub fn start_log(json: bool) -> WorkerGuard {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+/// a second or so at most. `json`: one object a line. `filter`: what is logged unless `RUST_LOG` says otherwise.
+pub fn start_log(json: bool, filter: &str) -> WorkerGuard {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
     let (writer, guard) = queued(std::io::stderr(), QUEUE);
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)

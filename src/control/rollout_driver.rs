@@ -6,6 +6,7 @@ use crate::runtime::{Ask, Origin, ROLLOUT, ServiceState};
 use crate::shared::Shared;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{Mutex, Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -54,6 +55,10 @@ impl Driver {
     }
 
     async fn look(&self, burst: bool) {
+        // Before the first probes have ended every endpoint seems to be missing, and nothing is served.
+        if !self.shared.ready.load(Ordering::Relaxed) {
+            return;
+        }
         let is_any_under_way = self
             .shared
             .load()

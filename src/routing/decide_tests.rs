@@ -411,7 +411,7 @@ fn kept_while_the_share_falls_and_not_longer() {
     let few = kept(&traffic(&[999_999, 1, 0]), &lines);
     assert_eq!(
         (few.version, few.reason, few.bucket, few.set_cookie),
-        (Some(CANARY), Reason::Kept, None, None)
+        (Some(CANARY), Reason::Kept, Some(74_783), None)
     );
     // Zero means zero, and the cookie forgets.
     let none = kept(&traffic(&[1, 0, 0]), &lines);
