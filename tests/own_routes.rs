@@ -133,3 +133,57 @@ fn a_client_that_names_no_host_is_not_redirected() {
     client.send("GET /v1 HTTP/1.0\r\n\r\n");
     assert_eq!(client.read(false).unwrap().status, 400);
 }
+
+/// The head and body that curl gets by HTTP/2.
+fn by_http2(gate: &Gate, path: &str) -> String {
+    let url = format!("http://127.0.0.1:{}{path}", gate.port());
+    let arguments = [
+        "--silent",
+        "--show-error",
+        "--max-time",
+        "20",
+        "--include",
+        "--http2-prior-knowledge",
+        &url,
+    ];
+    let output = std::process::Command::new("curl").args(arguments).output();
+    let output =
+        output.unwrap_or_else(|error| panic!("curl is needed for this test ({error}); `make test` installs it"));
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().replace('\r', "")
+}
+
+#[test]
+fn routes_rules_and_limits_hold_over_http2() {
+    let upstream = Upstream::named("v1");
+    let service = Service::only(upstream.port()).key(
+        "rate_limits: [{ requests: 1, per: 1h }]\nrewrite: { host: inside, strip_prefix: /shop }\n\
+         request_headers: { set: { x-from: \"${host}\" } }\nresponse_headers: { set: { x-by: \"${version}\" } }",
+    );
+    let gate = Gate::start(&Config::with(service).top(ROUTES).text());
+    let port = gate.port();
+    let moved = by_http2(&gate, "/v1/x?q");
+    assert!(moved.starts_with("HTTP/2 308"), "{moved}");
+    assert!(
+        moved.contains(&format!("\nlocation: http://127.0.0.1:{port}/v2/x?q\n")),
+        "{moved}"
+    );
+    let robots = by_http2(&gate, "/robots.txt");
+    assert!(robots.ends_with("\n\nUser-agent: *\nDisallow: /\n"), "{robots}");
+    let served = by_http2(&gate, "/shop/cart");
+    assert!(
+        served.starts_with("HTTP/2 200") && served.contains("\nx-by: v1\n"),
+        "{served}"
+    );
+    let received = upstream.last();
+    assert_eq!(
+        (received.target.as_str(), received.head.get("host")),
+        ("/cart", Some("inside"))
+    );
+    assert_eq!(received.head.get("x-from"), Some(format!("127.0.0.1:{port}").as_str()));
+    let refused = by_http2(&gate, "/shop/cart");
+    assert!(
+        refused.starts_with("HTTP/2 429") && refused.contains("\nretry-after: 3600\n"),
+        "{refused}"
+    );
+}
