@@ -119,7 +119,9 @@ fn a_reload_neither_refills_a_rate_nor_forgets_who_is_inside() {
     assert_eq!(gate.get("/", &[]).status, 503, "still full");
     dam.open();
     assert_eq!(inside.read(false).unwrap().status, 200);
-    let statuses: Vec<u16> = (0..3).map(|_| gate.get("/", &[]).status).collect();
+    gate.expect_metric("rollgate_requests_in_flight", &[], 0.0);
+    let mut client = gate.client();
+    let statuses: Vec<u16> = (0..3).map(|_| client.get("/", &[]).status).collect();
     assert_eq!(
         statuses,
         [200, 200, 429],

@@ -69,7 +69,7 @@ pub(super) struct Exchange<'c> {
     fresh_id: [u8; 32],
     fresh_trace: [u8; 55],
     /// What it takes up of its service's and its version's `max_in_flight`.
-    places: Places,
+    pub places: Places,
     /// What is known of its end so far; told when the exchange is dropped, however it ended.
     pub record: Record,
 }

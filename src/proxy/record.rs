@@ -175,6 +175,8 @@ impl Drop for Exchange<'_> {
         let record = &self.record;
         let worker = &self.client.worker;
         self.client.slot.off_canary();
+        // Before it is told: whoever sees that nothing is in flight finds room.
+        self.places.leave();
         // Nobody set an end: the thread ends, and its exchanges with it.
         let termination = record.termination.get().unwrap_or_else(|| {
             if record.status.get() == 0 {

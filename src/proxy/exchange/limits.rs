@@ -19,9 +19,16 @@ pub(super) enum Beyond {
 
 /// What a request takes up until it ends.
 #[derive(Default)]
-pub(super) struct Places {
+pub struct Places {
     service: Cell<Option<Inside>>,
     version: Cell<Option<Inside>>,
+}
+
+impl Places {
+    /// Gives back what it takes up.
+    pub fn leave(&self) {
+        drop((self.service.take(), self.version.take()));
+    }
 }
 
 impl Exchange<'_> {
@@ -69,7 +76,7 @@ impl Exchange<'_> {
             Beyond::ServiceInFlight | Beyond::VersionInFlight => String::new(),
         };
         // What it takes up is not held while its client takes the answer.
-        drop((self.places.service.take(), self.places.version.take()));
+        self.places.leave();
         self.record.refused(refusal);
         let said = Said {
             status: refusal.status(),
