@@ -45,6 +45,80 @@ impl FailureKind {
     }
 }
 
+/// Why a request that was to be copied for a mirror was not: the `reason` label of `rollgate_mirror_dropped_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Uncopied {
+    /// As many copies as may be are waiting or under way: the version is slower than what it is sent.
+    QueueFull,
+    /// The body is too large, or was not read to its end.
+    Body,
+    /// No endpoint of the version was usable.
+    NoEndpoint,
+    /// A kill switch was on.
+    Killed,
+}
+
+impl Uncopied {
+    pub const ALL: [Self; 4] = [Self::QueueFull, Self::Body, Self::NoEndpoint, Self::Killed];
+
+    /// Position in [`Self::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The label, from this fixed list.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::Body => "body",
+            Self::NoEndpoint => "no_endpoint",
+            Self::Killed => "killed",
+        }
+    }
+}
+
+/// What a request and its copy came to, side by side: the `result` label of `rollgate_mirror_compared_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Comparison {
+    /// The same status, and neither or both failed.
+    Same,
+    /// Another status.
+    Status,
+    /// The copy alone failed.
+    Failed,
+    /// The original alone failed.
+    OriginalFailed,
+}
+
+impl Comparison {
+    pub const ALL: [Self; 4] = [Self::Same, Self::Status, Self::Failed, Self::OriginalFailed];
+
+    /// Of two ends, each with its status and whether it is a failure.
+    pub fn of(original: (u16, bool), copy: (u16, bool)) -> Self {
+        match (original.1, copy.1) {
+            (false, true) => Self::Failed,
+            (true, false) => Self::OriginalFailed,
+            _ if original.0 == copy.0 => Self::Same,
+            _ => Self::Status,
+        }
+    }
+
+    /// Position in [`Self::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The label, from this fixed list.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Same => "same",
+            Self::Status => "status",
+            Self::Failed => "failed",
+            Self::OriginalFailed => "original_failed",
+        }
+    }
+}
+
 /// How a request that had a version ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {

@@ -136,3 +136,27 @@ fn rules_that_would_break_http_are_refused() {
         assert!(exit.stderr.contains(part), "{}", exit.stderr);
     }
 }
+
+#[test]
+fn a_copy_follows_the_rules_of_the_version_that_gets_it() {
+    let (stable, copied) = (Upstream::named("v1"), Upstream::named("v2"));
+    let service = Service::split(stable.port(), 100, copied.port(), 0)
+        .key("mirror: { version: v2 }\nrequest_headers: { set: { x-level: \"${version}\" } }");
+    let text = Config::with(service).text();
+    let (before, after) = text.rsplit_once("        pool:").unwrap();
+    let gate = Gate::start(&format!(
+        "{before}        rewrite: {{ add_prefix: /new }}\n        pool:{after}"
+    ));
+    assert_eq!(gate.get("/cart", &[]).served_by(), "v1");
+    eventually(std::time::Duration::from_secs(5), "the copy has arrived", || {
+        copied.count() == 1
+    });
+    for (upstream, target, version) in [(&stable, "/cart", "v1"), (&copied, "/new/cart", "v2")] {
+        let received = upstream.last();
+        assert_eq!(
+            (received.target.as_str(), all(&received.head, "x-level")),
+            (target, vec![version])
+        );
+        assert_eq!(received.head.get("x-rollgate-version"), Some(version));
+    }
+}

@@ -360,11 +360,13 @@ settings! {
 
     /// A copy of traffic whose reply is dropped.
     Mirror as "mirror" {
-        /// The version that gets the copies.
+        /// The version that gets the copies: of requests that others served, once they are answered. None under a kill
+        /// switch, if it is a canary.
         version: Required<String>,
-        /// How many of the requests are copied.
+        /// How many of the requests are copied, by chance.
         share: Share = "100%",
-        /// Of which methods.
+        /// Of which methods. The version carries them out a second time: list no other but where that does no harm. Bodies
+        /// of more than 64 KiB, upgrades and event streams are not copied.
         methods: List<String> = "[GET, HEAD]",
     }
 

@@ -6,7 +6,7 @@ use crate::http1::Rewrite;
 use crate::opening::ProxyVersion;
 use crate::outcome::FailureKind;
 use crate::rollout::Plan;
-use crate::routing::{KeySource, Policy, Split};
+use crate::routing::{KeySource, Policy, Split, VersionId};
 use ipnet::IpNet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -184,6 +184,7 @@ pub struct Service {
     pub pools: Box<[Pool]>,
     /// Likewise; `None`: heads are forwarded as they are.
     pub rewrites: Box<[Option<Rewrite>]>,
+    pub mirror: Option<Mirror>,
     pub rescue: Option<Rescue>,
     pub limits: ServiceLimits,
     /// How its candidate is delivered.
@@ -215,6 +216,15 @@ pub struct RateLimit {
     pub key: Box<[KeySource]>,
     /// Keys remembered at a time.
     pub max_keys: usize,
+}
+
+/// Which requests are copied, and for whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirror {
+    pub version: VersionId,
+    /// Of 100,000 requests.
+    pub share: u32,
+    pub methods: Box<[Box<str>]>,
 }
 
 /// Which failed attempts on a canary stable answers instead.

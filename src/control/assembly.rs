@@ -9,7 +9,9 @@ use super::tls::TlsFiles;
 use crate::config::{Snapshot, snapshot};
 use crate::routing::{Rule, Service, Version};
 use crate::runtime::{self, State};
-use crate::shared::{Evidence, InForce, Pool, ServiceInForce, ServiceLimits, VersionInForce, VersionStats};
+use crate::shared::{
+    Evidence, InForce, MirrorStats, Pool, ServiceInForce, ServiceLimits, VersionInForce, VersionStats,
+};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,6 +83,10 @@ impl Assembly {
         let services = snapshot.policy.services.iter().zip(&snapshot.services).zip(pools);
         let services = services.map(|((service, file), pools)| ServiceInForce {
             evidence: file.rollout.as_ref().map(|_| before.evidence(service, self)),
+            mirror: file.mirror.as_ref().and_then(|mirror| {
+                let version = service.versions.get(mirror.version.0 as usize)?;
+                Some(before.mirror(service, &version.name, self.threads))
+            }),
             ..before.carried((service, file), pools, self.threads)
         });
         InForce {
@@ -156,8 +162,16 @@ impl<'p> LiveParts<'p> {
                 .collect(),
             versions: versions.collect(),
             evidence: None,
+            mirror: None,
             rollbacks: before.map_or_else(Arc::default, |(_, live)| Arc::clone(&live.rollbacks)),
         }
+    }
+
+    /// The counts of copies of `service` for this version, which go on while it is the same.
+    fn mirror(&self, service: &Service, version: &str, threads: usize) -> Arc<MirrorStats> {
+        let before = self.0.get(&*service.name).and_then(|(_, live)| live.mirror.as_ref());
+        let carried = before.filter(|before| &*before.version == version).map(Arc::clone);
+        carried.unwrap_or_else(|| Arc::new(MirrorStats::new(version, threads)))
     }
 
     /// What was collected of `service`; another version, or one in another place, and it begins anew.

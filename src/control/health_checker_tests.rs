@@ -101,6 +101,7 @@ fn in_force(generation: u64, pool: &Arc<Pool>) -> InForce {
             rule_turns: Box::default(),
             limits: ServiceLimits::default(),
             evidence: None,
+            mirror: None,
             rollbacks: Arc::default(),
             versions: [version].into(),
         }]

@@ -22,6 +22,7 @@ pub(crate) fn snapshot(labels: &[&str]) -> Snapshot {
         split: Split::new([1]).unwrap(),
         killed: false,
         kill_drain: None,
+        mirror: None,
         rescue: None,
         rollout: None,
         expose_version: false,

@@ -99,7 +99,7 @@ pub(super) struct Field {
 }
 
 /// The storage of a head's fields, to be used again for the next head.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct FieldIndex(pub(super) Vec<Field>);
 
 /// The fields of a head in the order received: an iterator of name (as received) and value, and what routing reads.

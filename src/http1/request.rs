@@ -20,7 +20,7 @@ pub enum RequestBody {
 
 /// The head of a request, as offsets into the buffer that was parsed. Given another buffer, its methods answer with empty
 /// or wrong text, and never panic.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct RequestHead {
     /// Bytes of the buffer that are the head: a tolerated empty line before it and the final CRLF included.
     pub len: usize,

@@ -1,6 +1,7 @@
 //! One request's life: facts, decision, attempts, ending. The same for every protocol.
 
 mod attempts;
+mod copying;
 mod endings;
 mod evidence;
 mod limits;
@@ -9,6 +10,7 @@ mod rescue;
 mod rewriting;
 
 pub use endings::refuse_unread;
+pub(super) use endings::status_of;
 
 use self::limits::{Beyond, Places};
 use super::body::BodyReader;
@@ -50,7 +52,7 @@ pub async fn run(client: &Client, head: &RequestHead, bytes: &[u8], body: &mut B
 /// What a client that came by TLS is told of it, if anything.
 fn hsts<'l>(local: &'l Local, client: &Client) -> Option<&'l str> {
     let hsts = local.listener(client.listener)?.hsts.as_deref()?;
-    client.link.stream().is_tls().then_some(hsts)
+    client.link.is_tls().then_some(hsts)
 }
 
 fn text(ascii: &[u8]) -> &str {
@@ -157,8 +159,10 @@ impl<'c> Exchange<'c> {
         }
         match self.routed() {
             Serving::Version(serving, version, cookie) => {
-                let next = self.attempts(serving, version, cookie.as_deref(), body).await;
+                let mut upload = self.upload(serving, version, body);
+                let next = self.attempts(serving, version, cookie.as_deref(), &mut upload).await;
                 self.settle_rescue();
+                self.mirror_it(&mut upload);
                 next
             }
             Serving::Nobody => Box::pin(self.refuse(Refusal::NoRoute, "no route for this host, path and method")).await,
@@ -175,7 +179,7 @@ impl<'c> Exchange<'c> {
     /// Whether the client came by https, to us or to a trusted proxy.
     fn is_https(&self) -> bool {
         let told = || self.head.fields(self.bytes).nth("x-forwarded-proto", 0) == Some(b"https");
-        self.client.link.stream().is_tls() || (self.peer_trusted && told())
+        self.client.link.is_tls() || (self.peer_trusted && told())
     }
 
     /// The port at which the client is to come back by https.

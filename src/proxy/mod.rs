@@ -13,6 +13,7 @@ mod exchange;
 mod handshakes;
 mod headers;
 mod io;
+mod mirror;
 mod opening;
 mod panics;
 mod record;

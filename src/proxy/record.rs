@@ -103,6 +103,20 @@ impl Record {
         self.failure.get().is_some()
     }
 
+    /// How a request that began at `started` was answered, with the time to the first byte of its answer. `None`: it was not,
+    /// or its client did not wait for it.
+    pub fn answer(&self, started: Instant) -> Option<Ended> {
+        let outcome = self.outcome(self.termination.get()?);
+        let whole = || self.ended.get().map(|ended| ended.saturating_duration_since(started));
+        let duration = self.upstream_time.get().or_else(whole)?;
+        (outcome != Outcome::ClientAbort && !self.upgraded.get()).then(|| Ended {
+            status: self.status.get(),
+            outcome,
+            duration,
+            upgraded: false,
+        })
+    }
+
     /// Another endpoint is tried.
     pub fn tries(&self, endpoint: &Arc<Endpoint>) {
         self.attempts.set(self.attempts.get().saturating_add(1));

@@ -2,6 +2,7 @@
 
 use super::deadlines::{Deadlines, TICK};
 use super::handshakes::Handshakes;
+use super::mirror::Copies;
 use super::upstream::{IdlePool, Multiplexed};
 use crate::config::snapshot::Listener;
 use crate::http1::{FieldIndex, HeadParser};
@@ -82,6 +83,7 @@ pub struct Worker {
     pub idle: RefCell<IdlePool>,
     pub multiplexed: RefCell<Multiplexed>,
     pub handshakes: RefCell<Handshakes>,
+    pub copies: Copies,
     random: RefCell<fastrand::Rng>,
     pub log: RefCell<Option<LogShard>>,
     date: RefCell<Box<str>>,
@@ -112,6 +114,7 @@ impl Worker {
             idle: RefCell::new(IdlePool::new(most_idle)),
             multiplexed: RefCell::default(),
             handshakes: RefCell::default(),
+            copies: Copies::default(),
             random: RefCell::new(fastrand::Rng::new()),
             log: RefCell::new(log),
             date: RefCell::new(http_date()),

@@ -6,6 +6,7 @@ mod cell;
 mod durations;
 mod evidence;
 mod limits;
+mod mirror;
 mod notifications;
 mod pool;
 mod rejected;
@@ -16,6 +17,7 @@ mod tls;
 
 pub use evidence::{Counted, Ending, Evidence, Sent};
 pub use limits::{Gate, Inside, ServiceLimits};
+pub use mirror::MirrorStats;
 pub use notifications::{NotificationEnd, Notifications};
 pub use pool::{Endpoint, InFlight, Pool, RetryBudget, Tried};
 pub use rejected::{Rejected, RejectedLog};
@@ -68,6 +70,8 @@ pub struct ServiceInForce {
     pub versions: Box<[VersionInForce]>,
     /// What the judge sees; `None` without a rollout in the file. Kept while the versions stay.
     pub evidence: Option<Arc<Evidence>>,
+    /// What is counted of copies; `None` without a mirror in the file.
+    pub mirror: Option<Arc<MirrorStats>>,
     /// Kept while the service's name stays.
     pub rollbacks: Arc<Rollbacks>,
 }

@@ -28,6 +28,7 @@ pub fn in_force(generation: u64, threads: usize, services: &[(&str, &[V<'_>])]) 
                 rule_turns: Box::default(),
                 limits: ServiceLimits::default(),
                 evidence: None,
+                mirror: None,
                 rollbacks: Arc::default(),
                 versions: versions
                     .iter()
@@ -136,6 +137,7 @@ fn snapshot(services: &[(&str, &[V<'_>])]) -> Snapshot {
                 split: split(versions),
                 killed: false,
                 kill_drain: Some(Duration::from_secs(30)),
+                mirror: None,
                 rescue: None,
                 rollout: None,
                 expose_version: false,

@@ -1,11 +1,10 @@
-//! Rescue; and the parts of a service that are accepted and not acted on yet: mirror, rollout. They are checked in full,
-//! so that a file written today is right when they are.
+//! What a service does beside the split: mirror, rescue, rollout.
 
 use super::Context;
 use super::service::Versions;
 use crate::config::problem::Path;
 use crate::config::schema;
-use crate::config::snapshot::Rescue;
+use crate::config::snapshot::{Mirror, Rescue};
 use crate::config::units;
 use crate::outcome::FailureKind;
 use crate::rollout::{self, Before, Freeze, Gate, Notice, Notify, Plan, Receiver, Share, Start, Step, Url};
@@ -34,15 +33,19 @@ fn failure_kind(on: schema::RescueOn) -> FailureKind {
 }
 
 impl Context<'_> {
-    pub(super) fn unsupported_parts(&mut self, service: &schema::Service, versions: &Versions<'_>, path: &Path<'_>) {
-        if let Some(mirror) = &service.mirror {
-            let here = path.key("mirror");
-            self.unsupported(&here, "no request is copied", false);
-            self.methods(&mirror.methods, &here.key("methods"));
-            if let Some(name) = mirror.version.get() {
-                self.version(name, versions, &here.key("version"));
-            }
-        }
+    pub(super) fn mirror(
+        &mut self,
+        mirror: &schema::Mirror,
+        versions: &Versions<'_>,
+        path: &Path<'_>,
+    ) -> Option<Mirror> {
+        let methods = self.methods(&mirror.methods, &path.key("methods"));
+        let version = self.version(mirror.version.get()?, versions, &path.key("version"));
+        Some(Mirror {
+            version: version?,
+            share: mirror.share.thousandths_percent(),
+            methods: methods?,
+        })
     }
 
     pub(super) fn rescue(&mut self, rescue: &schema::Rescue, path: &Path<'_>) -> Option<Rescue> {

@@ -103,7 +103,10 @@ impl Context<'_> {
             Some(rescue) => self.rescue(rescue, &path.key("rescue")).map(Some),
             None => Some(None),
         };
-        self.unsupported_parts(service, &versions, path);
+        let mirror = match &service.mirror {
+            Some(mirror) => self.mirror(mirror, &versions, &path.key("mirror")).map(Some),
+            None => Some(None),
+        };
         let rollout = match &service.rollout {
             Some(rollout) => {
                 let name = service.name.get().map(String::as_str);
@@ -130,6 +133,7 @@ impl Context<'_> {
             expose_version: service.expose_version.unwrap_or(self.expose_version),
             pools: pools?,
             rewrites: rewrites?,
+            mirror: mirror?,
             rescue: rescue?,
             limits: limits?,
             rollout: rollout?,

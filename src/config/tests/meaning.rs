@@ -101,6 +101,9 @@ fn the_full_example_means_what_it_says() {
     assert_eq!(service.rules[0].from, Some(SegmentId(3)));
     assert!(matches!(service.rules[1].when, Condition::Segment(SegmentId(4))));
     assert!(matches!(&service.rules[2].target, Target::Split(split) if split.weights() == [50, 50]));
+    let mirror = snapshot.services[0].mirror.as_ref().unwrap();
+    assert_eq!((mirror.version, mirror.share), (VersionId(1), 10_000));
+    assert_eq!(*mirror.methods, ["GET".into(), "HEAD".into()]);
     assert_eq!(snapshot.services[0].split.weights(), [95, 5]);
     let pool = &snapshot.services[0].pools[0];
     assert_eq!((pool.balance, pool.endpoints[1].weight), (Balance::LeastRequests, 2));

@@ -17,6 +17,9 @@ use std::cell::Cell;
 use std::io;
 use std::time::Duration;
 
+/// Bytes of a body that are read only to be dropped; of a longer one the connection is closed.
+const DROPPED_BYTES: u64 = 16 << 20;
+
 /// Why a body could not be read to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
@@ -42,6 +45,8 @@ pub enum BodyReader<'c> {
     Wire(WireReader<'c>),
     /// Boxed: it owns what it reads from.
     Frames(Box<FrameReader>),
+    /// A body of which all is known already.
+    Kept,
 }
 
 impl<'c> BodyReader<'c> {
@@ -60,6 +65,7 @@ impl<'c> BodyReader<'c> {
         match self {
             Self::Wire(reader) => reader.is_done(),
             Self::Frames(reader) => reader.is_done(),
+            Self::Kept => true,
         }
     }
 
@@ -68,6 +74,7 @@ impl<'c> BodyReader<'c> {
         match self {
             Self::Wire(reader) => reader.has_buffered(),
             Self::Frames(reader) => reader.has_buffered(),
+            Self::Kept => false,
         }
     }
 
@@ -76,6 +83,7 @@ impl<'c> BodyReader<'c> {
         match self {
             Self::Wire(reader) => reader.next().await,
             Self::Frames(reader) => reader.next().await,
+            Self::Kept => Ok(None),
         }
     }
 
@@ -84,6 +92,7 @@ impl<'c> BodyReader<'c> {
         match self {
             Self::Wire(reader) => reader.piece(),
             Self::Frames(reader) => reader.piece(),
+            Self::Kept => b"",
         }
     }
 
@@ -92,6 +101,7 @@ impl<'c> BodyReader<'c> {
         match self {
             Self::Wire(reader) => Bytes::copy_from_slice(reader.piece().get(part).unwrap_or_default()),
             Self::Frames(reader) => reader.share(part),
+            Self::Kept => Bytes::new(),
         }
     }
 
@@ -99,7 +109,7 @@ impl<'c> BodyReader<'c> {
     fn slow_down(&mut self) {
         match self {
             Self::Wire(reader) => reader.slow_down(),
-            Self::Frames(_) => {}
+            Self::Frames(_) | Self::Kept => {}
         }
     }
 
@@ -107,7 +117,7 @@ impl<'c> BodyReader<'c> {
     pub fn buffer(&mut self) -> Option<&mut Buffer> {
         match self {
             Self::Wire(reader) => Some(reader.buffer()),
-            Self::Frames(_) => None,
+            Self::Frames(_) | Self::Kept => None,
         }
     }
 
@@ -116,6 +126,7 @@ impl<'c> BodyReader<'c> {
         match self {
             Self::Wire(reader) => reader.trailers(),
             Self::Frames(reader) => reader.trailers(),
+            Self::Kept => b"",
         }
     }
 }
@@ -124,6 +135,8 @@ impl<'c> BodyReader<'c> {
 pub enum BodyWriter<'c> {
     Wire(WireWriter<'c>),
     Frames(FrameWriter<'c>),
+    /// Drops it, up to [`DROPPED_BYTES`].
+    Nowhere(Accepted<'c>),
 }
 
 impl<'c> BodyWriter<'c> {
@@ -140,6 +153,7 @@ impl<'c> BodyWriter<'c> {
         match self {
             Self::Wire(writer) => writer.flush().await,
             Self::Frames(writer) => writer.flush(),
+            Self::Nowhere(_) => Ok(()),
         }
     }
 
@@ -149,6 +163,7 @@ impl<'c> BodyWriter<'c> {
         match self {
             Self::Wire(writer) => writer.pass(reader).await,
             Self::Frames(writer) => writer.pass(reader).await,
+            Self::Nowhere(dropped) => dropped.drop_piece(reader.piece()),
         }
     }
 
@@ -157,6 +172,7 @@ impl<'c> BodyWriter<'c> {
         match self {
             Self::Wire(writer) => writer.write(piece).await,
             Self::Frames(writer) => writer.write(piece).await,
+            Self::Nowhere(dropped) => dropped.drop_piece(piece),
         }
     }
 
@@ -166,6 +182,7 @@ impl<'c> BodyWriter<'c> {
         match self {
             Self::Wire(writer) => writer.finish(trailers).await,
             Self::Frames(writer) => writer.finish(trailers),
+            Self::Nowhere(_) => Ok(()),
         }
     }
 }
@@ -184,5 +201,14 @@ impl Accepted<'_> {
     fn add(self, bytes: u64) {
         self.bytes.set(self.bytes.get() + bytes);
         self.slot.set_phase(self.idle);
+    }
+
+    /// Nobody needs this piece.
+    fn drop_piece(self, piece: &[u8]) -> io::Result<()> {
+        self.add(piece.len() as u64);
+        if self.bytes.get() > DROPPED_BYTES {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        Ok(())
     }
 }

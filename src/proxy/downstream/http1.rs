@@ -7,6 +7,7 @@ use crate::outcome::Refusal;
 use crate::proxy::body::{BodyReader, Framing};
 use crate::proxy::buffer::{Buffer, HeadBytes};
 use crate::proxy::exchange;
+use crate::proxy::stream::Stream;
 
 /// What arrived on a connection.
 enum Arrival {
@@ -22,7 +23,8 @@ enum Arrival {
 #[expect(clippy::manual_async_fn, reason = "an `async fn` holds its arguments twice")]
 pub fn serve(client: Client, mut input: Buffer) -> impl Future<Output = ()> {
     async move {
-        if client.link.stream().agreed_on_http2() || serve_requests(&client, &mut input).await == Then::Http2 {
+        let agreed = client.link.stream().is_some_and(Stream::agreed_on_http2);
+        if agreed || serve_requests(&client, &mut input).await == Then::Http2 {
             Box::pin(http2::serve(client, input)).await;
         }
     }
@@ -54,7 +56,9 @@ async fn serve_requests(client: &Client, input: &mut Buffer) -> Then {
         match next {
             Next::KeepAlive => first = false,
             Next::Linger => {
-                Box::pin(linger::close(client.link.stream(), &client.slot, input)).await;
+                if let Some(stream) = client.link.stream() {
+                    Box::pin(linger::close(stream, &client.slot, input)).await;
+                }
                 return Then::Close;
             }
             Next::Close => return Then::Close,
@@ -68,13 +72,10 @@ async fn serve_one(client: &Client, head: &RequestHead, bytes: &[u8], input: &mu
         RequestBody::Length(bytes) => Framing::length(bytes),
         RequestBody::Chunked => Framing::chunked(),
     };
-    exchange::run(
-        client,
-        head,
-        bytes,
-        &mut BodyReader::wire(client.link.stream(), input, framing),
-    )
-    .await
+    let Some(stream) = client.link.stream() else {
+        return Next::Close;
+    };
+    exchange::run(client, head, bytes, &mut BodyReader::wire(stream, input, framing)).await
 }
 
 /// The next head, or why there is none. A new connection's first head is due at once; a kept-alive one may rest first.
@@ -103,7 +104,7 @@ async fn arrival(client: &Client, input: &mut Buffer, first: bool) -> Arrival {
         ..HeadLimits::default()
     };
     // Behind TLS both have agreed on what is spoken.
-    let may_be_preface = first && !client.link.stream().is_tls();
+    let may_be_preface = first && !client.link.is_tls();
     match client
         .slot
         .guard(head(client, input, &head_limits, may_be_preface))
@@ -155,7 +156,6 @@ fn refused(refusal: Refusal, why: &str) -> Arrival {
 mod tests {
     use super::*;
     use crate::proxy::downstream::Link;
-    use crate::proxy::stream::Stream;
     use crate::proxy::worker::Worker;
     use crate::telemetry::fixture;
     use std::net::Ipv4Addr;

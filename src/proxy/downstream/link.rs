@@ -14,21 +14,28 @@ pub enum Link {
     Wire(Stream),
     /// One of the streams of a connection: what goes out on it, and the connection.
     Frames(Outgoing, Rc<Stream>),
+    /// No client: a copy, whose answer is read and dropped.
+    Nowhere,
 }
 
 impl Link {
     /// The connection itself, to be asked of: what goes out on it is not for its streams.
-    pub fn stream(&self) -> &Stream {
+    pub fn stream(&self) -> Option<&Stream> {
         match self {
-            Self::Wire(stream) => stream,
-            Self::Frames(_, stream) => stream,
+            Self::Wire(stream) => Some(stream),
+            Self::Frames(_, stream) => Some(stream),
+            Self::Nowhere => None,
         }
+    }
+
+    pub fn is_tls(&self) -> bool {
+        self.stream().is_some_and(Stream::is_tls)
     }
 
     /// What is spoken on it.
     pub fn version(&self) -> Version {
         match self {
-            Self::Wire(_) => Version::Http11,
+            Self::Wire(_) | Self::Nowhere => Version::Http11,
             Self::Frames(..) => Version::Http2,
         }
     }
@@ -38,6 +45,7 @@ impl Link {
         match self {
             Self::Wire(stream) => BodyWriter::wire(stream, head, coding, progress),
             Self::Frames(outgoing, _) => BodyWriter::frames(outgoing, head, progress),
+            Self::Nowhere => BodyWriter::Nowhere(progress),
         }
     }
 
@@ -49,6 +57,7 @@ impl Link {
         match self {
             Self::Wire(stream) => BodyWriter::wire(stream, head, Coding::Plain, progress).flush().await,
             Self::Frames(outgoing, _) => outgoing.interim(&head),
+            Self::Nowhere => Ok(()),
         }
     }
 

@@ -56,15 +56,18 @@ impl Client {
     /// Waits for the next bytes without a buffer.
     pub async fn rest(&self, patience: Duration) -> Rest {
         self.slot.set_phase(patience);
+        let Some(stream) = self.link.stream() else {
+            return Rest::Closing;
+        };
         let readable = poll_fn(|context| {
-            if self.link.stream().poll_readable(context).is_ready() {
+            if stream.poll_readable(context).is_ready() {
                 return Poll::Ready(Rest::Readable);
             }
             if !self.worker.is_closing() {
                 return Poll::Pending;
             }
             // What is in the kernel already was sent in good faith.
-            Poll::Ready(if self.link.stream().is_quiet_for_sure() {
+            Poll::Ready(if stream.is_quiet_for_sure() {
                 Rest::Closing
             } else {
                 Rest::Readable
@@ -76,7 +79,10 @@ impl Client {
     /// Reads on, as [`super::stream::Stream::fill`]; `Ok(0)` also when the process closes and nothing has come yet: a new connection counts
     /// as readable until it was read once, whether or not something is there.
     pub async fn fill(&self, input: &mut Buffer, limit: usize) -> io::Result<usize> {
-        poll_fn(|context| match self.link.stream().poll_fill(context, input, limit) {
+        let Some(stream) = self.link.stream() else {
+            return Ok(0);
+        };
+        poll_fn(|context| match stream.poll_fill(context, input, limit) {
             Poll::Pending if input.is_empty() && self.worker.is_closing() => Poll::Ready(Ok(0)),
             polled => polled,
         })

@@ -2,7 +2,7 @@
 
 use super::{Exchange, text};
 use crate::config::snapshot::{Balance, Timeouts};
-use crate::http1::{RequestAdditions, RequestBody, Version, write_request};
+use crate::http1::{RequestAdditions, RequestBody, RequestHead, Version, write_request};
 use crate::outcome::{FailureKind, Refusal, Termination};
 use crate::proxy::body::BodyReader;
 use crate::proxy::buffer::{Buffer, HeadBytes};
@@ -40,18 +40,27 @@ pub(super) struct Failure {
 }
 
 impl Exchange<'_> {
+    /// The request's body; kept, as far as that is allowed, where it may be needed again.
+    pub(super) fn upload<'c, 'b>(
+        &self,
+        serving: VersionId,
+        version: &VersionInForce,
+        body: &'c mut BodyReader<'b>,
+    ) -> Upload<'c, 'b> {
+        // On streams also what is not idempotent may come back untouched.
+        let again = self.head.method_kind.is_idempotent() || version.pool.spec.http2;
+        let kept = again || self.rescue(serving).is_some() || self.mirror(serving).is_some();
+        Upload::new(self.head, body, kept)
+    }
+
     /// Tries endpoints until one answers, or nothing may be tried any more.
     pub(super) async fn attempts(
         &self,
         mut serving: VersionId,
         mut version: &VersionInForce,
         cookie: Option<&[u8]>,
-        body: &mut BodyReader<'_>,
+        upload: &mut Upload<'_, '_>,
     ) -> Next {
-        // On streams also what is not idempotent may come back untouched.
-        let idempotent = self.head.method_kind.is_idempotent();
-        let kept = idempotent || version.pool.spec.http2 || self.rescue(serving).is_some();
-        let mut upload = Upload::new(self.head, body, kept);
         let mut tried = Tried::default();
         let mut fresh = false;
         self.with_budget(serving, |budget| budget.request(self.started_ms()));
@@ -61,21 +70,21 @@ impl Exchange<'_> {
                 None => Failure::no_endpoint(matches!(self.head.body, RequestBody::None)),
                 Some(endpoint) => {
                     self.record.tries(endpoint);
-                    let attempt = self.attempt((serving, version), endpoint, fresh, cookie, &mut upload);
+                    let attempt = self.attempt((serving, version), endpoint, fresh, cookie, upload);
                     match attempt.await {
                         Ok(next) => return next,
                         Err(failure) => failure,
                     }
                 }
             };
-            if let Some(again) = self.repeats((serving, version), &failure, fresh, &mut tried, &endpoint, &upload) {
+            if let Some(again) = self.repeats((serving, version), &failure, fresh, &mut tried, &endpoint, upload) {
                 fresh = matches!(again, Again::Fresh);
                 if let Again::On(other) = again {
                     endpoint = Some(other);
                 }
                 continue;
             }
-            match self.rescuer(serving, &failure, &upload) {
+            match self.rescuer(serving, &failure, upload) {
                 Some(rescuer) => {
                     (serving, version) = rescuer;
                     (tried, fresh) = (Tried::default(), false);
@@ -117,7 +126,7 @@ impl Exchange<'_> {
         Some(ask(&mut budget.borrow_mut()))
     }
 
-    fn pick(&self, version: &VersionInForce, tried: &Tried) -> Option<Arc<Endpoint>> {
+    pub(super) fn pick(&self, version: &VersionInForce, tried: &Tried) -> Option<Arc<Endpoint>> {
         let worker = &self.client.worker;
         let key = (version.pool.spec.balance == Balance::Hash)
             .then(|| self.key_hash())
@@ -193,7 +202,7 @@ impl Exchange<'_> {
             Failure::to_connect(&error, upload.reader.is_done())
         })?;
         let mut out = HeadBytes::new();
-        self.write_head(&mut out, endpoint);
+        self.write_head(&mut out, self.head, endpoint, serving);
         let ended = upload.reader.is_done() && upload.replay.as_ref().is_none_or(Vec::is_empty);
         let begun = link.begin(&mut out, ended);
         begun.map_err(|why| Failure::to_begin(why, upload.reader.is_done()))?;
@@ -279,7 +288,8 @@ impl Exchange<'_> {
         }
     }
 
-    fn write_head(&self, out: &mut Vec<u8>, endpoint: &Endpoint) {
+    /// The head as it is sent to an endpoint of `version`, a version of the request's service.
+    pub(super) fn write_head(&self, out: &mut Vec<u8>, head: &RequestHead, endpoint: &Endpoint, version: VersionId) {
         let additions = RequestAdditions {
             to: if endpoint.transport.http2 {
                 Version::Http2
@@ -288,16 +298,16 @@ impl Exchange<'_> {
             },
             client_ip: self.client.peer.ip(),
             peer_trusted: self.peer_trusted,
-            https: self.client.link.stream().is_tls(),
+            https: self.client.link.is_tls(),
             forwarded: self.snapshot().forwarded,
             request_id: text(&self.fresh_id),
             traceparent: text(&self.fresh_trace),
-            version: self.record.version_name(&self.local),
+            version: self.name_of(version),
             // For a client of HTTP/1.0 that names no host. Servers refuse an empty one (nginx answers 400).
             default_host: &endpoint.label,
-            rewrite: self.rewrite(),
+            rewrite: self.rewrite(version),
         };
-        write_request(out, self.head, self.bytes, &additions);
+        write_request(out, head, self.bytes, &additions);
     }
 
     /// The `Set-Cookie` value the decision asks for.

@@ -242,7 +242,7 @@ impl Exchange<'_> {
 }
 
 /// The status that tells a client how an endpoint failed.
-pub(super) fn status_of(termination: Termination, why: &str) -> u16 {
+pub fn status_of(termination: Termination, why: &str) -> u16 {
     match termination {
         Termination::Internal | Termination::NoEndpoint => 503,
         Termination::UpstreamTimeout => 504,

@@ -3,12 +3,23 @@
 use super::{Exchange, hsts};
 use crate::http1::{Edits, PieceFacts, Rewrite};
 use crate::proxy::relay::Told;
+use crate::routing::VersionId;
 
 impl Exchange<'_> {
-    /// What is changed in the request; `None`: nothing.
-    pub(super) fn rewrite(&self) -> Option<(&Rewrite, PieceFacts<'_>)> {
-        let (service, version) = self.record.serving()?;
-        let service = self.snapshot().services.get(service.0 as usize)?;
+    /// The name of a version of the request's service.
+    pub(super) fn name_of(&self, version: VersionId) -> &str {
+        let services = &self.snapshot().policy.services;
+        let service = self
+            .record
+            .service()
+            .and_then(|service| services.get(service.0 as usize));
+        let version = service.and_then(|service| service.versions.get(version.0 as usize));
+        version.map_or("", |version| &version.name)
+    }
+
+    /// What is changed in requests to this version of their service, and in its answers; `None`: nothing.
+    pub(super) fn rewrite(&self, version: VersionId) -> Option<(&Rewrite, PieceFacts<'_>)> {
+        let service = self.snapshot().services.get(self.record.service()?.0 as usize)?;
         let rewrite = service.rewrites.get(version.0 as usize)?.as_ref()?;
         let facts = PieceFacts {
             client_ip: self.client_ip,
@@ -21,7 +32,8 @@ impl Exchange<'_> {
 
     /// What the client is told with the answer.
     pub(super) fn told(&self) -> Told<'_> {
-        let edits = self.rewrite().map(|(rewrite, facts)| {
+        let serving = self.record.serving().and_then(|(_, version)| self.rewrite(version));
+        let edits = serving.map(|(rewrite, facts)| {
             let fields = &rewrite.response;
             Edits { fields, facts }
         });

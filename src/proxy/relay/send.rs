@@ -102,7 +102,7 @@ impl Attempt<'_> {
                 outgoing.gone().await;
                 Failed::Client(self.client_left())
             }
-            (Link::Wire(_), None) => std::future::pending().await,
+            (Link::Wire(_), None) | (Link::Nowhere, _) => std::future::pending().await,
         }
     }
 

@@ -49,7 +49,10 @@ impl OnBehalf<'_> {
             source: SocketAddr::new(self.client_ip, port),
             destination: match &self.client.destination {
                 Some(destination) => **destination,
-                None => self.client.link.stream().local_addr().unwrap_or(unknown),
+                None => {
+                    let stream = self.client.link.stream();
+                    stream.and_then(|stream| stream.local_addr().ok()).unwrap_or(unknown)
+                }
             },
         }
     }

@@ -2,6 +2,7 @@
 //! left are gone with it, and no label value comes from a request.
 
 mod family;
+mod mirrors;
 mod rollouts;
 
 use super::{Process, ShareWindow, endpoints};
@@ -29,6 +30,7 @@ pub fn render(shared: &Shared, window: &ShareWindow, process: &Process) -> prome
     let now_ms = u64::try_from(shared.uptime().as_millis()).unwrap_or(u64::MAX);
     versions(&mut page, &in_force, window, now_ms);
     rollouts::rollouts(&mut page, &in_force);
+    mirrors::mirrors(&mut page, &in_force);
     configuration(&mut page, &in_force, shared);
     certificates(&mut page, shared);
     threads(&mut page, shared);
