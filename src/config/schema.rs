@@ -1,6 +1,10 @@
 //! The file as it is written: one type a mapping, in the order of the reference. The doc comments are the manual
 //! (`docs/configuration.md` is generated from them).
 
+mod traffic;
+
+pub use traffic::*;
+
 use super::condition::{Condition, Guarded};
 use super::decode::{List, Map, Required, settings, words};
 use super::scalars::{Delay, Drain, Mode, OnOff, Period, RedirectToHttps, Size, Switch, Threads, Weight, Whole};
@@ -34,6 +38,9 @@ settings! {
         state_dir: String = "state",
         /// Named conditions, for rules, other segments and rollout steps; at most 1,000.
         segments: Map<Condition> = "{}",
+        /// What leads to no service: answered by the proxy itself, with a redirect or a fixed answer. In one order with the
+        /// routes of services, whichever is more specific first.
+        routes: List<AnswerRoute> = "[]",
         /// The applications being delivered, at most 10,000.
         services: Required<List<Service>>,
     }
@@ -175,6 +182,17 @@ settings! {
         kill: OnOff<Kill> = "false",
         /// As the key of the same name of the file, for this service. Absent: as there.
         expose_version: Option<bool>,
+        /// How often requests may come; 429 beyond it, with `Retry-After`. At most 16. A request must pass all of them.
+        rate_limits: List<RateLimit> = "[]",
+        /// Requests in flight at once, over all versions; 503 beyond it. Absent: no limit.
+        max_in_flight: Option<InFlight>,
+        /// Another host and path for what is sent to the endpoints. Routes, rules and logs see what the client sent.
+        rewrite: Rewrite = "{}",
+        /// Header fields of requests, changed on their way to the endpoints.
+        request_headers: HeaderRules = "{}",
+        /// Header fields of the endpoints' answers, changed on their way to the client. Rollgate's own answers are not
+        /// changed, nor are interim ones.
+        response_headers: HeaderRules = "{}",
     }
 
     /// A kill switch.
@@ -196,6 +214,8 @@ settings! {
         path_prefix: Option<String>,
         /// Methods, in capitals. Absent: every method.
         methods: Option<List<String>>,
+        /// How long requests of this route may take, where it is not as for all.
+        timeouts: RouteTimeouts = "{}",
     }
 
     /// A deployed revision of a service.
@@ -210,6 +230,15 @@ settings! {
         weight: Option<Weight>,
         /// Its addresses and how they are used.
         pool: Required<Pool>,
+        /// Requests in flight at once on this version, whichever way they came to it; 503 beyond it. Those that stable rescues do
+        /// not count there. Absent: no limit.
+        max_in_flight: Option<InFlight>,
+        /// As the key of the same name of the service, for this version: each key here stands in place of that one.
+        rewrite: Rewrite = "{}",
+        /// As the key of the same name of the service, for this version; after those.
+        request_headers: HeaderRules = "{}",
+        /// Likewise.
+        response_headers: HeaderRules = "{}",
     }
 
     /// The addresses behind a version.

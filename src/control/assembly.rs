@@ -6,11 +6,13 @@ use super::listeners::listeners;
 use super::resolver::Resolver;
 use super::store::Store;
 use super::tls::TlsFiles;
-use crate::config::Snapshot;
+use crate::config::{Snapshot, snapshot};
 use crate::rollout::HeaderMetric;
 use crate::routing::{Rule, Service, Version};
 use crate::runtime::{self, State};
-use crate::shared::{Evidence, InForce, MirrorStats, Pool, ServiceInForce, VersionInForce, VersionStats};
+use crate::shared::{
+    Evidence, InForce, MirrorStats, Pool, ServiceInForce, ServiceLimits, VersionInForce, VersionStats,
+};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,7 +91,7 @@ impl Assembly {
                 let version = service.versions.get(mirror.version.0 as usize)?;
                 Some(before.mirror(service, &version.name, self.threads))
             }),
-            ..before.carried(service, pools, self.threads)
+            ..before.carried((service, file), pools, self.threads)
         });
         InForce {
             generation: previous.map_or(1, |previous| previous.generation + 1),
@@ -123,7 +125,12 @@ impl<'p> LiveParts<'p> {
     }
 
     /// The live part of `service` with its new pools: statistics and sequences of what stays, by name, go on.
-    fn carried(&self, service: &Service, pools: Box<[Arc<Pool>]>, threads: usize) -> ServiceInForce {
+    fn carried(
+        &self,
+        (service, rest): (&Service, &snapshot::Service),
+        pools: Box<[Arc<Pool>]>,
+        threads: usize,
+    ) -> ServiceInForce {
         let before = self.0.get(&*service.name);
         let stats = |version: &Version| {
             let (policy, live, _) = before?;
@@ -151,7 +158,11 @@ impl<'p> LiveParts<'p> {
                 pool,
                 revoked: revoked(version).unwrap_or_default(),
             });
+        let none = ServiceLimits::default();
+        let limits = before.map_or(&none, |(_, live, _)| &live.limits);
+        let names = service.versions.iter().map(|version| &*version.name);
         ServiceInForce {
+            limits: limits.next(&rest.limits.rates, names),
             turn: before.map_or_else(Arc::default, |(_, live, _)| Arc::clone(&live.turn)),
             rule_turns: service
                 .rules

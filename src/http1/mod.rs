@@ -25,6 +25,7 @@
 
 mod chunk;
 mod connection;
+mod edit;
 mod error;
 mod excerpt;
 mod field;
@@ -46,6 +47,7 @@ mod version;
 mod tests;
 
 pub use chunk::{CHUNK_END, ChunkDecoder, ChunkError, ChunkStep, write_chunk_head, write_last_chunk};
+pub use edit::{Edits, FieldEdits, Piece, PieceFacts, Rewrite, field_owner};
 pub use error::HeadError;
 pub use excerpt::excerpt;
 pub use head::{FieldIndex, Fields, HeadLimits, HeadParser};

@@ -80,6 +80,7 @@ mod tests {
             date: None,
             hsts: None,
             via: false,
+            edits: None,
         };
         write_response(&mut out, &parsed, buf, &additions);
         let out = String::from_utf8(out).unwrap();

@@ -344,6 +344,7 @@ fn turn_away(worker: &Worker, tcp: &TcpStream, peer: IpAddr, speaks_tls: bool) {
         head_only: false,
         fields: "",
         is_grpc: false,
+        content: None,
     }
     .write(&mut out);
     out.extend_from_slice(&body);

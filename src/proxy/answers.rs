@@ -21,6 +21,15 @@ pub struct OwnAnswer<'a> {
     pub fields: &'a str,
     /// To a call of gRPC: the status is told as `grpc-status`, in a head that nothing follows.
     pub is_grpc: bool,
+    /// What the file says, in place of `text`. It is not ours to say whether it may be cached.
+    pub content: Option<Content<'a>>,
+}
+
+/// A body with its media type.
+#[derive(Debug, Clone, Copy)]
+pub struct Content<'a> {
+    pub media_type: &'a str,
+    pub body: &'a str,
 }
 
 impl OwnAnswer<'_> {
@@ -31,12 +40,26 @@ impl OwnAnswer<'_> {
             return Vec::new();
         }
         let reason = reason_phrase(self.status);
-        let mut body = format!("{} {reason}: {}\nrequest {}\n", self.status, self.text, self.request_id).into_bytes();
+        let said = match self.content {
+            Some(_) => String::new(),
+            None => format!("{} {reason}: {}\nrequest {}\n", self.status, self.text, self.request_id),
+        };
+        let Content { media_type, body } = self.content.unwrap_or(Content {
+            media_type: "text/plain; charset=utf-8",
+            body: &said,
+        });
         let extra = match self.status {
+            _ if self.content.is_some() => "",
             // CONNECT and TRACE are what is not allowed (RFC 9110 section 15.5.6).
-            405 => "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n",
-            503 => "Retry-After: 1\r\n",
-            _ => "",
+            405 => "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\nCache-Control: no-store\r\n",
+            503 => "Retry-After: 1\r\nCache-Control: no-store\r\n",
+            _ => "Cache-Control: no-store\r\n",
+        };
+        // RFC 9110 section 8.6: a 204 has no length, and that of a 304 would be of what is not sent.
+        let described = match self.status {
+            204 | 304 => String::new(),
+            205 => "Content-Length: 0\r\n".to_owned(),
+            _ => format!("Content-Type: {media_type}\r\nContent-Length: {}\r\n", body.len()),
         };
         let connection = match (self.client, self.close) {
             (Version::Http2, _) => "",
@@ -46,14 +69,11 @@ impl OwnAnswer<'_> {
         // Writing to a vector does not fail.
         let _ = write!(
             out,
-            "HTTP/1.1 {} {reason}\r\nDate: {}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
-             Cache-Control: no-store\r\n{extra}{}X-Request-Id: {}\r\nVia: 1.1 rollgate\r\n{connection}\r\n",
-            self.status,
-            self.date,
-            body.len(),
-            self.fields,
-            self.request_id,
+            "HTTP/1.1 {} {reason}\r\nDate: {}\r\n{described}{extra}{}X-Request-Id: {}\r\nVia: 1.1 \
+             rollgate\r\n{connection}\r\n",
+            self.status, self.date, self.fields, self.request_id,
         );
+        let mut body = body.as_bytes().to_vec();
         if self.head_only {
             body.clear();
         }
@@ -101,6 +121,7 @@ mod tests {
                 head_only: false,
                 fields: "X-More: 1\r\n",
                 is_grpc: false,
+                content: None,
             };
             let mut head = Vec::new();
             let body = answer.write(&mut head);
@@ -134,6 +155,7 @@ mod tests {
             head_only: false,
             fields: "",
             is_grpc: true,
+            content: None,
         };
         let mut head = Vec::new();
         assert!(answer.write(&mut head).is_empty());

@@ -5,8 +5,8 @@ use super::exchange::Exchange;
 use super::relay::Progress;
 use super::worker::{Local, Worker};
 use crate::http1::{Version, excerpt};
-use crate::outcome::{CLIENT_ABORT_STATUS, FailureKind, Outcome, Refusal, Termination};
-use crate::routing::{Decision, Reason, ServiceId, VersionId};
+use crate::outcome::{CLIENT_ABORT_STATUS, FailureKind, Outcome, OwnAnswerKind, Refusal, Termination};
+use crate::routing::{Decision, Reason, RouteId, ServiceId, VersionId};
 use crate::shared::{Counted, Ended, Ending, Endpoint, Evidence, Rejected, VersionStats};
 use crate::telemetry::access_log::Line;
 use std::cell::{Cell, RefCell};
@@ -25,6 +25,7 @@ pub struct Record {
     failure: Cell<Option<FailureKind>>,
     grpc_status: Cell<Option<u32>>,
     refusal: Cell<Option<Refusal>>,
+    own_answer: Cell<Option<OwnAnswerKind>>,
     request_bytes: Cell<u64>,
     response_bytes: Cell<u64>,
     upstream_time: Cell<Option<Duration>>,
@@ -46,6 +47,11 @@ impl Record {
 
     pub fn service(&self) -> Option<ServiceId> {
         self.decided.borrow().as_ref().map(|(decision, _)| decision.service)
+    }
+
+    /// The route that led to the service.
+    pub fn route(&self) -> Option<RouteId> {
+        self.decided.borrow().as_ref().and_then(|(decision, _)| decision.route)
     }
 
     /// The version that serves, after the decision.
@@ -174,6 +180,12 @@ impl Record {
         self.grpc_status.set(grpc_status);
     }
 
+    /// The proxy answers by itself, as the file says.
+    pub fn answered_itself(&self, status: u16, kind: OwnAnswerKind) {
+        self.own_answer.set(Some(kind));
+        self.ends(status, Termination::Ok, None);
+    }
+
     pub fn upgraded(&self) {
         self.upgraded.set(true);
     }
@@ -192,6 +204,8 @@ impl Drop for Exchange<'_> {
         let record = &self.record;
         let worker = &self.client.worker;
         self.client.slot.off_canary();
+        // Before it is told: whoever sees that nothing is in flight finds room.
+        self.places.leave();
         // Nobody set an end: the thread ends, and its exchanges with it.
         let termination = record.termination.get().unwrap_or_else(|| {
             if record.status.get() == 0 {
@@ -204,6 +218,9 @@ impl Drop for Exchange<'_> {
         worker.stats.terminated(termination);
         if let Some(refusal) = record.refusal.get() {
             worker.stats.refused(refusal);
+        }
+        if let Some(kind) = record.own_answer.get() {
+            worker.stats.answered_itself(kind);
         }
         let decided = record.decided.borrow();
         if let Some((decision, stats)) = decided.as_ref() {
@@ -266,7 +283,9 @@ impl Exchange<'_> {
                 let version = service?.versions.get(canary.0 as usize)?;
                 Some(&*version.name)
             }),
-            reason: reason.map(reason_word),
+            reason: reason
+                .map(reason_word)
+                .or_else(|| record.own_answer.get().map(OwnAnswerKind::as_str)),
             rule: rule.map(|rule| &*rule.name),
             bucket: decision.and_then(|decision| decision.bucket),
             endpoint: None,

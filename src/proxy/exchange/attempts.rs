@@ -1,6 +1,6 @@
 //! Endpoint after endpoint, until one answers or nothing may be tried any more.
 
-use super::{Exchange, hsts, text};
+use super::{Exchange, text};
 use crate::config::snapshot::{Balance, Service, Timeouts};
 use crate::http1::{RequestAdditions, RequestBody, RequestHead, Version, write_request};
 use crate::outcome::{FailureKind, Refusal, Termination};
@@ -205,22 +205,22 @@ impl Exchange<'_> {
             Failure::to_connect(&error, upload.reader.is_done())
         })?;
         let mut out = HeadBytes::new();
-        self.write_head(&mut out, self.head, endpoint, self.record.version_name(&self.local));
+        self.write_head(&mut out, self.head, endpoint, serving);
         let ended = upload.reader.is_done() && upload.replay.as_ref().is_none_or(Vec::is_empty);
         let begun = link.begin(&mut out, ended);
         begun.map_err(|why| Failure::to_begin(why, upload.reader.is_done()))?;
         let mut answer = Buffer::default();
         let withholds = |kind| self.takes_rescue(serving, kind);
+        let told = || self.told();
         let attempt = Attempt {
             client: self.client,
             upstream: &link,
             request: self.head,
             is_grpc: self.is_grpc,
             limits: self.limits(),
-            timeouts,
+            timeouts: self.attempt_timeouts(serving).unwrap_or(timeouts),
             set_cookie: cookie,
-            expose_version: self.exposed_version(),
-            hsts: hsts(&self.local, self.client),
+            told: &told,
             service: self.service(),
             record: &self.record,
             withholds: self.rescue(serving).is_some().then_some(&withholds),
@@ -265,6 +265,11 @@ impl Exchange<'_> {
         }
     }
 
+    /// What the route says of an attempt on `serving`.
+    fn attempt_timeouts(&self, serving: VersionId) -> Option<&Timeouts> {
+        self.route_timeouts()?.attempts.get(serving.0 as usize)
+    }
+
     async fn connect(
         &self,
         on_behalf: &OnBehalf<'_>,
@@ -289,8 +294,8 @@ impl Exchange<'_> {
         }
     }
 
-    /// The head as it is sent to an endpoint of `version`.
-    pub(super) fn write_head(&self, out: &mut Vec<u8>, head: &RequestHead, endpoint: &Endpoint, version: &str) {
+    /// The head as it is sent to an endpoint of `version`, a version of the request's service.
+    pub(super) fn write_head(&self, out: &mut Vec<u8>, head: &RequestHead, endpoint: &Endpoint, version: VersionId) {
         let additions = RequestAdditions {
             to: if endpoint.transport.http2 {
                 Version::Http2
@@ -303,20 +308,16 @@ impl Exchange<'_> {
             forwarded: self.snapshot().forwarded,
             request_id: text(&self.fresh_id),
             traceparent: text(&self.fresh_trace),
-            version,
+            version: self.name_of(version),
             // For a client of HTTP/1.0 that names no host. Servers refuse an empty one (nginx answers 400).
             default_host: &endpoint.label,
+            rewrite: self.rewrite(version),
         };
         write_request(out, head, self.bytes, &additions);
     }
 
     fn service(&self) -> Option<&Service> {
         self.snapshot().services.get(self.record.service()?.0 as usize)
-    }
-
-    fn exposed_version(&self) -> Option<&str> {
-        let service = self.service()?;
-        service.expose_version.then(|| self.record.version_name(&self.local))
     }
 
     /// The `Set-Cookie` value the decision asks for.

@@ -1,6 +1,6 @@
 //! The answer's way to the client.
 
-use super::{Answered, Attempt, Failed, Received, Verdict};
+use super::{Answered, Attempt, Failed, Received, Told, Verdict};
 use crate::http1::{
     Framing as AnswerFraming, HeadError, HeadLimits, ResponseAdditions, ResponseBody, ResponseHead, Version,
     parse_response, write_response,
@@ -324,16 +324,22 @@ impl Attempt<'_> {
 
     fn write_head(&self, out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], framing: AnswerFraming, close: bool) {
         let date = self.client.worker.date();
+        let Told { version, hsts, edits } = if head.status >= 200 {
+            (self.told)()
+        } else {
+            Told::default()
+        };
         let additions = ResponseAdditions {
             client: self.request.version,
             close,
             keep_alive_10: !close && self.request.version == Version::Http10,
             set_cookie: self.set_cookie.filter(|_| head.status >= 200),
-            version: self.expose_version.filter(|_| head.status >= 200),
+            version,
             framing,
             date: (head.status >= 200).then_some(&*date),
-            hsts: self.hsts.filter(|_| head.status >= 200),
+            hsts,
             via: true,
+            edits,
         };
         write_response(out, head, bytes, &additions);
     }
