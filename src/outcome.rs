@@ -285,7 +285,7 @@ pub enum Termination {
     Deadline,
     /// Still in flight when `limits.drain_timeout` had passed.
     Drain,
-    /// Still in flight on a canary when `kill.drain` had passed since a kill switch came on.
+    /// Still in flight on a canary when `kill.drain` had passed since a kill switch came on or it was rolled back.
     Revoked,
     /// The proxy itself failed (a panic).
     Internal,

@@ -181,8 +181,9 @@ settings! {
     Kill as "kill switch" {
         /// Whether it is on. One that a command set is on besides.
         on: bool = "false",
-        /// How long what runs on a canary may go on once a kill switch is on, of the file or of a command: downloads,
-        /// streams, WebSockets. Then it is closed; `never` leaves it. Absent: `30s`, or as at the top of the file.
+        /// How long what runs on a canary may go on once a kill switch is on, of the file or of a command, or its rollout was
+        /// rolled back: downloads, streams, WebSockets. Then it is closed; `never` leaves it. Absent: `30s`, or as at the
+        /// top of the file.
         drain: Option<Drain>,
     }
 

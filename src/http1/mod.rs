@@ -40,6 +40,7 @@ mod scan;
 mod target;
 mod trailer;
 mod version;
+pub mod websocket;
 
 #[cfg(test)]
 mod tests;

@@ -204,6 +204,14 @@ impl Attempt<'_> {
             upstream: &connection.stream,
             slot: &self.client.slot,
             idle: self.timeouts.idle,
+            mask: self
+                .client
+                .worker
+                .draw()
+                .to_le_bytes()
+                .first_chunk()
+                .copied()
+                .unwrap_or_default(),
         };
         Box::pin(tunnel::run(
             &ends,

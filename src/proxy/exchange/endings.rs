@@ -98,7 +98,7 @@ impl Exchange<'_> {
             .ends(answered.status, answered.termination, answered.failure);
         if answered.upgraded {
             self.record.upgraded();
-            return Next::Close;
+            return Next::Linger;
         }
         if progress.half_closed.get() && !answered.keep_alive {
             if !Box::pin(took_the_answer(self.client)).await {
@@ -152,7 +152,7 @@ impl Exchange<'_> {
             }
             Failed::Deadline => self.cut(Termination::Deadline),
             Failed::Revoked if !answer_begun => {
-                let why = "a kill switch is on, and the version it stopped had not answered";
+                let why = "the version was stopped, by a kill switch or a rollback, and had not answered";
                 self.fail(503, Termination::Revoked, why, !uploaded).await
             }
             Failed::Revoked => self.cut(Termination::Revoked),
