@@ -27,6 +27,7 @@ pub struct Record {
     request_bytes: Cell<u64>,
     response_bytes: Cell<u64>,
     upstream_time: Cell<Option<Duration>>,
+    /// Its duration says nothing of the version: an upgraded connection, an event stream.
     upgraded: Cell<bool>,
     /// The canary that failed before stable served.
     rescued: Cell<Option<VersionId>>,
@@ -133,6 +134,9 @@ impl Record {
         );
         if let Some(status) = progress.status.get() {
             self.status.set(status);
+        }
+        if progress.endless.get() {
+            self.upgraded();
         }
     }
 

@@ -151,6 +151,7 @@ impl Exchange<'_> {
                 .await
             }
             Failed::Deadline => self.cut(Termination::Deadline),
+            Failed::Idle => self.cut(Termination::Idle),
             Failed::Revoked if !answer_begun => {
                 let why = "the version was stopped, by a kill switch or a rollback, and had not answered";
                 self.fail(503, Termination::Revoked, why, !uploaded).await
@@ -162,7 +163,7 @@ impl Exchange<'_> {
     /// The answer ends in the middle, and the client sees that.
     pub(super) fn cut(&self, termination: Termination) -> Next {
         self.client.link.cut(match termination {
-            Termination::Deadline | Termination::Revoked => Reason::CANCEL,
+            Termination::Deadline | Termination::Revoked | Termination::Idle => Reason::CANCEL,
             _ => Reason::INTERNAL_ERROR,
         });
         self.record.ends_cut(termination);
