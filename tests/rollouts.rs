@@ -317,6 +317,54 @@ fn a_crash_in_mid_step_goes_on_and_edits_do_not_begin_again() {
 }
 
 #[test]
+fn another_process_goes_on_with_the_rollout() {
+    let (v1, v2) = (Version::new("v1"), Version::new("v2"));
+    let gate = Gate::start(&config(v1.port(), v2.port(), &plan(LONG), "").text());
+    let operator = Operator::of(&gate);
+    // A connection may end with the old process, between two requests.
+    let user = |number: u64| gate.get("/", &[("x-user", &number.to_string())]).status;
+    wait_for(&operator, "at 25 %", |rollout| rollout["share"] == 25.0);
+    for number in 0..400 {
+        assert_eq!(user(number), 200);
+    }
+    let judged = |rollout: &Value| {
+        rollout["checks"][0]["reason"]
+            .as_str()
+            .unwrap()
+            .contains("fails 0 % (0/")
+    };
+    wait_for(&operator, "judged", |rollout| {
+        judged(rollout) && rollout["elapsed_s"].as_f64().unwrap() > 4.0
+    });
+    let before = gate.successors().len();
+    gate.signal("USR2");
+    eventually(PATIENCE, "another process serves", || gate.successors().len() > before);
+    let now = wait_for(&operator, "judged by the new process", judged);
+    assert_eq!(
+        (now["attempt"].as_u64(), now["step"].as_u64(), now["share"].as_f64()),
+        (Some(1), Some(1), Some(25.0))
+    );
+    assert!(now["elapsed_s"].as_f64().unwrap() > 2.0, "{now:#}");
+    v2.status.store(500, Ordering::Relaxed);
+    for number in 0..200 {
+        user(number);
+    }
+    let over = wait_for_phase(&operator, "rolled_back");
+    // The good requests of before count: one in a hundred and more has failed, not every one.
+    let told = over["reason"].as_str().unwrap();
+    let share = told
+        .split_once("fails ")
+        .unwrap()
+        .1
+        .split_once(" %")
+        .unwrap()
+        .0
+        .parse::<f64>()
+        .unwrap();
+    assert!(share < 50.0, "{told}");
+}
+
+#[test]
 fn a_kill_ends_a_rollout_and_unkill_gives_nothing_back() {
     let (v1, v2) = (Version::new("v1"), Version::new("v2"));
     let gate = Gate::start(&config(v1.port(), v2.port(), &plan(LONG), "").text());

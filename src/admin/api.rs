@@ -108,9 +108,9 @@ pub struct RolloutStatus {
     pub step: u32,
     /// How many steps the plan has.
     pub steps: u32,
-    /// What the step gives the candidate, in percent, 0 to 100.
+    /// What the candidate is given now, in percent, 0 to 100.
     pub share: f64,
-    /// The segments that it admits.
+    /// The segments that are admitted to it now.
     pub segments: Vec<String>,
     /// How long the step has been in force, in seconds, without pauses.
     pub elapsed_s: f64,
@@ -129,6 +129,21 @@ pub struct RolloutStatus {
     /// Weights that the file got meanwhile: they are applied when the rollout ends.
     pub recorded_weights: Option<BTreeMap<String, u32>>,
     pub checks: Vec<CheckStatus>,
+    /// The steps of the plan, in order.
+    pub plan: Vec<StepStatus>,
+}
+
+/// A step of the plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StepStatus {
+    /// In percent, 0 to 100.
+    pub share: f64,
+    /// Segments that are admitted whatever the share.
+    pub segments: Vec<String>,
+    /// How long it lasts at least, in seconds.
+    pub hold_s: f64,
+    /// Whether a person must approve before the next step.
+    pub approval: bool,
 }
 
 /// What a check says at this moment.

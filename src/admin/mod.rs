@@ -18,6 +18,7 @@ mod body;
 mod changes;
 mod configuration;
 mod connection;
+mod dashboard;
 mod document;
 mod events;
 mod explaining;

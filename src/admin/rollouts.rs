@@ -1,8 +1,8 @@
 //! How rollouts stand, for those who ask.
 
-use super::api::{CheckStatus, RolloutStatus};
+use super::api::{CheckStatus, RolloutStatus, StepStatus};
 use crate::analysis::{Finding, Verdict};
-use crate::rollout::{self, Action, CheckPlan, Plan};
+use crate::rollout::{self, Action, CheckPlan, Plan, Step};
 use crate::runtime::RolloutState;
 use crate::shared::InForce;
 use serde_json::Value;
@@ -37,7 +37,17 @@ pub fn status(in_force: &InForce, service: usize) -> Option<RolloutStatus> {
         max_failures: plan.max_failures,
         recorded_weights: machine.recorded.clone(),
         checks: checks(plan, &rollout.findings),
+        plan: plan.steps.iter().map(step).collect(),
     })
+}
+
+fn step(step: &Step) -> StepStatus {
+    StepStatus {
+        share: step.share.fraction() * 100.0,
+        segments: step.segments.iter().map(ToString::to_string).collect(),
+        hold_s: step.hold.as_secs_f64(),
+        approval: step.approval,
+    }
 }
 
 fn checks(plan: &Plan, findings: &[Finding]) -> Vec<CheckStatus> {

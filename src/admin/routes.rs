@@ -2,7 +2,7 @@
 
 use super::document;
 use super::problem::{ApiError, Kind, answer};
-use super::{Admin, changes, configuration, events, explaining, guard, reading};
+use super::{Admin, changes, configuration, dashboard, events, explaining, guard, reading};
 use crate::telemetry::{Process, metrics};
 use axum::Router;
 use axum::extract::{Request, State};
@@ -61,7 +61,7 @@ pub(super) fn router(admin: Arc<Admin>) -> Router {
     let document = get(move || std::future::ready(answer(StatusCode::OK, "application/json", document.to_string())));
     let readings = Router::from(readings())
         .route("/openapi.json", document)
-        .route("/", get(index))
+        .route("/", get(dashboard::page))
         .route_layer(from_fn_with_state(Arc::clone(&admin), guard::everyone));
     let changes = Router::from(changes()).route_layer(from_fn_with_state(Arc::clone(&admin), guard::trusted));
     Router::from(probes())
@@ -98,23 +98,6 @@ async fn in_time(State(admin): State<Arc<Admin>>, request: Request, next: Next) 
             "A change that was asked for may still be carried out: look at the status before asking again.",
         )
     })
-}
-
-async fn index() -> Response {
-    line(
-        StatusCode::OK,
-        concat!(
-            "Rollgate ",
-            env!("CARGO_PKG_VERSION"),
-            "\n\n\
-             /v1/status       what is in force\n\
-             /v1/services     each service, with its golden signals\n\
-             /v1/events       what happened, and who did it\n\
-             /openapi.json    all of the API\n\
-             /metrics         for Prometheus\n\
-             /livez, /readyz  probes\n"
-        ),
-    )
 }
 
 /// Whether the process answers at all: restart it if not.

@@ -129,7 +129,7 @@ impl Story {
 
     fn follow(&mut self, event: &Event) {
         match event.kind {
-            EventKind::Step if !self.has_broken && event.after["step"] == BREAKS_IN => {
+            EventKind::Step if !self.has_broken && event.after.get("step") == Some(&BREAKS_IN.into()) => {
                 self.breaks_at = Some(Instant::now() + self.good_for);
             }
             EventKind::Rollback => self.over(event.service.as_deref().unwrap_or_default()),

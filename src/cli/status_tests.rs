@@ -168,6 +168,7 @@ fn one_service_has_its_endpoints_and_totals() {
             evidence: Some(3.0),
             needed: Some(100.0),
         }],
+        plan: Vec::new(),
     });
     insta::assert_snapshot!("service", plain(&rendered_service(&status)));
 }

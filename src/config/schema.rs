@@ -429,9 +429,11 @@ settings! {
     Prometheus as "prometheus query" {
         /// URL of the server.
         url: Required<String>,
-        /// The query; its answer is one number.
+        /// The query; its answer is one number. `{{service}}`, `{{candidate}}` and `{{stable}}` in it stand for their
+        /// names, `{{interval}}` for the time between two queries in seconds, as in `rate(orders[{{interval}}])`.
         query: Required<String>,
-        /// Time between two queries.
+        /// Time between two queries, at least `1s`; asked only while the rollout is judged. An answer counts for three
+        /// times as long.
         every: Period = "30s",
     }
 
@@ -443,7 +445,7 @@ settings! {
 
     /// Who is told: `slack` or `webhook`.
     Notify as "notification" {
-        /// URL of a Slack webhook.
+        /// URL of a Slack webhook, or of what takes the same (`{"text": "…"}`).
         slack: Option<String>,
         /// URL that gets each event as JSON.
         webhook: Option<String>,
@@ -455,7 +457,7 @@ settings! {
     Gate as "gate" {
         /// What waits for the answer.
         before: Required<GateBefore>,
-        /// URL that is asked until it answers 200.
+        /// URL that is asked until it answers 2xx.
         webhook: Required<String>,
     }
 }

@@ -8,10 +8,17 @@ pub mod endpoint_registry;
 pub mod event_log;
 pub mod file_rule;
 pub mod file_watcher;
+#[cfg(test)]
+mod fixture;
+pub mod gates;
 pub mod health_checker;
+pub mod http_client;
 pub mod listeners;
 pub mod load;
 pub mod loading;
+pub mod notifier;
+pub mod numbers;
+pub mod prometheus_query;
 pub mod records;
 pub mod resolver;
 pub mod rollout_driver;

@@ -1,5 +1,9 @@
 //! What keeps rollouts going: looks at them once a second, and at once when a candidate fails. The writer does what follows.
 
+mod outside;
+
+pub use outside::Outside;
+
 use super::commands::{Commander, Looking, Order};
 use super::writer::now_ms;
 use crate::runtime::{Ask, Origin, ROLLOUT, ServiceState};
@@ -28,6 +32,7 @@ pub struct Driver {
     pub failures: Arc<Notify>,
     /// Taken by the task that runs: there is one at a time.
     pub asks: Mutex<mpsc::Receiver<Ask>>,
+    pub outside: Outside,
 }
 
 impl Driver {
@@ -43,7 +48,8 @@ impl Driver {
                     calm = Instant::now() + BETWEEN_BURSTS;
                     self.look(true).await;
                 }
-                Some(ask) = asks.recv() => self.pass_on(ask),
+                Some(ask) = asks.recv() => self.outside.pass_on(&self.shared.load(), ask),
+                () = self.outside.gates.answered() => self.take_answers().await,
             }
         }
     }
@@ -71,17 +77,25 @@ impl Driver {
         }
         let looking = Looking {
             burst,
-            outside: Vec::new(),
-        };
-        let by = Origin {
-            who: ROLLOUT.to_owned(),
-            from: ROLLOUT.to_owned(),
-            at_ms: now_ms(),
-            reason: None,
+            outside: self.outside.numbers(&self.shared.load()),
         };
         // A writer that has ended was told of.
-        drop(self.commander.submit(Order::Look(looking), by, None).await);
+        drop(self.commander.submit(Order::Look(looking), by_rollout(), None).await);
     }
 
-    fn pass_on(&self, _ask: Ask) {}
+    async fn take_answers(&self) {
+        for answer in self.outside.answers() {
+            // One that came too late changes nothing.
+            drop(self.commander.submit(Order::Change(answer), by_rollout(), None).await);
+        }
+    }
+}
+
+fn by_rollout() -> Origin {
+    Origin {
+        who: ROLLOUT.to_owned(),
+        from: ROLLOUT.to_owned(),
+        at_ms: now_ms(),
+        reason: None,
+    }
 }

@@ -40,6 +40,7 @@ mod judging;
 mod machine;
 mod moves;
 mod plan;
+mod query;
 mod share;
 pub mod simulate;
 mod state;
@@ -55,6 +56,7 @@ pub use plan::{
     Action, Analysis, Before, CheckPlan, Gate, MAX_GATES, Notice, Notify, OnNoEvidence, Plan, Query, Receiver, Start,
     Step, Url,
 };
+pub use query::{FRESH_FOR, VARIABLES, Variables, filled};
 pub use share::{Share, at_share, share_of};
 pub use state::{Cause, Live, Phase, Reason, State, Wait, Weights};
 pub use train::advance_train;

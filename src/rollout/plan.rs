@@ -181,7 +181,8 @@ pub enum Receiver {
 }
 
 /// What a notification is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Notice {
     Start,
     Step,
@@ -231,11 +232,12 @@ impl Url {
 /// `https://hooks.slack.example/…`
 impl fmt::Display for Url {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (scheme, rest) = self.0.split_once("://").unwrap_or(("", &self.0));
+        let scheme = self.0.find("://").map_or(0, |end| end + "://".len());
+        let (scheme, rest) = self.0.split_at(scheme);
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
         let host = authority.rsplit('@').next().unwrap_or_default();
         let more = if authority.len() < rest.len() { "/…" } else { "" };
-        write!(out, "{scheme}://{host}{more}")
+        write!(out, "{scheme}{host}{more}")
     }
 }
 
@@ -261,6 +263,8 @@ mod tests {
                 "http://127.0.0.1:7000/…",
             ),
             ("http://127.0.0.1:7000", "http://127.0.0.1:7000"),
+            ("hooks.slack.example/services/secret", "hooks.slack.example/…"),
+            ("user:secret@127.0.0.1:7000", "127.0.0.1:7000"),
         ] {
             assert_eq!(Url::new(url).to_string(), shown);
             assert_eq!(format!("{:?}", Url::new(url)), shown);

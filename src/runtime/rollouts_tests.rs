@@ -111,6 +111,10 @@ impl World {
     }
 
     fn try_look(&mut self, bad: u64) -> Result<Change, Refusal> {
+        self.look_at("shop", bad)
+    }
+
+    fn look_at(&mut self, service: &str, bad: u64) -> Result<Change, Refusal> {
         self.ms += 1_000;
         let arm = |bad| Observed {
             requests: Arm {
@@ -128,7 +132,7 @@ impl World {
             ..Seen::default()
         };
         self.command(Command::Rollout {
-            service: "shop".to_owned(),
+            service: service.to_owned(),
             steer: Steer::Look(Box::new(seen)),
         })
     }
@@ -380,6 +384,64 @@ fn what_makes_no_sense_is_refused() {
         steer: Steer::Verb(Verb::Start),
     };
     assert!(matches!(world.command(unknown), Err(Refusal::UnknownService { .. })));
+}
+
+#[test]
+fn a_train_goes_on_together_and_back_together() {
+    let version = "pool: { endpoints: [\"127.0.0.1:1\"] }";
+    let service = |name: &str, with: &str| {
+        format!(
+            "  - name: {name}\n    routes: [{{ path_prefix: /{name} }}]\n    versions:\n      - {{ name: v1, weight: 95, {version} }}\n\
+             \x20     - {{ name: v2, weight: 5, {version} }}\n{}{with}",
+            plan_of("v2")
+        )
+    };
+    let text = format!(
+        "listeners: [{{ address: \"127.0.0.1:0\" }}]\nsegments: {{ staff: {{ header: x-staff, exists: true }} }}\nservices:\n{}{}",
+        service("shop", "      with: [cart]\n"),
+        service("cart", "")
+    );
+    let mut world = World::begin(config::parse(&text, Path::new("")).unwrap());
+    let steps = |world: &World| {
+        ["shop", "cart"].map(|name| {
+            world
+                .state
+                .service(name)
+                .unwrap()
+                .rollout
+                .as_ref()
+                .unwrap()
+                .machine
+                .step
+        })
+    };
+    // Alone, none of them goes on.
+    world.look(0);
+    assert_eq!(steps(&world), [0, 0]);
+    for _ in 0..60 {
+        world.look(0);
+        world.look_at("cart", 0).unwrap();
+        let [shop, cart] = steps(&world);
+        assert_eq!(shop, cart);
+        if shop == 2 {
+            break;
+        }
+    }
+    assert_eq!(steps(&world), [2, 2]);
+    let change = world.look_at("cart", 40).unwrap();
+    let live = traffic(&world.state, &world.file);
+    assert!(live.services.iter().all(|service| service.split.weight(1) == 0));
+    let told: Vec<_> = change
+        .happened
+        .iter()
+        .filter(|happened| happened.kind == EventKind::Rollback)
+        .collect();
+    assert_eq!(told.len(), 2);
+    assert!(
+        told.iter()
+            .any(|told| told.text.contains("cart of its train was rolled back")),
+        "{told:?}"
+    );
 }
 
 #[derive(Debug, Clone)]

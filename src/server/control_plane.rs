@@ -11,8 +11,10 @@ use crate::control::cookie_key::Keeper;
 use crate::control::event_log::EventLog;
 use crate::control::file_watcher::FileWatcher;
 use crate::control::health_checker::{HealthChecker, first_pass};
+use crate::control::http_client::HttpClient;
+use crate::control::notifier::Notifier;
 use crate::control::resolver::Resolver;
-use crate::control::rollout_driver::{self, Driver};
+use crate::control::rollout_driver::{self, Driver, Outside};
 use crate::control::store::{Options, Restored, Store};
 use crate::control::tls::{self, TlsFiles};
 use crate::control::writer::{self, Loaded, Rollouts, Unbegun};
@@ -103,6 +105,7 @@ pub fn assemble(
         commander: commander.clone(),
         failures: assembly.failures(),
         asks: tokio::sync::Mutex::new(asked_of_driver),
+        outside: Outside::new(HttpClient::new()),
     };
     let writer = Unbegun {
         shared: Arc::clone(&shared),
@@ -190,8 +193,22 @@ impl Control {
         }));
     }
 
-    async fn run_writer(&self, unbegun: Unbegun, (store, restored): (Store, Restored), kind: EventKind) {
-        self.life.state.set(store.clone());
+    async fn run_writer(
+        &self,
+        unbegun: Unbegun,
+        (store, mut restored): (Store, Restored),
+        (kind, driver): (EventKind, &Driver),
+    ) {
+        let kept = std::mem::take(&mut restored.outbox);
+        let shared = Arc::clone(&self.life.shared);
+        let notifier = Arc::new(Notifier::new(shared, store.clone(), HttpClient::new(), kept));
+        self.life.state.set(store.clone(), Arc::clone(&notifier));
+        // Once a process.
+        let _ = driver.outside.notifier.set(Arc::clone(&notifier));
+        tokio::spawn(supervise("notifications", move || {
+            let notifier = Arc::clone(&notifier);
+            async move { notifier.run().await }
+        }));
         let writer = unbegun.begin(store, restored, kind).await;
         tokio::spawn(write(writer.run(), Arc::clone(&self.life.shared)));
     }
@@ -200,10 +217,11 @@ impl Control {
     /// says that it does.
     async fn serve(&self, parts: Parts, predecessor: Option<Predecessor>, mut admin: AdminSide) -> anyhow::Result<()> {
         self.run_checks(&parts);
+        let driver = Arc::clone(&parts.driver);
         tokio::spawn(reload_on_hangup(parts.commander, self.life.asked.clone()));
         let mut unbegun = Some(parts.writer);
         if let (Some(state), Some(writer)) = (parts.state, unbegun.take_if(|_| predecessor.is_none())) {
-            self.run_writer(writer, state, EventKind::Started).await;
+            self.run_writer(writer, state, (EventKind::Started, &driver)).await;
         }
         let patience = match predecessor {
             Some(_) => FIRST_PASS_OF_SUCCESSOR,
@@ -222,7 +240,7 @@ impl Control {
                         return Err(error);
                     }
                 };
-                self.run_writer(writer, state, EventKind::Upgraded).await;
+                self.run_writer(writer, state, (EventKind::Upgraded, &driver)).await;
                 Some(predecessor)
             }
             _ => None,

@@ -4,6 +4,7 @@ use super::upgrade::Custody;
 use crate::admin::Kept;
 use crate::control::commands::Commander;
 use crate::control::event_log::Event;
+use crate::control::notifier::Notifier;
 use crate::control::records::Keep;
 use crate::control::store::Store;
 use async_trait::async_trait;
@@ -14,18 +15,22 @@ use std::time::Duration;
 /// How long the end waits for the disk to take what it has not taken yet.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// The store, once it is open: a process that takes over opens it last.
+/// The store and what else is kept in it, once it is open: a process that takes over opens it last.
 #[derive(Clone, Default)]
-pub struct Held(Arc<OnceLock<Store>>);
+pub struct Held(Arc<OnceLock<(Store, Arc<Notifier>)>>);
 
 impl Held {
-    pub fn set(&self, store: Store) {
+    pub fn set(&self, store: Store, notifier: Arc<Notifier>) {
         // Opened once a process.
-        let _ = self.0.set(store);
+        let _ = self.0.set((store, notifier));
     }
 
     pub fn get(&self) -> Option<&Store> {
-        self.0.get()
+        self.0.get().map(|(store, _)| store)
+    }
+
+    fn notifier(&self) -> Option<&Notifier> {
+        self.0.get().map(|(_, notifier)| &**notifier)
     }
 
     /// Writes what is not written yet, and gives the state up.
@@ -63,6 +68,9 @@ pub struct StateCustody {
 impl Custody for StateCustody {
     async fn freeze(&self) -> Result<Option<OwnedFd>, String> {
         self.commander.freeze().await;
+        if let Some(notifier) = self.held.notifier() {
+            notifier.freeze().await;
+        }
         match self.held.get() {
             Some(store) => store.freeze().await.map(|lock| Some(lock.into())),
             None => Err("the state is not this process's yet: ask again".to_owned()),
@@ -78,6 +86,9 @@ impl Custody for StateCustody {
             && let Err(error) = store.thaw().await
         {
             tracing::error!(error, "the state is not durable");
+        }
+        if let Some(notifier) = self.held.notifier() {
+            notifier.thaw();
         }
         self.commander.thaw().await;
     }

@@ -6,6 +6,7 @@ mod cell;
 mod durations;
 mod evidence;
 mod mirror;
+mod notifications;
 mod pool;
 mod rejected;
 mod revoked;
@@ -15,6 +16,7 @@ mod tls;
 
 pub use evidence::{Counted, Ending, Evidence, Sent};
 pub use mirror::MirrorStats;
+pub use notifications::{NotificationEnd, Notifications};
 pub use pool::{Endpoint, InFlight, Pool, RetryBudget, Tried};
 pub use rejected::{Rejected, RejectedLog};
 pub use revoked::Revoked;
@@ -166,6 +168,7 @@ pub struct Shared {
     pub log_dropped: Arc<AtomicU64>,
     /// The last messages that were refused as such.
     pub rejected: RejectedLog,
+    pub notifications: Notifications,
     started: Instant,
 }
 
@@ -183,6 +186,7 @@ impl Shared {
             handed_over: AtomicBool::new(false),
             upgrades_failed: AtomicU64::new(0),
             log_dropped: Arc::default(),
+            notifications: Notifications::default(),
             rejected: RejectedLog::default(),
             started,
         }

@@ -11,6 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// What the proxy itself asks for: probes, notifications, gates. The lint is for requests it forwards.
+const OWN: [&str; 3] = [" /healthz ", " /events", " /gate/"];
+
 /// A request as it arrived.
 #[derive(Debug, Clone, Default)]
 pub struct Received {
@@ -360,7 +363,7 @@ fn serve(stream: TcpStream, connection: usize, state: &State) {
         }
         let faults = lint_forwarded_request(&raw);
         let head = Head::parse(&raw).unwrap_or_default();
-        if !faults.is_empty() && !head.start.contains(" /healthz ") {
+        if !faults.is_empty() && !OWN.iter().any(|own| head.start.contains(own)) {
             let text = format!("{faults:?} in {:?}", String::from_utf8_lossy(&raw));
             state.faults.lock().unwrap().push(text);
         }

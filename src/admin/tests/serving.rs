@@ -181,17 +181,29 @@ fn the_unix_socket_is_not_filled_from_tcp() {
 }
 
 #[test]
-fn the_index_names_what_is_there() {
+fn the_dashboard_asks_for_what_is_there() {
     let admin = start(SHORT);
     let index = admin.get("/");
     assert_eq!(index.status, 200);
-    assert!(index.header("content-type").unwrap().starts_with("text/plain"));
+    assert!(index.header("content-type").unwrap().starts_with("text/html"));
+    let policy = index.header("content-security-policy").unwrap();
+    assert!(
+        policy.contains("default-src 'none'") && policy.contains("script-src 'sha256-"),
+        "{policy}"
+    );
     let document = admin.get("/openapi.json");
     assert_eq!(document.body, openapi());
     let paths = document.json()["paths"].as_object().unwrap().clone();
-    for word in index.body.split_whitespace().filter(|word| word.starts_with('/')) {
-        let path = word.trim_end_matches(',');
-        assert!(path == "/openapi.json" || paths.contains_key(path), "{path}");
+    let links: Vec<&str> = index
+        .body
+        .split("href=\"/")
+        .skip(1)
+        .filter_map(|rest| rest.split('"').next())
+        .collect();
+    assert!(links.len() > 5, "{links:?}");
+    for link in links {
+        let path = format!("/{link}");
+        assert!(path == "/openapi.json" || paths.contains_key(&path), "{path}");
     }
     admin.stop();
 }

@@ -6,7 +6,8 @@ use crate::analysis::{Check, Limits, Test};
 use crate::config::problem::{Path, nearest, printable, shown};
 use crate::config::schema;
 use crate::config::units;
-use crate::rollout::{Action, Analysis, CheckPlan, OnNoEvidence, Query, Url};
+use crate::rollout::{Action, Analysis, CheckPlan, FRESH_FOR, OnNoEvidence, Query, Url, VARIABLES, Variables, filled};
+use std::time::Duration;
 
 const MAX_CHECKS: usize = 32;
 const OWN_METRICS: [&str; 6] = [
@@ -18,8 +19,8 @@ const OWN_METRICS: [&str; 6] = [
     "latency_p999",
 ];
 
-/// For how many intervals between two questions a number from elsewhere counts.
-const FRESH_FOR: u32 = 3;
+/// The least time between two queries: rollouts are looked at once a second.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A metric that the proxy measures itself.
 #[derive(Clone, Copy, PartialEq)]
@@ -67,16 +68,43 @@ impl Context<'_> {
         })
     }
 
+    fn prometheus(&mut self, prometheus: &schema::Prometheus, path: &Path<'_>) {
+        if let Some(url) = prometheus.url.get() {
+            self.url(url, &path.key("url"));
+        }
+        if let Some(query) = prometheus.query.get() {
+            self.query(query, &path.key("query"));
+        }
+        if prometheus.every.0 < SHORTEST_INTERVAL {
+            self.problems
+                .add(&path.key("every"), "expected a duration of `1s` or more");
+        }
+    }
+
+    fn query(&mut self, query: &str, path: &Path<'_>) {
+        if query.trim().is_empty() {
+            self.problems.add(path, "expected a query, found an empty string");
+        }
+        let variables = Variables {
+            service: "",
+            candidate: "",
+            stable: "",
+            interval: SHORTEST_INTERVAL,
+        };
+        if let Err(found) = filled(query, variables) {
+            let message = format!(
+                "expected `{{{{service}}}}`, `{{{{candidate}}}}`, `{{{{stable}}}}` or `{{{{interval}}}}`, found {}",
+                shown(&found)
+            );
+            let name = found.trim_matches(['{', '}', ' ']);
+            let suggestion = nearest(name, VARIABLES);
+            self.problems.add_with(path, message, suggestion);
+        }
+    }
+
     fn check(&mut self, check: &schema::Check, path: &Path<'_>) -> Option<CheckPlan> {
         if let Some(prometheus) = &check.prometheus {
-            let here = path.key("prometheus");
-            if let Some(url) = prometheus.url.get() {
-                self.url(url, &here.key("url"));
-            }
-            if prometheus.query.get().is_some_and(|query| query.trim().is_empty()) {
-                self.problems
-                    .add(&here.key("query"), "expected a query, found an empty string");
-            }
+            self.prometheus(prometheus, &path.key("prometheus"));
         }
         let limited = check.max.is_some() || check.min.is_some();
         let compared = check.compared_to.is_some();

@@ -21,6 +21,7 @@ use super::scalars::{Drain, OnOff, Threads};
 use super::schema::{self, Root};
 use super::snapshot::{NamedFile, Snapshot, Unsupported};
 use super::yaml::Node;
+use crate::rollout::Url;
 use crate::routing::{Policy, SegmentId};
 use std::collections::HashMap;
 use std::path::{Path as FilePath, PathBuf};
@@ -227,7 +228,8 @@ impl Context<'_> {
         if !text::is_http_url(url) {
             let message = format!(
                 "expected a URL that begins with `http://` or `https://`, found {}",
-                shown(url)
+                // The rest of it may be a secret.
+                shown(&Url::new(url).to_string())
             );
             self.problems.add(path, message);
         }

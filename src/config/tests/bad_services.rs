@@ -287,6 +287,22 @@ fn checks_and_notifications() {
             ),
         ),
         (
+            "a query with a variable that is none, too often",
+            check(
+                "metric: m, max: 1, prometheus: { url: \"http://h\", query: \"a{b=\\\"{{ canidate }}\\\"}\", every: 999ms }",
+            ),
+        ),
+        (
+            "a query with open braces",
+            check("metric: m, max: 1, prometheus: { url: \"http://h\", query: \"a {{service\" }"),
+        ),
+        (
+            "addresses with secrets",
+            rollout(
+                "steps: [{ share: 1%, hold: 1m }], notify: [{ slack: \"hooks.slack.example/services/secret\" }], gates: [{ before: start, webhook: \"ftp://u:secret@h/secret\" }]",
+            ),
+        ),
+        (
             "notifications",
             rollout(
                 "steps: [{ share: 1%, hold: 1m }], notify: [{}, { slack: a, webhook: \"http://b\" }, { webhook: \"http://b\", events: [promoted] }], gates: [{ before: promotion }], guard: { max_failures: 0 }",

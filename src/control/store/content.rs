@@ -3,6 +3,7 @@
 //! SQLite notices damage to its own structure, not to the text in it: a weight of 90 may become one of 10 by a single bit.
 //! So each row of what decides about traffic has a digest beside it.
 
+use super::outbox::{self, OutboxEntry};
 use super::secret::Secret;
 use super::trouble::Trouble;
 use crate::control::event_log::{Event, KEPT};
@@ -24,6 +25,8 @@ pub(super) struct Content {
     /// The number of the last event that ever was.
     pub last_seq: u64,
     pub secret: Option<Secret>,
+    /// Notifications that wait, in order.
+    pub outbox: Vec<Arc<OutboxEntry>>,
 }
 
 /// What is written with a state.
@@ -51,6 +54,7 @@ pub(super) fn read(file: &Path, connection: &Connection) -> Result<Content, Trou
         events: latest_events(connection).map_err(of)?,
         last_seq: setting(file, connection, "last_seq")?,
         secret: secret(connection).map_err(of)?.transpose()?,
+        outbox: outbox::read(connection).map_err(of)?,
     })
 }
 
@@ -136,9 +140,9 @@ fn collect_events(mut rows: rusqlite::Rows<'_>) -> rusqlite::Result<Vec<Event>> 
     Ok(events)
 }
 
-/// Numbers of events fit: there is less than one a nanosecond.
-fn row_id(seq: u64) -> i64 {
-    i64::try_from(seq).unwrap_or(i64::MAX)
+/// SQLite's integers have a sign. Numbers of events fit: there is less than one a nanosecond.
+pub(super) fn row_id(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// Fills tables that were just made.

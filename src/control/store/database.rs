@@ -2,6 +2,7 @@
 
 use super::Retention;
 use super::content::{self, Content, Rest};
+use super::outbox::{self, OutboxEntry};
 use super::place::{Identity, Place};
 use super::schema::{self, Step};
 use super::secret::Secret;
@@ -39,6 +40,7 @@ pub(super) struct Database {
     /// What the tables hold.
     state: Arc<State>,
     last_seq: u64,
+    outbox: outbox::Kept,
 }
 
 /// Why nothing was written.
@@ -59,8 +61,11 @@ impl Database {
         }
         schema::known(path, &connection, steps)?;
         check_pages(path, &connection)?;
-        schema::migrate(&mut connection, steps).map_err(of)?;
-        let content = content::read(path, &connection)?;
+        let transaction = connection.transaction().map_err(of)?;
+        schema::migrate(&transaction, steps).map_err(of)?;
+        // What makes no sense stays as it was: then this goes back.
+        let content = content::read(path, &transaction)?;
+        transaction.commit().map_err(of)?;
         set_up(&connection).map_err(of)?;
         let database = Self {
             identity: Identity::of(path).map_err(|error| Trouble::inaccessible(path, error))?,
@@ -68,6 +73,7 @@ impl Database {
             path: path.to_owned(),
             state: Arc::new(content.state.clone()),
             last_seq: content.last_seq,
+            outbox: outbox::kept(&content.outbox),
         };
         Ok((database, content))
     }
@@ -82,8 +88,8 @@ impl Database {
         let fill = || {
             let mut connection = connect(&fresh, OpenFlags::SQLITE_OPEN_READ_WRITE, Duration::ZERO)?;
             connection.pragma_update(None, "application_id", schema::APPLICATION_ID)?;
-            schema::migrate(&mut connection, steps)?;
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            schema::migrate(&transaction, steps)?;
             content::write_first(&transaction, content)?;
             transaction.commit()?;
             connection.close().map_err(|(_, error)| error)
@@ -119,7 +125,28 @@ impl Database {
         commit(&mut self.connection).map_err(|error| self.not_written(&error))?;
         self.state = Arc::clone(state);
         self.last_seq = last_seq;
-        // What was written into a file that nobody will find is not durable.
+        self.still_in_place()
+    }
+
+    /// Brings the outbox nearer to `wanted`, in one transaction of a few hundred rows. Returns whether something is left.
+    pub fn write_outbox(&mut self, wanted: &[Arc<OutboxEntry>]) -> Result<bool, NotWritten> {
+        let step = outbox::step(&self.outbox, wanted);
+        if step.is_empty() {
+            return Ok(false);
+        }
+        let commit = |connection: &mut Connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            step.write(&transaction)?;
+            transaction.commit()
+        };
+        commit(&mut self.connection).map_err(|error| self.not_written(&error))?;
+        let more = step.more;
+        step.note(&mut self.outbox);
+        self.still_in_place().map(|()| more)
+    }
+
+    /// What was written into a file that nobody will find is not durable.
+    fn still_in_place(&self) -> Result<(), NotWritten> {
         if self.is_in_place() {
             return Ok(());
         }

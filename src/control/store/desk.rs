@@ -1,5 +1,6 @@
 //! Where orders wait for the thread that writes, and where whoever gave them is answered.
 
+use super::outbox::OutboxEntry;
 use super::secret::Secret;
 use crate::control::event_log::Event;
 use crate::runtime::State;
@@ -53,6 +54,12 @@ struct Envelope {
     answer: oneshot::Sender<Outcome>,
 }
 
+/// What the outbox is to hold, and who waits for it; answered with whether something is left to do.
+pub(super) struct Posting {
+    pub wanted: Vec<Arc<OutboxEntry>>,
+    pub answer: oneshot::Sender<Result<bool, String>>,
+}
+
 /// What is asked of the thread beside orders, each after the orders before it.
 pub(super) enum Call {
     /// Close the database and hand over a descriptor of the lock.
@@ -67,6 +74,7 @@ pub(super) enum Call {
 pub(super) enum Next {
     /// What waited, as one order.
     Order(Order),
+    Posting(Posting),
     Call(Call),
     /// The time has come.
     Time,
@@ -81,6 +89,8 @@ pub(super) struct Desk {
 #[derive(Default)]
 struct Inner {
     waiting: VecDeque<Envelope>,
+    /// After the orders: no change waits for it.
+    posting: Option<Posting>,
     calls: VecDeque<Call>,
     /// Since when the thread is at work, and who waits for it.
     running: Option<(Instant, Vec<oneshot::Sender<Outcome>>)>,
@@ -136,6 +146,16 @@ impl Desk {
         answered
     }
 
+    /// Asks for another outbox, in place of what was asked for and not begun. Once the thread has ended it is dropped, which is
+    /// an answer, too.
+    pub fn post(&self, posting: Posting) {
+        let mut inner = self.lock();
+        if inner.over.is_none() {
+            inner.posting = Some(posting);
+        }
+        self.bell.notify_one();
+    }
+
     /// Asks for something beside orders. Once the thread has ended a call is dropped, which is an answer, too.
     pub fn call(&self, call: Call) {
         let mut inner = self.lock();
@@ -175,6 +195,9 @@ impl Desk {
                 }
                 inner.running = Some((Instant::now(), answers));
                 return Next::Order(whole);
+            }
+            if let Some(posting) = inner.posting.take() {
+                return Next::Posting(posting);
             }
             if let Some(call) = inner.calls.pop_front() {
                 return Next::Call(call);
@@ -243,6 +266,7 @@ impl Desk {
         inner.over = Some(why);
         inner.failure = Some(why.to_owned());
         inner.calls.clear();
+        inner.posting = None;
         let running = inner.running.take().map_or_else(Vec::new, |(_, answers)| answers);
         let waiting = inner.waiting.drain(..).map(|envelope| envelope.answer);
         tell(running.into_iter().chain(waiting), &Err(why.to_owned()));

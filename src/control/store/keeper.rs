@@ -1,8 +1,10 @@
 //! The thread that writes: carries out what waits at the desk, and tries again what could not be written.
 
 use super::Tuning;
+use super::database::NotWritten;
 use super::desk::{Call, Desk, Next, Order, Outcome};
 use super::opening::{self, Disk, Expected};
+use super::outbox::OutboxEntry;
 use super::place::{Lock, Place};
 use super::secret::Secret;
 use crate::control::event_log::Event;
@@ -62,6 +64,7 @@ impl Keeper {
             let until = self.retry.map_or(self.thin_at, |(at, _)| at.min(self.thin_at));
             match self.desk.next(until) {
                 Next::Order(order) => drop(self.carry_out(order)),
+                Next::Posting(posting) => drop(posting.answer.send(self.post(&posting.wanted))),
                 Next::Call(Call::Freeze(answer)) => {
                     let frozen = self.freeze();
                     if answer.send(frozen).is_err() {
@@ -141,10 +144,30 @@ impl Keeper {
         let Disk::Open(database) = &mut self.disk else {
             return Err(HANDED_OVER.to_owned());
         };
-        let Err(failed) = database.write(&self.state, events, secret) else {
-            return Ok(());
-        };
-        if !failed.still_open {
+        let written = database.write(&self.state, events, secret);
+        written.map_err(|failed| self.gave_up(failed))
+    }
+
+    /// Brings the outbox nearer to `wanted`; what fails is not tried again from here. Returns whether something is left.
+    fn post(&mut self, wanted: &[Arc<OutboxEntry>]) -> Result<bool, String> {
+        self.desk.begin();
+        let opened = self.reopen();
+        let posted = opened.and_then(|()| match &mut self.disk {
+            Disk::Open(database) => {
+                let written = database.write_outbox(wanted);
+                written.map_err(|failed| self.gave_up(failed))
+            }
+            _ => Err(HANDED_OVER.to_owned()),
+        });
+        self.desk.rest();
+        posted
+    }
+
+    /// Why nothing was written. The database is closed, if that is the way to go on.
+    fn gave_up(&mut self, failed: NotWritten) -> String {
+        if let Disk::Open(database) = &self.disk
+            && !failed.still_open
+        {
             let expected = if database.is_in_place() {
                 Expected::Anything
             } else {
@@ -152,7 +175,7 @@ impl Keeper {
             };
             self.shut(&failed.why, expected);
         }
-        Err(failed.why)
+        failed.why
     }
 
     /// Closes the database, if it is open.

@@ -1,4 +1,4 @@
-//! What must outlive the process: weights, kill switches, epochs, the cookie key and the audit log, in a SQLite database in
+//! What must outlive the process: weights, kill switches, epochs, the cookie key, the audit log and notifications that wait, in a SQLite database in
 //! `state_dir`.
 //!
 //! - One process at a time: `place::Lock`.
@@ -11,17 +11,19 @@ mod desk;
 mod history;
 mod keeper;
 mod opening;
+mod outbox;
 mod place;
 mod schema;
 mod secret;
 mod trouble;
 
 pub use history::{NoHistory, PAGE};
+pub use outbox::{OUTBOX_MOST, OutboxEntry};
 pub(super) use secret::Secret;
 pub use trouble::StoreError;
 
 use self::database::BUSY;
-use self::desk::{Call, Desk, Order};
+use self::desk::{Call, Desk, Order, Posting};
 use self::history::History;
 use self::keeper::Keeper;
 use self::opening::Disk;
@@ -82,6 +84,8 @@ pub struct Restored {
     pub events: Vec<Arc<Event>>,
     /// The number of the last event there ever was; 0: there was none.
     pub last_seq: u64,
+    /// Notifications that wait for their receivers, in order.
+    pub outbox: Vec<Arc<OutboxEntry>>,
 }
 
 /// How a state is opened.
@@ -152,6 +156,7 @@ impl Store {
             state: content.state,
             events: content.events,
             last_seq: content.last_seq,
+            outbox: content.outbox,
         };
         Ok((store, restored))
     }
@@ -168,6 +173,17 @@ impl Store {
     ) -> impl Future<Output = Result<Vec<Event>, NoHistory>> + Send + use<> {
         let history = Arc::clone(&self.history);
         async move { history.after(after, limit).await }
+    }
+
+    /// Brings what waits on the disk nearer to `wanted` (at most [`OUTBOX_MOST`], places rising), after all changes that wait
+    /// for the disk, and never in their way. Returns whether something is left to do: then it is to be asked for again.
+    ///
+    /// # Errors
+    /// Why it is not on the disk. It is not tried again by itself.
+    pub fn post(&self, wanted: Vec<Arc<OutboxEntry>>) -> impl Future<Output = Result<bool, String>> + Send + use<> {
+        let (answer, answered) = oneshot::channel();
+        self.desk.0.post(Posting { wanted, answer });
+        async { answered.await.unwrap_or_else(|_| Err(ended())) }
     }
 
     /// The key that signs affinity cookies, made by the first call ever. Where it cannot be kept the log says so, and it is

@@ -168,5 +168,6 @@ fn killed(found: &str, now: SystemTime) -> Content {
         last_seq: event.seq,
         events: vec![Arc::new(event)],
         secret: None,
+        outbox: Vec::new(),
     }
 }

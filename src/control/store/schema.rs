@@ -4,7 +4,7 @@
 //! that matters, another meaning) is a step too, if an empty one, so that it refuses the file instead of misreading it.
 
 use super::trouble::Trouble;
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, Transaction};
 use std::path::Path;
 
 /// In the file's header (<https://www.sqlite.org/fileformat2.html>, offset 68): `RGST`.
@@ -13,7 +13,7 @@ pub(super) const APPLICATION_ID: i32 = 0x5247_5354;
 /// Brings a database from the version that is its index to the next one.
 pub(super) type Step = fn(&Transaction<'_>) -> rusqlite::Result<()>;
 
-pub(super) const STEPS: &[Step] = &[first];
+pub(super) const STEPS: &[Step] = &[first, outbox];
 
 /// Version 1. `digest`: see [`super::content`]. Times are RFC 3339 in UTC, which sort as text.
 fn first(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
@@ -22,6 +22,14 @@ fn first(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
          CREATE TABLE services (name TEXT PRIMARY KEY, state TEXT NOT NULL, digest BLOB NOT NULL) STRICT, WITHOUT ROWID;
          CREATE TABLE secrets (name TEXT PRIMARY KEY, secret BLOB NOT NULL, digest BLOB NOT NULL) STRICT, WITHOUT ROWID;
          CREATE TABLE events (seq INTEGER PRIMARY KEY, time TEXT NOT NULL, body TEXT NOT NULL) STRICT;",
+    )
+}
+
+/// Version 2: notifications that wait. `receiver` is a digest: addresses hold secrets. `queued_ms`: since the Unix epoch.
+fn outbox(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute_batch(
+        "CREATE TABLE outbox (place INTEGER PRIMARY KEY, id TEXT NOT NULL, receiver TEXT NOT NULL, queued_ms INTEGER NOT NULL,
+         body TEXT NOT NULL) STRICT;",
     )
 }
 
@@ -48,16 +56,14 @@ pub(super) fn known(file: &Path, connection: &Connection, steps: &[Step]) -> Res
     Ok(())
 }
 
-/// Takes the steps that are missing, each whole or not at all.
-pub(super) fn migrate(connection: &mut Connection, steps: &[Step]) -> rusqlite::Result<()> {
-    let version: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+/// Takes the steps that are missing. They hold with the transaction, or not at all.
+pub(super) fn migrate(transaction: &Transaction<'_>, steps: &[Step]) -> rusqlite::Result<()> {
+    let version: i32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
     for (step, next) in steps.iter().zip(1..).skip_while(|(_, next)| *next <= version) {
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        step(&transaction)?;
+        step(transaction)?;
         transaction.pragma_update(None, "user_version", next)?;
-        transaction.commit()?;
         if version > 0 {
-            tracing::info!(schema = next, "the state was brought to a newer schema");
+            tracing::info!(schema = next, "the state is brought to a newer schema");
         }
     }
     Ok(())

@@ -100,7 +100,7 @@ pub fn roots(file: &Path) -> Result<RootCertStore, Unusable> {
 /// # Errors
 /// There are none.
 pub fn system_roots() -> Result<RootCertStore, Unusable> {
-    const INSTEAD: &str = "install ca-certificates, or set `ca`";
+    const INSTEAD: &str = "install ca-certificates, set SSL_CERT_FILE, or `ca` for a pool";
     let found = rustls_native_certs::load_native_certs();
     let unusable = |why| Unusable::new(Path::new(""), why);
     let found =

@@ -13,6 +13,7 @@ mod material;
 
 pub use files::TlsFiles;
 pub use material::Unusable;
+pub(super) use material::system_roots;
 
 use crate::control::stamp::Stamp;
 use crate::shared::Shared;

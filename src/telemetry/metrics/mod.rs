@@ -8,7 +8,7 @@ mod rollouts;
 use super::{Process, ShareWindow, endpoints};
 use crate::outcome::{FailureKind, Handshake, Refusal, Termination};
 use crate::routing::{Role, Service};
-use crate::shared::{InForce, ServiceInForce, Shared, ThreadStats, VersionInForce};
+use crate::shared::{InForce, NotificationEnd, ServiceInForce, Shared, ThreadStats, VersionInForce};
 use family::{Family, single};
 use prometheus::TextEncoder;
 use prometheus::proto::MetricFamily;
@@ -33,6 +33,7 @@ pub fn render(shared: &Shared, window: &ShareWindow, process: &Process) -> prome
     configuration(&mut page, &in_force, shared);
     certificates(&mut page, shared);
     threads(&mut page, shared);
+    notifications(&mut page, shared);
     this_process(&mut page, process);
     TextEncoder::new().encode_to_string(&page)
 }
@@ -313,6 +314,25 @@ fn threads(page: &mut Vec<MetricFamily>, shared: &Shared) {
         ),
     ];
     page.extend(singles.into_iter().filter_map(|(family, value)| single(family, value)));
+}
+
+fn notifications(page: &mut Vec<MetricFamily>, shared: &Shared) {
+    let notifications = &shared.notifications;
+    let mut ended = Family::counter(
+        "rollgate_notifications_total",
+        "Notifications for one receiver that wait no more, by how they ended.",
+    );
+    for end in NotificationEnd::ALL {
+        ended.push(&[("end", end.as_str())], notifications.ended(end) as f64);
+    }
+    page.extend(ended.finish());
+    page.extend(single(
+        Family::gauge(
+            "rollgate_notifications_waiting",
+            "Notifications that wait for their receivers.",
+        ),
+        notifications.waiting() as f64,
+    ));
 }
 
 fn this_process(page: &mut Vec<MetricFamily>, process: &Process) {

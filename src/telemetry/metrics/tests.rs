@@ -1,7 +1,7 @@
 use super::*;
 use crate::outcome::Outcome;
 use crate::routing::Role;
-use crate::shared::{Ended, VersionStats};
+use crate::shared::{Ended, NotificationEnd, VersionStats};
 use crate::telemetry::fixture::{V, in_force, shared};
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,6 +56,9 @@ fn a_page_shows_all_there_is() {
     shared.threads[0].terminated(Termination::Ok);
     shared.threads[0].retried();
     shared.log_dropped.store(4, Ordering::Relaxed);
+    shared.notifications.count(NotificationEnd::Delivered, 9);
+    shared.notifications.count(NotificationEnd::Dropped, 2);
+    shared.notifications.set_waiting(3);
     *shared.reload.lock().unwrap() = crate::shared::ReloadStatus {
         error: Some("services[0]: …".to_owned()),
         succeeded: 2,

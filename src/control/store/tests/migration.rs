@@ -7,6 +7,9 @@ use rusqlite::Transaction;
 /// A database of schema 1 as a released version left it. It is never edited: it must stay readable.
 const OF_SCHEMA_1: &str = include_str!("schema_1.sql");
 
+/// The same of schema 2.
+const OF_SCHEMA_2: &str = include_str!("schema_2.sql");
+
 /// What [`OF_SCHEMA_1`] holds.
 fn of_schema_1() -> State {
     let kill = Some(Latch { by: by("eve") });
@@ -24,16 +27,35 @@ fn of_schema_1() -> State {
     }
 }
 
-#[test]
-fn a_state_of_schema_1_is_read() {
+fn left_by_an_older_version(sql: &str) -> Restored {
     let directory = tempfile::tempdir().unwrap();
     let connection = rusqlite::Connection::open(database(directory.path())).unwrap();
-    connection.execute_batch(OF_SCHEMA_1).unwrap();
+    connection.execute_batch(sql).unwrap();
     connection.close().unwrap();
-    let restored = found(directory.path());
+    found(directory.path())
+}
+
+#[test]
+fn a_state_of_schema_1_is_read() {
+    let restored = left_by_an_older_version(OF_SCHEMA_1);
     assert_eq!(restored.state, of_schema_1());
     assert_eq!(restored.last_seq, 1);
     assert_eq!(restored.events[0].text, "shop: v1=100 v2=7 (was v1=95 v2=5)");
+    assert_eq!(restored.outbox, []);
+}
+
+#[test]
+fn a_state_of_schema_2_is_read() {
+    let restored = left_by_an_older_version(OF_SCHEMA_2);
+    assert_eq!(restored.state, State::default());
+    let entry = OutboxEntry {
+        place: 7,
+        id: "00ff".into(),
+        receiver: "c0ffee".into(),
+        queued_ms: 1_760_000_000_000,
+        body: "{\"type\":\"step\"}".into(),
+    };
+    assert_eq!(restored.outbox, [Arc::new(entry)]);
 }
 
 /// When this fails, what older versions read has changed: add a step to the schema, so that they refuse it, and a file of

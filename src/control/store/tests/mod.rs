@@ -5,6 +5,7 @@ mod crash;
 mod faults;
 mod handover;
 mod migration;
+mod outbox;
 mod saving;
 mod unreadable;
 
