@@ -249,6 +249,23 @@ async fn a_socket_on_which_nothing_moves_is_closed_and_one_that_pings_is_not() {
     assert_eq!(ask(&mut used, "who").await, "v1");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_stops_says_so_before_the_drain_is_over() {
+    let v1 = Echo::named("v1").await;
+    let config = Config::with(Service::only(v1.port())).limit("drain_timeout: 3s");
+    let mut gate = Gate::start(&config.text());
+    let mut socket = connect(&gate, &[]).await;
+    gate.signal("TERM");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(ask(&mut socket, "still here").await, "still here");
+    assert_eq!(closed_with(&mut socket).await, 1001);
+    drop(socket);
+    v1.expect_closed(&[Some(1001)]);
+    assert_eq!(gate.wait(PATIENCE).code, Some(0));
+    let line = gate.access_line("the socket", |line| line["status"] == 101);
+    assert_eq!(line["termination"], "drain");
+}
+
 /// A tunnel whose endpoint sends `bytes` by itself, and then listens.
 fn raw(bytes: &'static [u8]) -> (Upstream, Gate, Client) {
     let v2 = Upstream::with("v2", move |exchange| {

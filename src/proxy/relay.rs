@@ -182,8 +182,9 @@ impl Attempt<'_> {
                 Ok(Answered {
                     termination: match ended {
                         Err(Expired::Revoked) => Termination::Revoked,
+                        Err(Expired::Total) => Termination::Drain,
                         // Idle for too long: that is how most tunnels end.
-                        Ok(()) | Err(Expired::Phase | Expired::Total) => Termination::Ok,
+                        Ok(()) | Err(Expired::Phase) => Termination::Ok,
                     },
                     status,
                     reusable: false,
@@ -206,6 +207,7 @@ impl Attempt<'_> {
         let ends = tunnel::Ends {
             client,
             upstream: &connection.stream,
+            worker: &self.client.worker,
             slot: &self.client.slot,
             idle: self.timeouts.idle,
             mask: self

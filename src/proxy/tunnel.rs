@@ -1,11 +1,12 @@
 //! After a 101: bytes both ways, until both sides have finished or nothing moves for `timeouts.idle`, or the
-//! version it runs on has been revoked. What the proxy ends itself it ends as WebSocket does, with a close frame, wherever
+//! version it runs on has been revoked, or the process stops. What the proxy ends itself it ends as WebSocket does, with a close frame, wherever
 //! one fits: between two frames.
 
 use super::body::{Accepted, BodyReader, BodyWriter, Coding, Framing};
 use super::buffer::{Buffer, HeadBytes};
 use super::deadlines::{Expired, Slot};
 use super::stream::Stream;
+use super::worker::Worker;
 use crate::http1::websocket::{FrameScan, GOING_AWAY, SERVICE_RESTART, close_frame};
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -21,6 +22,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub struct Ends<'a> {
     pub client: &'a Stream,
     pub upstream: &'a Stream,
+    pub worker: &'a Worker,
     /// Of the client's connection.
     pub slot: &'a Slot,
     /// Nothing moving for so long ends it.
@@ -58,8 +60,12 @@ pub async fn run(
     let ended = {
         let mut up = pin!(to_endpoint.copy(up.0));
         let mut down = pin!(to_client.copy(down.0));
-        let (mut up_done, mut down_done) = (false, false);
+        let (mut up_done, mut down_done, mut leaving) = (false, false, false);
         let both = poll_fn(|context| {
+            if !leaving && ends.worker.is_closing() {
+                leaving = true;
+                slot.set_total(ends.worker.time_to_leave());
+            }
             up_done = up_done || up.as_mut().poll(context).is_ready();
             down_done = down_done || down.as_mut().poll(context).is_ready();
             if up_done && down_done {
