@@ -2,8 +2,9 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rollgate::http1::{
-    ChunkDecoder, HeadLimits, HeadParser, MethodKind, RequestAdditions, ResponseAdditions, Version, parse_request,
-    parse_response, write_chunk_head, write_last_chunk, write_request, write_response,
+    ChunkDecoder, FieldEdits, HeadLimits, HeadParser, MethodKind, Piece, PieceFacts, RequestAdditions,
+    ResponseAdditions, Rewrite, Version, parse_request, parse_response, write_chunk_head, write_last_chunk,
+    write_request, write_response,
 };
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
@@ -40,7 +41,20 @@ fn request_additions() -> RequestAdditions<'static> {
         traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         version: "v2",
         default_host: "",
+        rewrite: None,
         to: Version::Http11,
+    }
+}
+
+/// One field set to a text, one to a variable, one removed; another host, another path.
+fn rules() -> Rewrite {
+    let added = [("x-tenant", Piece::Text("shop".into())), ("x-real-ip", Piece::ClientIp)];
+    let added = added.map(|(name, value)| (name.to_owned(), vec![value]));
+    Rewrite {
+        request: FieldEdits::new(["x-tenant", "x-real-ip", "x-debug"].map(str::to_owned), added.to_vec()),
+        host: Some("shop.internal".into()),
+        strip_prefix: Some("/shop".into()),
+        ..Rewrite::default()
     }
 }
 
@@ -67,6 +81,27 @@ fn heads(c: &mut Criterion) {
             }
         });
     });
+    let rules = rules();
+    let facts = PieceFacts {
+        client_ip: add.client_ip,
+        host: "shop.example.com",
+        https: true,
+        request_id: add.request_id,
+    };
+    let with_rules = RequestAdditions {
+        rewrite: Some((&rules, facts)),
+        ..add
+    };
+    c.bench_function("request/parse_rewrite_by_rules", |b| {
+        b.iter(|| {
+            if let Ok(Some(head)) = parse_request(black_box(REQUEST), &limits, &mut parser) {
+                out.clear();
+                write_request(&mut out, &head, REQUEST, &with_rules);
+                black_box(&out);
+                parser.recycle(head);
+            }
+        });
+    });
     c.bench_function("answer/parse_rewrite", |b| {
         b.iter(|| {
             let method = MethodKind::Get;
@@ -81,6 +116,7 @@ fn heads(c: &mut Criterion) {
                     date: None,
                     hsts: None,
                     via: true,
+                    edits: None,
                 };
                 out.clear();
                 write_response(&mut out, &head, ANSWER, &add);

@@ -150,18 +150,22 @@ pub enum Refusal {
     Flood,
     /// 417: an expectation other than 100-continue.
     ExpectationFailed,
+    /// 429: a rate limit of the service.
+    RateLimited,
     /// 431: the header section does not fit.
     HeadTooLarge,
     /// 400: a listener that asks for a PROXY protocol header got none, or a malformed one: closed without an answer.
     ProxyHeader,
     /// 503: `limits.max_connections` is reached.
     MaxConnections,
+    /// 503: `max_in_flight` of the service, or of the version that was to serve, is reached.
+    MaxInFlight,
     /// 505: not HTTP/1.0 or HTTP/1.1.
     VersionNotSupported,
 }
 
 impl Refusal {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::BadRequest,
         Self::NoRoute,
         Self::MethodNotAllowed,
@@ -170,9 +174,11 @@ impl Refusal {
         Self::TargetTooLong,
         Self::Flood,
         Self::ExpectationFailed,
+        Self::RateLimited,
         Self::HeadTooLarge,
         Self::ProxyHeader,
         Self::MaxConnections,
+        Self::MaxInFlight,
         Self::VersionNotSupported,
     ];
 
@@ -192,9 +198,11 @@ impl Refusal {
             Self::TargetTooLong => "target_too_long",
             Self::Flood => "flood",
             Self::ExpectationFailed => "expectation_failed",
+            Self::RateLimited => "rate_limited",
             Self::HeadTooLarge => "head_too_large",
             Self::ProxyHeader => "proxy_header",
             Self::MaxConnections => "max_connections",
+            Self::MaxInFlight => "max_in_flight",
             Self::VersionNotSupported => "version_not_supported",
         }
     }
@@ -210,9 +218,40 @@ impl Refusal {
             Self::TargetTooLong => 414,
             Self::Flood => 429,
             Self::ExpectationFailed => 417,
+            Self::RateLimited => 429,
             Self::HeadTooLarge => 431,
-            Self::MaxConnections => 503,
+            Self::MaxConnections | Self::MaxInFlight => 503,
             Self::VersionNotSupported => 505,
+        }
+    }
+}
+
+/// What the proxy answers by itself as the file says: the `kind` label of `rollgate_own_answers_total`, and the `reason`
+/// in the access log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OwnAnswerKind {
+    /// A route's redirect.
+    Redirect,
+    /// A route's fixed answer.
+    Respond,
+    /// The redirect of a listener that serves nothing by http.
+    RedirectToHttps,
+}
+
+impl OwnAnswerKind {
+    pub const ALL: [Self; 3] = [Self::Redirect, Self::Respond, Self::RedirectToHttps];
+
+    /// Position in [`Self::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The label, from this fixed list.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Redirect => "redirect",
+            Self::Respond => "respond",
+            Self::RedirectToHttps => "redirect_to_https",
         }
     }
 }
@@ -374,6 +413,9 @@ mod tests {
         }
         for (position, refusal) in Refusal::ALL.into_iter().enumerate() {
             assert_eq!(refusal.index(), position);
+        }
+        for (position, kind) in OwnAnswerKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind.index(), position);
         }
         for (position, handshake) in Handshake::ALL.into_iter().enumerate() {
             assert_eq!(handshake.index(), position);

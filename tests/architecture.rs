@@ -33,8 +33,19 @@ const ARROWS: [(&str, &[&str]); 21] = [
     ("opening", &[]),
     ("analysis", &["outcome"]),
     ("rollout", &["analysis"]),
-    // The form of the PROXY header that a pool sends is a setting.
-    ("config", &["outcome", "routing", "opening", "analysis", "rollout"]),
+    // The form of the PROXY header that a pool sends is a setting, and so are the rules that rewrite heads, and rates.
+    (
+        "config",
+        &[
+            "outcome",
+            "routing",
+            "balancing",
+            "http1",
+            "opening",
+            "analysis",
+            "rollout",
+        ],
+    ),
     ("runtime", &["config", "routing", "analysis", "rollout"]),
     ("shared", &PURE),
     (
@@ -136,6 +147,8 @@ const ARROWS: [(&str, &[&str]); 21] = [
             "routing",
             "explain",
             "outcome",
+            "analysis",
+            "rollout",
             "runtime",
             "http1",
         ],

@@ -9,6 +9,8 @@ mod asking;
 mod fake;
 #[path = "cli/following.rs"]
 mod following;
+#[path = "cli/planning.rs"]
+mod planning;
 mod support;
 
 use asking::{one_line_of_json, rollgate, run};
@@ -28,6 +30,8 @@ fn completions_and_manual_pages_know_every_command() {
         "rollout",
         "events",
         "explain",
+        "plan",
+        "simulate",
         "reload",
         "upgrade",
         "completions",
@@ -97,6 +101,8 @@ fn help_texts() {
         "rollout",
         "events",
         "explain",
+        "plan",
+        "simulate",
         "reload",
         "upgrade",
         "completions",

@@ -368,3 +368,21 @@ fn watching_sees_a_change() {
     house.done(&["kill", "shop"]);
     watching.until(|look| look["killed"] == true);
 }
+
+#[test]
+fn what_a_step_can_find_is_asked_of_the_file_in_force() {
+    let house = house();
+    let rollout = "    rollout: { steps: [{ share: 50%, hold: 10m }], guard: { max_failures: 50 } }\n";
+    house
+        .gate
+        .write_config(&format!("{}{rollout}", house.config), Write::Rename);
+    eventually(PATIENCE, "the plan is in force", || {
+        house.run(&["plan", "shop", "--rps", "50"]).code == Some(0)
+    });
+    let plan = house.json(&["plan", "shop", "--rps", "50"]);
+    assert_eq!(plan["services"][0]["candidate"], "v2");
+    assert_eq!(plan["services"][0]["steps"][0]["requests"]["candidate"], 15_000.0);
+    let exit = house.run(&["plan", "shpo", "--rps", "50"]);
+    assert_eq!(exit.code, Some(1));
+    assert!(exit.stderr.contains("did you mean `shop`?"), "{}", exit.stderr);
+}

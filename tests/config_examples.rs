@@ -1,7 +1,10 @@
 //! Every file in `config/` is right.
 
+use rollgate::analysis::Latencies;
 use rollgate::config::snapshot::LogPath;
 use rollgate::control::load::load;
+use rollgate::rollout::Share;
+use rollgate::rollout::forecast::{Assumed, Of, forecast};
 use std::path::{Path, PathBuf};
 
 fn examples() -> std::io::Result<Vec<PathBuf>> {
@@ -61,6 +64,56 @@ fn the_full_example_loads_beside_the_files_it_names() {
         .map(|warning| warning.path.as_str())
         .collect();
     assert_eq!(warned, ["tracing"]);
+}
+
+/// Requests a second, the part of them that fails, and thousandths of a percent that come from segments: what each plan
+/// is made for.
+const PLANS: [(&str, f64, f64, u32); 6] = [
+    ("canary.yaml", 200.0, 0.000_5, 0),
+    ("rings.yaml", 100.0, 0.000_2, 5_000),
+    ("blue-green.yaml", 200.0, 0.005, 100),
+    ("ab-test.yaml", 50.0, 0.005, 0),
+    ("emergency.yaml", 50.0, 0.005, 0),
+    ("conservative.yaml", 20.0, 0.000_5, 1_000),
+];
+
+#[test]
+fn plans_of_rollouts_are_worth_something() {
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    for (file, rate, error_rate, in_segments) in PLANS {
+        let snapshot = load(&config.join(file)).unwrap_or_else(|error| panic!("{error}"));
+        let plan = snapshot.services[0].rollout.as_ref().unwrap();
+        let forecast = forecast(
+            plan,
+            &Assumed {
+                rate,
+                error_rate,
+                latencies: Latencies::new(100_000.0, 320_000.0).unwrap(),
+                in_segments: Share::from_thousandths(in_segments),
+            },
+        );
+        if file == "ab-test.yaml" {
+            let mut checks = plan.analysis.checks.iter();
+            assert!(checks.all(|planned| planned.check.test.is_report()) && plan.analysis.checks.len() == 1);
+            assert_eq!(forecast.warnings.len(), 1, "{:?}", forecast.warnings);
+            continue;
+        }
+        assert_eq!(forecast.warnings, Vec::<String>::new(), "{file}");
+        // What is broken altogether is found in every step.
+        for step in &forecast.steps {
+            let times = step.times(Of::Errors).unwrap_or_else(|| panic!("{file}: {step:?}"));
+            assert!(times * error_rate < 0.12, "{file}: {step:?}");
+        }
+    }
+    let lasts = |file: &str| -> u64 {
+        let snapshot = load(&config.join(file)).unwrap();
+        let steps = &snapshot.services[0].rollout.as_ref().unwrap().steps;
+        steps.iter().map(|step| step.hold.as_secs()).sum()
+    };
+    assert_eq!(
+        (lasts("emergency.yaml"), lasts("conservative.yaml")),
+        (30 * 60, 21 * 86_400)
+    );
 }
 
 /// The value of a key of the unit.

@@ -317,6 +317,42 @@ fn a_crash_in_mid_step_goes_on_and_edits_do_not_begin_again() {
 }
 
 #[test]
+fn a_candidate_whose_endpoints_die_is_rolled_back_and_users_of_gets_see_nothing() {
+    let (v1, v2) = (Version::new("v1"), Version::new("v2"));
+    let rescue = "rescue: { methods: [GET], on: [connect, reset, timeout, 5xx] }";
+    let gate = Gate::start(&config(v1.port(), v2.port(), &plan(LONG), rescue).text());
+    let operator = Operator::of(&gate);
+    let users = Users::of(&gate);
+    wait_for(&operator, "at 25 %", |rollout| rollout["share"] == 25.0);
+    eventually(PATIENCE, "the candidate has traffic", || v2.upstream.count() > 50);
+    v2.upstream.kill();
+    let over = wait_for_phase(&operator, "rolled_back");
+    assert_eq!(over["cause"], "check", "{over:#}");
+    assert!(users.end().keys().all(|status| *status == 200));
+}
+
+/// What breaks both is not the candidate's fault.
+#[test]
+fn when_both_break_nothing_is_rolled_back_and_nothing_goes_on() {
+    let (v1, v2) = (Version::new("v1"), Version::new("v2"));
+    let steps = "[{ share: 30%, hold: 3s }, { share: 100%, hold: 1s }]";
+    let gate = Gate::start(&config(v1.port(), v2.port(), &plan(steps).replace("1000", "1000000"), "").text());
+    let operator = Operator::of(&gate);
+    let users = Users::of(&gate);
+    wait_for(&operator, "at 30 %", |rollout| rollout["share"] == 30.0);
+    for version in [&v1, &v2] {
+        version.status.store(500, Ordering::Relaxed);
+    }
+    eventually(PATIENCE, "many fail", || users.errors() > 600);
+    let now = rollout(&operator);
+    assert_eq!(
+        (now["phase"].as_str(), now["share"].as_f64()),
+        (Some("progressing"), Some(30.0)),
+        "{now:#}"
+    );
+}
+
+#[test]
 fn another_process_goes_on_with_the_rollout() {
     let (v1, v2) = (Version::new("v1"), Version::new("v2"));
     let gate = Gate::start(&config(v1.port(), v2.port(), &plan(LONG), "").text());
@@ -413,4 +449,49 @@ fn an_approval_is_asked_for_and_a_promote_skips_it() {
     );
     let twice = operator.post("/v1/services/shop/rollout/promote", "");
     assert_eq!(twice.status, 409, "{}", twice.body);
+}
+
+/// A version that writes `x-orders: 1` into one of `every` answers, and `0` into the others.
+fn ordering(name: &str, every: u64) -> Upstream {
+    let turn = AtomicU64::new(0);
+    Upstream::with(name, move |exchange| {
+        let is_order = turn.fetch_add(1, Ordering::Relaxed).is_multiple_of(every);
+        exchange.answer(200, &[("x-orders", if is_order { "1" } else { "0" })], b"hello")
+    })
+}
+
+#[test]
+fn a_candidate_that_sells_less_is_rolled_back_by_the_applications_own_numbers() {
+    let (v1, v2) = (ordering("v1", 2), ordering("v2", 10));
+    let plan = "rollout: { steps: [{ share: 50%, hold: 1h }], analysis: { min_requests: 10, metrics: { orders: { from_header: \
+                x-orders, worse: lower } }, checks: [{ metric: orders, compared_to: stable, tolerance: 5%, on_fail: rollback }] } }";
+    let gate = Gate::start(&config(v1.port(), v2.port(), plan, "").text());
+    let operator = Operator::of(&gate);
+    let users = Users::of(&gate);
+    let over = wait_for_phase(&operator, "rolled_back");
+    assert_eq!(over["cause"], "check");
+    let told = over["reason"].as_str().unwrap();
+    assert!(told.contains("orders"), "{told}");
+    assert!(users.end().keys().all(|status| *status == 200));
+    assert_eq!(gate.get("/", &[]).header("x-orders"), None);
+}
+
+#[test]
+fn how_versions_differ_in_a_number_that_no_check_asks_for_is_said_and_nothing_follows() {
+    let (v1, v2) = (ordering("v1", 2), ordering("v2", 10));
+    let plan = "rollout: { steps: [{ share: 50%, hold: 1s, approval: true }], analysis: { min_requests: 10, metrics: { orders: { \
+                from_header: x-orders, worse: lower } } } }";
+    let gate = Gate::start(&config(v1.port(), v2.port(), plan, "").text());
+    let operator = Operator::of(&gate);
+    let _users = Users::of(&gate);
+    let told = wait_for(&operator, "significant", |rollout| {
+        let reason = rollout["checks"][0]["reason"].as_str().unwrap_or_default();
+        reason.contains("more orders than v1") && reason.ends_with(": significant")
+    });
+    let check = &told["checks"][0];
+    assert_eq!(
+        (&check["metric"], &check["verdict"], &check["on_fail"]),
+        (&"orders".into(), &"pass".into(), &"nothing".into())
+    );
+    wait_for_phase(&operator, "waiting_approval");
 }

@@ -536,6 +536,38 @@ fn a_slow_reader_gets_everything_and_holds_up_its_upstream_not_our_memory() {
     assert_eq!(client.read(false).unwrap().body.len(), SIZE);
 }
 
+#[test]
+fn numbers_that_the_application_tells_the_judge_never_reach_a_client() {
+    let fields = [("X-Orders", "12.5"), ("x-basket", "not a number"), ("x-other", "stays")];
+    let upstream = |name: &str| {
+        Upstream::with(name, move |exchange| match exchange.request.target.as_str() {
+            "/early" => {
+                exchange.send("HTTP/1.1 103 Early Hints\r\nx-orders: 1\r\n\r\n");
+                exchange.answer(200, &fields, b"hello")
+            }
+            _ => exchange.answer(200, &fields, b"hello"),
+        })
+    };
+    let (v1, v2) = (upstream("v1"), upstream("v2"));
+    let metrics = "metrics: { orders: { from_header: x-orders, worse: lower }, basket: { from_header: x-basket, worse: higher } }";
+    let rollout =
+        format!("rollout: {{ start: manual, steps: [{{ share: 50%, hold: 10m }}], analysis: {{ {metrics} }} }}");
+    let service = Service::split(v1.port(), 1, v2.port(), 1);
+    let gate = Gate::start(&Config::with(service.clone().key(&rollout)).text());
+    let mut versions = HashSet::new();
+    for path in ["/", "/", "/early", "/early"] {
+        let response = gate.get(path, &[]);
+        assert_eq!((response.status, response.text().as_str()), (200, "hello"));
+        assert_eq!((response.header("x-orders"), response.header("x-basket")), (None, None));
+        assert_eq!(response.header("x-other"), Some("stays"));
+        versions.insert(response.served_by().to_owned());
+    }
+    assert_eq!(versions.len(), 2, "of both versions, without a rollout that runs");
+    // Who names no metric forwards what there is.
+    let plain = Gate::start(&Config::with(service).text()).get("/", &[]);
+    assert_eq!(plain.header("x-orders"), Some("12.5"));
+}
+
 // ---- what the upstream is told ----
 
 #[test]

@@ -155,7 +155,7 @@ pub struct CheckStatus {
     pub verdict: String,
     /// One plain sentence, with the numbers.
     pub reason: String,
-    /// What a failure does: `rollback`, `pause`, `step_back`.
+    /// What a failure does: `rollback`, `pause`, `step_back`; `nothing` for a number that is only reported.
     pub on_fail: String,
     /// How many to one what was seen speaks against the candidate; `null`: it does not go by evidence, or too little was
     /// seen.

@@ -30,7 +30,7 @@ pub fn status(in_force: &InForce, service: usize) -> Option<RolloutStatus> {
         segments: machine.segments.iter().map(ToString::to_string).collect(),
         elapsed_s: machine.elapsed_ms as f64 / 1000.0,
         hold_s: plan.step(machine.step).map_or(0.0, |step| step.hold.as_secs_f64()),
-        waits_for: word(&machine.wait),
+        waits_for: machine.wait.word().to_owned(),
         obstacle: machine.obstacle.as_ref().map(ToString::to_string),
         attempt: machine.attempt,
         failures: rollout.failures,
@@ -58,6 +58,7 @@ fn checks(plan: &Plan, findings: &[Finding]) -> Vec<CheckStatus> {
             verdict: word(&finding.map_or(Verdict::NoEvidence, |finding| finding.verdict)),
             reason: finding.map_or_else(|| "nothing was seen yet".to_owned(), |finding| finding.reason.clone()),
             on_fail: match planned.on_fail {
+                _ if planned.check.test.is_report() => "nothing",
                 Action::Rollback => "rollback",
                 Action::Pause => "pause",
                 Action::StepBack => "step_back",

@@ -38,6 +38,8 @@ pub enum Test {
     ///
     /// [`Observed::values`]: super::Observed::values
     MeanCompared { value: usize, worse: Worse, tolerance: f64 },
+    /// How the mean of an application's number differs from stable's: said, and never judged.
+    MeanReported { value: usize },
     /// The mean of an application's number is within limits.
     MeanWithin { value: usize, limits: Limits },
     /// A number from elsewhere (a query) is within limits. It counts for `fresh_for` after it came.
@@ -48,7 +50,13 @@ impl Test {
     /// Whether it is decided by evidence from a sample, and so has a part in the confidence. A number from elsewhere is
     /// taken as it is.
     fn is_statistical(&self) -> bool {
-        !matches!(self, Self::OutsideWithin { .. })
+        !matches!(self, Self::OutsideWithin { .. } | Self::MeanReported { .. })
+    }
+
+    /// Whether nothing follows from it.
+    #[must_use]
+    pub fn is_report(&self) -> bool {
+        matches!(self, Self::MeanReported { .. })
     }
 }
 
@@ -105,6 +113,10 @@ pub(super) enum State {
         tolerance: f64,
         evidence: MeanDifference,
     },
+    MeanReported {
+        value: usize,
+        evidence: MeanDifference,
+    },
     MeanWithin {
         value: usize,
         limits: Limits,
@@ -151,6 +163,10 @@ impl State {
                 value,
                 worse,
                 tolerance,
+                evidence: MeanDifference::default(),
+            },
+            Test::MeanReported { value } => Self::MeanReported {
+                value,
                 evidence: MeanDifference::default(),
             },
             Test::MeanWithin { value, limits } => Self::MeanWithin {

@@ -108,6 +108,7 @@ impl View<'_> {
                 evidence,
                 ..
             } => self.mean_compared(metric, *worse, *tolerance, evidence),
+            State::MeanReported { evidence, .. } => self.mean_reported(metric, evidence),
             State::MeanWithin {
                 limits,
                 candidate,
@@ -206,6 +207,23 @@ impl View<'_> {
         finding.candidate = means.map(|[candidate, _]| candidate);
         finding.stable = means.map(|[_, stable]| stable);
         finding
+    }
+
+    fn mean_reported(&self, metric: &str, evidence: &MeanDifference) -> Finding {
+        let means = evidence.means();
+        let difference = evidence.difference(self.rules.confidence);
+        Finding {
+            metric: String::new(),
+            verdict: Verdict::Pass,
+            reason: difference.map_or_else(
+                || format!("too few values of {metric} to say how the versions differ"),
+                |difference| difference.statement(self.names, metric),
+            ),
+            candidate: means.map(|[candidate, _]| candidate),
+            stable: means.map(|[_, stable]| stable),
+            evidence: None,
+            needed: None,
+        }
     }
 
     fn mean_within(&self, metric: &str, limits: Limits, values: Moments, stable: Moments) -> Finding {

@@ -187,7 +187,7 @@ impl State {
                 evidence.tick(window.slow(*limit_us), elapsed);
             }
             Self::LatencyCompared { .. } | Self::LatencyAtMost { .. } => {}
-            Self::MeanCompared { value, evidence, .. } => {
+            Self::MeanCompared { value, evidence, .. } | Self::MeanReported { value, evidence } => {
                 let (candidate, stable) = (window.candidate.value(*value), window.stable.value(*value));
                 evidence.tick(candidate, stable, window.share, elapsed);
             }
@@ -220,7 +220,7 @@ impl State {
                 evidence.burst(window.slow(*limit_us));
             }
             Self::LatencyCompared { .. } | Self::LatencyAtMost { .. } | Self::OutsideWithin { .. } => {}
-            Self::MeanCompared { value, evidence, .. } => {
+            Self::MeanCompared { value, evidence, .. } | Self::MeanReported { value, evidence } => {
                 evidence.burst(window.candidate.value(*value), window.stable.value(*value));
             }
             Self::MeanWithin {

@@ -348,6 +348,34 @@ fn an_edit_of_the_checks_keeps_the_evidence_of_those_that_stay() {
 }
 
 #[test]
+fn a_report_says_how_the_versions_differ_and_nothing_follows() {
+    let mut judge = judge(vec![check("basket", Test::MeanReported { value: 0 })]);
+    assert!((judge.rules().needed() - 100.0).abs() < 1e-9);
+    let told = |judge: &Judge| {
+        let finding = judge.findings(NAMES).remove(0);
+        assert_eq!((finding.verdict, finding.evidence), (Verdict::Pass, None));
+        finding.reason
+    };
+    assert_eq!(told(&judge), "too few values of basket to say how the versions differ");
+    // Baskets of 40 on an average, of both.
+    let same = || Seen::new(observed(22, 0, 100_000), observed(198, 0, 100_000));
+    run(&mut judge, &same(), 600);
+    assert!(told(&judge).ends_with(": not significant"), "{}", told(&judge));
+    let mut worse = same();
+    worse.candidate.values = vec![Moments {
+        count: 22,
+        sum: 110.0,
+        sum_of_squares: 700.0,
+    }];
+    run(&mut judge, &worse, 600);
+    let reason = told(&judge);
+    assert!(
+        reason.contains("more basket than v1") && reason.ends_with(": significant"),
+        "{reason}"
+    );
+}
+
+#[test]
 fn the_confidence_is_shared_out_over_the_checks_that_go_by_evidence() {
     let needed = |checks: Vec<Check>| judge(checks).rules().needed();
     assert!((needed(vec![errors_compared()]) - 100.0).abs() < 1e-9);

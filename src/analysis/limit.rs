@@ -28,6 +28,9 @@ const OLD: Duration = Duration::from_secs(120);
 /// How long requests of a time with more traffic may still end.
 const SETTLING: Duration = Duration::from_secs(60);
 
+/// A limit of 0 is judged as this: one in a million.
+pub(super) const LEAST_LIMIT: f64 = 1e-6;
+
 /// Which requests are trials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -86,7 +89,7 @@ impl LimitEvidence {
 
     fn new(limit: f64, trials: Trials) -> Self {
         Self {
-            limit: limit.max(1e-6),
+            limit: limit.max(LEAST_LIMIT),
             trials,
             mixture: Mixture::default(),
             open: Arm::default(),

@@ -7,7 +7,7 @@
 //!   application's own numbers differs; also for reports of A/B tests.
 //! - [`Check`], [`Rules`]: what is judged. [`Judge`]: what was seen, a [`Window`] at a time. [`Finding`]: the verdict on a
 //!   check, with its numbers and one plain sentence.
-//! - [`Power`]: what a comparison can find, before it begins.
+//! - [`Power`], [`LimitPower`]: what a comparison and a limit can find, before they begin. [`Latencies`]: a model for it.
 //!
 //! Each second costs a pass over the buckets of each version; a request costs nothing here. All that must survive a
 //! restart is in [`Judge`], which is read as it was written, to the last bit (`serde_json` with `float_roundtrip`).
@@ -17,6 +17,7 @@ mod evidence;
 mod finding;
 mod histogram;
 mod judge;
+mod latencies;
 mod limit;
 mod mean;
 mod mixture;
@@ -29,7 +30,9 @@ pub use evidence::{Arm, Counts, Evidence};
 pub use finding::{Finding, Measured, Names, Verdict};
 pub use histogram::{BUCKETS, Histogram, NoSuchBucket, Quantile, bounds_of, bucket_of};
 pub use judge::{Judge, Observed, Window};
+pub use latencies::Latencies;
 pub use limit::LimitEvidence;
 pub use mean::{BEGIN, Difference, MeanDifference, Moments, Worse, log_beyond};
-pub use power::{POWER, Power, Traffic};
+pub use power::{LimitPower, POWER, Power, Traffic};
 pub use quantile::QuantileEvidence;
+pub use wording::percent;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::analysis::{Arm, Counts, Evidence};
+use crate::analysis::{Arm, Counts, Evidence, LimitEvidence};
 use proptest::prelude::*;
 
 const TRAFFIC: Traffic = Traffic {
@@ -78,8 +78,10 @@ fn the_approximation_takes_over_where_the_walk_ends() {
     for (share, times) in [(0.5, 1.2), (0.5, 1.3), (0.1, 1.3)] {
         let power = Power::new(Traffic { share, ..TRAFFIC }).unwrap();
         let (exact, approximate) = (
-            power.walk(times).last().unwrap(),
-            power.approximate_chance(times, STEPS as f64),
+            power.walk.chances(power.chance_of_candidate(times)).last().unwrap(),
+            power
+                .walk
+                .approximate_chance(power.chance_of_candidate(times), STEPS as f64),
         );
         println!("{share} {times}x: {exact} {approximate}");
         assert!(
@@ -117,6 +119,61 @@ fn what_cannot_be_compared_has_no_power() {
     }
 }
 
+/// Of a limit, second by second.
+#[test]
+fn what_a_limit_is_foretold_to_find_it_finds() {
+    for (rate, limit, bad, seconds) in [(20.0, 0.02, 0.04, 60), (5.0, 0.02, 0.1, 25), (50.0, 0.01, 0.015, 150)] {
+        let foretold = LimitPower::new(rate, limit, 100.0)
+            .unwrap()
+            .chance(bad, Duration::from_secs(seconds));
+        let runs = 200;
+        let found = (0..runs).filter(|seed| {
+            let mut rng = fastrand::Rng::with_seed(*seed);
+            let mut evidence = LimitEvidence::of_failures(limit);
+            (0..seconds).any(|_| {
+                let count = rate as u64;
+                let bad = (0..count).map(|_| u64::from(rng.f64() < bad)).sum();
+                let seen = Arm {
+                    begun: count,
+                    ended: count,
+                    bad,
+                };
+                evidence.tick(seen, Duration::from_secs(1));
+                evidence.log() >= 100_f64.ln()
+            })
+        });
+        let found = found.count() as f64 / f64::from(runs as u32);
+        println!("{rate}/s {limit} {bad}: foretold {foretold:.2}, found {found:.2}");
+        assert!((0.2..0.98).contains(&foretold), "says something: {foretold}");
+        assert!(
+            (foretold - found).abs() <= 0.15,
+            "{rate}/s {bad}: foretold {foretold}, found {found}"
+        );
+    }
+}
+
+#[test]
+fn a_limit_without_traffic_or_sense_finds_nothing() {
+    for (rate, limit, needed) in [
+        (0.0, 0.02, 100.0),
+        (1.0, 1.0, 100.0),
+        (1.0, 2.0, 100.0),
+        (f64::INFINITY, 0.02, 100.0),
+        (1.0, 0.02, 0.0),
+    ] {
+        assert!(
+            LimitPower::new(rate, limit, needed).is_none(),
+            "{rate} {limit} {needed}"
+        );
+    }
+    let strict = LimitPower::new(100.0, 0.0, 100.0).unwrap();
+    assert!(strict.smallest_found(Duration::from_secs(600)).unwrap() < 0.001);
+    assert_eq!(strict.smallest_found(Duration::ZERO), None);
+    let loose = LimitPower::new(100.0, 0.02, 100.0).unwrap();
+    assert_eq!(loose.hold_to_find(0.01), None, "what is within the limit");
+    assert!(loose.hold_to_find(1.0).unwrap() < Duration::from_secs(1));
+}
+
 #[test]
 fn a_step_too_short_finds_nothing_and_a_long_one_nearly_everything() {
     let power = Power::new(TRAFFIC).unwrap();
@@ -150,6 +207,24 @@ proptest! {
         prop_assert!(power.bad_to_find(times) >= power.bad_to_find(times * 1.5).map(|bad| bad * 0.98));
         if let Some(hold) = power.hold_to_find(times) {
             prop_assert!(power.chance(times, hold + Duration::from_secs(1) + hold / 50) >= POWER - 0.03);
+        }
+    }
+
+    #[test]
+    fn more_requests_and_a_worse_candidate_break_a_limit_sooner(
+        rate in 0.5..500.0, limit in 0.001..0.2, times in 1.2..20.0, minutes in 1_u64..60,
+    ) {
+        let power = LimitPower::new(rate, limit, 100.0).unwrap();
+        let (hold, bad) = (Duration::from_secs(60 * minutes), f64::min(limit * times, 1.0));
+        let chance = power.chance(bad, hold);
+        prop_assert!((0.0..=1.0 + 1e-9).contains(&chance));
+        prop_assert!(power.chance(bad * 1.5, hold) >= chance - 0.02);
+        prop_assert!(power.chance(bad, hold * 2) >= chance - 0.02);
+        if let Some(found) = power.smallest_found(hold) {
+            prop_assert!(found > limit && power.chance(found, hold) >= POWER);
+        }
+        if let Some(hold) = power.hold_to_find(bad) {
+            prop_assert!(power.chance(bad, hold + Duration::from_secs(1) + hold / 50) >= POWER - 0.03);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Numbers as an operator reads them.
 
 /// `2.1 %` of 0.021: one decimal, below 0.1 % two digits, and no zeros at the end.
-pub(super) fn percent(part: f64) -> String {
+pub fn percent(part: f64) -> String {
     let percent = part * 100.0;
     let decimals = if percent >= 0.1 { 1 } else { 4 };
     format!("{} %", trimmed(percent, decimals))

@@ -11,8 +11,11 @@ mod explain;
 mod failure;
 mod manual;
 mod place;
+mod plan;
+mod planned;
 mod print;
 mod run;
+pub mod simulate;
 mod sse;
 mod status;
 mod table;
@@ -138,6 +141,18 @@ enum Command {
                       alone, and no proxy is needed."
     )]
     Explain(explain::Arguments),
+    /// Says what each step of a rollout can find, and how long that takes, before anything starts
+    #[command(
+        after_help = "Examples:\n  rollgate plan rollgate.yaml --rps 200\n  rollgate plan rollgate.yaml --service checkout \
+                      --rps 20 --errors 0.1% --p99 150ms\n  rollgate plan checkout --rps 200\n\nFINDS FROM is the least that a \
+                      check finds within the hold, with a chance of 80 %: so many times as many errors as stable has, or so \
+                      many times as long for the same requests. TWICE TAKES is the hold that a doubling would need. Of a \
+                      running service the configuration in force is taken."
+    )]
+    Plan(plan::Arguments),
+    /// Carries a rollout's plan out in virtual time, against made-up or recorded traffic, and prints what happens
+    #[command(after_help = simulate::AFTER_HELP)]
+    Simulate(simulate::Arguments),
     /// Has the proxy read its file now
     #[command(
         after_help = "Examples:\n  rollgate reload\n\nAn edit of the file is seen by itself; this one also waits for the \
@@ -199,6 +214,8 @@ impl Cli {
             Command::Rollout(arguments) => arguments.run(&context),
             Command::Events(arguments) => arguments.run(&context),
             Command::Explain(arguments) => arguments.run(&context),
+            Command::Plan(arguments) => arguments.run(&context),
+            Command::Simulate(arguments) => arguments.run(&context),
             Command::Reload(arguments) => arguments.reload(&context),
             Command::Upgrade(arguments) => arguments.upgrade(&context),
             Command::Completions { shell } => manual::completions(shell),

@@ -1,7 +1,7 @@
 //! What changed between two configurations, and what of it needs a restart.
 
 use super::snapshot::Snapshot;
-use crate::routing::{Affinity, Condition, Operator, Policy, Rule, SegmentId, Target};
+use crate::routing::{Affinity, Condition, Destination, Operator, Policy, Route, Rule, SegmentId, Target};
 use std::collections::HashMap;
 
 /// What changed. Empty lists: nothing of that kind.
@@ -29,7 +29,7 @@ pub struct ServiceChange {
     pub weights: bool,
     /// Endpoints or how they are used, of any version.
     pub pools: bool,
-    /// Routes, versions, roles, rules, affinity, fallback, mirror, rescue, `kill`, `expose_version`.
+    /// Routes, versions, roles, rules, affinity, fallback, mirror, rescue, `kill`, `expose_version`, header rules, limits.
     pub routing: bool,
     /// The plan of its rollout: its candidate, steps, checks, or anything else of it.
     pub rollout: bool,
@@ -57,7 +57,7 @@ pub fn diff(old: &Snapshot, new: &Snapshot) -> Diff {
         .enumerate()
         .map(|(index, service)| (&*service.name, index))
         .collect();
-    let (old_routes, new_routes) = (routes_by_service(&old.policy), routes_by_service(&new.policy));
+    let (old_routes, new_routes) = (routes_by_service(old), routes_by_service(new));
     for (index, service) in new.policy.services.iter().enumerate() {
         let Some(&before) = old_by_name.get(&*service.name) else {
             diff.services_added.push(service.name.to_string());
@@ -118,6 +118,7 @@ fn settings_changed(old: &Snapshot, new: &Snapshot) -> Vec<String> {
         ("trusted_proxies", old.trusted_proxies != new.trusted_proxies),
         ("forwarded", old.forwarded != new.forwarded),
         ("kill", old.killed != new.killed),
+        ("routes", own_routes(&old.policy) != own_routes(&new.policy)),
         ("limits", old.limits != new.limits),
         ("admin.token_file", old.admin.token_file != new.admin.token_file),
         ("admin.hosts", old.admin.hosts != new.admin.hosts),
@@ -146,13 +147,30 @@ fn segments_changed(old: &Policy, new: &Policy) -> Vec<String> {
     changed
 }
 
+/// The routes that lead to no service.
+fn own_routes(policy: &Policy) -> Vec<&Route> {
+    let own = |route: &&Route| matches!(route.to, Destination::Answer(_));
+    policy.routes.routes().iter().filter(own).collect()
+}
+
 /// The routes of each service, as texts that do not depend on where the service stands.
-fn routes_by_service(policy: &Policy) -> Vec<Vec<String>> {
+fn routes_by_service(snapshot: &Snapshot) -> Vec<Vec<String>> {
+    let policy = &snapshot.policy;
     let mut routes = vec![Vec::new(); policy.services.len()];
-    for route in policy.routes.routes() {
-        let index = usize::try_from(route.service.0).unwrap_or(usize::MAX);
+    for (position, route) in policy.routes.routes().iter().enumerate() {
+        let timeouts = snapshot.route_timeouts.get(position);
+        let Destination::Service(service) = route.to else {
+            continue;
+        };
+        let index = usize::try_from(service.0).unwrap_or(usize::MAX);
         if let Some(slot) = routes.get_mut(index) {
-            slot.push(format!("{:?} {:?} {:?}", route.host, route.path, route.methods));
+            let Route {
+                host, path, methods, ..
+            } = route;
+            slot.push(format!(
+                "{host:?} {path:?} {methods:?} {:?}",
+                timeouts.and_then(Option::as_ref)
+            ));
         }
     }
     routes
@@ -187,6 +205,8 @@ fn service_change(
             || old_rest.kill_drain != new_rest.kill_drain
             || old_rest.expose_version != new_rest.expose_version
             || old_rest.rescue != new_rest.rescue
+            || old_rest.rewrites != new_rest.rewrites
+            || old_rest.limits != new_rest.limits
             || old_rest.mirror != new_rest.mirror
             || !same_affinity(old_policy.affinity.as_ref(), new_policy.affinity.as_ref()),
         rollout: old_rest.rollout != new_rest.rollout,

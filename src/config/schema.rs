@@ -1,6 +1,10 @@
 //! The file as it is written: one type a mapping, in the order of the reference. The doc comments are the manual
 //! (`docs/configuration.md` is generated from them).
 
+mod traffic;
+
+pub use traffic::*;
+
 use super::condition::{Condition, Guarded};
 use super::decode::{List, Map, Required, settings, words};
 use super::scalars::{Delay, Drain, Mode, OnOff, Period, RedirectToHttps, Size, Switch, Threads, Weight, Whole};
@@ -34,6 +38,9 @@ settings! {
         state_dir: String = "state",
         /// Named conditions, for rules, other segments and rollout steps; at most 1,000.
         segments: Map<Condition> = "{}",
+        /// What leads to no service: answered by the proxy itself, with a redirect or a fixed answer. In one order with the
+        /// routes of services, whichever is more specific first.
+        routes: List<AnswerRoute> = "[]",
         /// The applications being delivered, at most 10,000.
         services: Required<List<Service>>,
     }
@@ -175,6 +182,17 @@ settings! {
         kill: OnOff<Kill> = "false",
         /// As the key of the same name of the file, for this service. Absent: as there.
         expose_version: Option<bool>,
+        /// How often requests may come; 429 beyond it, with `Retry-After`. At most 16. A request must pass all of them.
+        rate_limits: List<RateLimit> = "[]",
+        /// Requests in flight at once, over all versions; 503 beyond it. Absent: no limit.
+        max_in_flight: Option<InFlight>,
+        /// Another host and path for what is sent to the endpoints. Routes, rules and logs see what the client sent.
+        rewrite: Rewrite = "{}",
+        /// Header fields of requests, changed on their way to the endpoints.
+        request_headers: HeaderRules = "{}",
+        /// Header fields of the endpoints' answers, changed on their way to the client. Rollgate's own answers are not
+        /// changed, nor are interim ones.
+        response_headers: HeaderRules = "{}",
     }
 
     /// A kill switch.
@@ -197,6 +215,8 @@ settings! {
         path_prefix: Option<String>,
         /// Methods, in capitals. Absent: every method.
         methods: Option<List<String>>,
+        /// How long requests of this route may take, where it is not as for all.
+        timeouts: RouteTimeouts = "{}",
     }
 
     /// A deployed revision of a service.
@@ -211,6 +231,15 @@ settings! {
         weight: Option<Weight>,
         /// Its addresses and how they are used.
         pool: Required<Pool>,
+        /// Requests in flight at once on this version, whichever way they came to it; 503 beyond it. Those that stable rescues do
+        /// not count there. Absent: no limit.
+        max_in_flight: Option<InFlight>,
+        /// As the key of the same name of the service, for this version: each key here stands in place of that one.
+        rewrite: Rewrite = "{}",
+        /// As the key of the same name of the service, for this version; after those.
+        request_headers: HeaderRules = "{}",
+        /// Likewise.
+        response_headers: HeaderRules = "{}",
     }
 
     /// The addresses behind a version.
@@ -402,21 +431,35 @@ settings! {
         /// How long a step may wait for evidence, from its beginning, but not less than its hold. Absent: its hold; with
         /// `hold`, which waits on, it has no effect.
         max_hold: Option<Period>,
+        /// Numbers of the application itself, by names for `checks`; at most 8. Where no check asks for one, how the
+        /// versions differ in it is reported, and nothing follows from it.
+        metrics: Map<HeaderMetric> = "{}",
         /// The conditions, at most 32.
         checks: List<Check> = "[]",
     }
 
+    /// A number that the application writes into its answers: `1` where an order was made and `0` where none was, or a value.
+    HeaderMetric as "metric" {
+        /// The header of an answer that holds it, as a decimal number. Answers without it do not count; what is no number
+        /// does not either. The header is removed before the client sees the answer.
+        from_header: Required<String>,
+        /// Which way is worse: `lower` for orders, `higher` for time or cost.
+        worse: Required<Worse>,
+    }
+
     /// One condition: a metric `compared_to` stable, or with a `max` or a `min`.
     Check as "check" {
-        /// `error_rate`, `latency_p50` to `latency_p99`, `latency_p999`, or the name of a `prometheus` query.
+        /// `error_rate`, `latency_p50` to `latency_p99`, `latency_p999`, a name of `metrics`, or the name of a `prometheus`
+        /// query.
         metric: Required<String>,
         /// The version it is compared to.
         compared_to: Option<ComparedTo>,
         /// How much worse than that it may be, relatively.
         tolerance: Option<Share>,
-        /// The most it may be: a percentage for `error_rate`, a duration for latencies.
+        /// The most it may be: a percentage for `error_rate`, a duration for latencies, and for others a number, where `5%`
+        /// is 0.05 and `500ms` is 0.5.
         max: Option<String>,
-        /// The least it may be; for `prometheus` queries.
+        /// The least it may be, in the same way; for `metrics` and `prometheus` queries.
         min: Option<String>,
         /// What a failed check does. `step_back` is to the step before, with affinity cookies revoked; from the first step
         /// it is a rollback, and at the third time the rollout waits for a person.
@@ -501,6 +544,8 @@ words! {
     OnNoEvidence { Hold = "hold", Proceed = "proceed", Rollback = "rollback", }
     /// What a comparison is with.
     ComparedTo { Stable = "stable", }
+    /// Which way a number is worse.
+    Worse { Lower = "lower", Higher = "higher", }
     /// What a failed check does.
     OnFail { Rollback = "rollback", Pause = "pause", StepBack = "step_back", }
     /// What a notification can be about.

@@ -1,10 +1,12 @@
 //! The compiled, immutable configuration: what the rest of the program reads. Nothing here is as typed in the file
 //! (that is `schema`); every name is resolved, every default filled in.
 
+use crate::balancing::Rate;
+use crate::http1::Rewrite;
 use crate::opening::ProxyVersion;
 use crate::outcome::FailureKind;
 use crate::rollout::Plan;
-use crate::routing::{Policy, Split, VersionId};
+use crate::routing::{KeySource, Policy, Split, VersionId};
 use ipnet::IpNet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -28,6 +30,8 @@ pub struct Snapshot {
     /// Routes, segments and rules; `services` below runs parallel to `policy.services`.
     pub policy: Policy,
     pub services: Box<[Service]>,
+    /// Parallel to the routes of the policy; empty where no route says anything.
+    pub route_timeouts: Box<[Option<RouteTimeouts>]>,
     /// Keys that are accepted and not acted on by this build, each with its path: shown by `check`, logged at load.
     pub unsupported: Box<[Unsupported]>,
     /// Files that the configuration names; whoever loads it checks that they can be read.
@@ -179,10 +183,40 @@ pub struct Service {
     pub expose_version: bool,
     /// Parallel to the versions of the policy's service.
     pub pools: Box<[Pool]>,
+    /// Likewise; `None`: heads are forwarded as they are.
+    pub rewrites: Box<[Option<Rewrite>]>,
     pub mirror: Option<Mirror>,
     pub rescue: Option<Rescue>,
+    pub limits: ServiceLimits,
     /// How its candidate is delivered.
     pub rollout: Option<Plan>,
+}
+
+/// How much a service takes. What is beyond it is refused, and is no version's failure.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ServiceLimits {
+    /// Those with a key first: what a client is refused is not taken from the others.
+    pub rates: Box<[RateLimit]>,
+    pub max_in_flight: Option<u32>,
+    /// Parallel to the versions; empty where none has a limit.
+    pub versions: Box<[Option<u32>]>,
+}
+
+impl ServiceLimits {
+    /// Of the version at this position.
+    pub fn of_version(&self, version: usize) -> Option<u32> {
+        self.versions.get(version).copied().flatten()
+    }
+}
+
+/// How often requests may come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RateLimit {
+    pub rate: Rate,
+    /// Whose rate it is: the first source present. Empty: all requests have one together.
+    pub key: Box<[KeySource]>,
+    /// Keys remembered at a time.
+    pub max_keys: usize,
 }
 
 /// Which requests are copied, and for whom.
@@ -288,6 +322,15 @@ pub struct Timeouts {
     pub connect: Duration,
     pub first_byte: Duration,
     pub idle: Duration,
+}
+
+/// What one route says of time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteTimeouts {
+    /// In place of [`Limits::request_timeout`].
+    pub request: Option<Duration>,
+    /// In place of those of the pools; parallel to the versions of its service.
+    pub attempts: Box<[Timeouts]>,
 }
 
 /// A key that is accepted and not acted on.

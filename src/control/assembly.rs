@@ -6,10 +6,13 @@ use super::listeners::listeners;
 use super::resolver::Resolver;
 use super::store::Store;
 use super::tls::TlsFiles;
-use crate::config::Snapshot;
+use crate::config::{Snapshot, snapshot};
+use crate::rollout::HeaderMetric;
 use crate::routing::{Rule, Service, Version};
 use crate::runtime::{self, State};
-use crate::shared::{Evidence, InForce, MirrorStats, Pool, ServiceInForce, VersionInForce, VersionStats};
+use crate::shared::{
+    Evidence, InForce, MirrorStats, Pool, ServiceInForce, ServiceLimits, VersionInForce, VersionStats,
+};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,12 +83,15 @@ impl Assembly {
         let before = previous.map(LiveParts::of).unwrap_or_default();
         let services = snapshot.policy.services.iter().zip(&snapshot.services).zip(pools);
         let services = services.map(|((service, file), pools)| ServiceInForce {
-            evidence: file.rollout.as_ref().map(|_| before.evidence(service, self)),
+            evidence: file
+                .rollout
+                .as_ref()
+                .map(|plan| before.evidence(service, &plan.analysis.metrics, self)),
             mirror: file.mirror.as_ref().and_then(|mirror| {
                 let version = service.versions.get(mirror.version.0 as usize)?;
                 Some(before.mirror(service, &version.name, self.threads))
             }),
-            ..before.carried(service, pools, self.threads)
+            ..before.carried((service, file), pools, self.threads)
         });
         InForce {
             generation: previous.map_or(1, |previous| previous.generation + 1),
@@ -101,35 +107,45 @@ impl Assembly {
 
 /// What was in force, by the names of services.
 #[derive(Default)]
-struct LiveParts<'p>(HashMap<&'p str, (&'p Service, &'p ServiceInForce)>);
+struct LiveParts<'p>(HashMap<&'p str, (&'p Service, &'p ServiceInForce, &'p [HeaderMetric])>);
 
 impl<'p> LiveParts<'p> {
     fn of(in_force: &'p InForce) -> Self {
+        let metrics = in_force.snapshot.services.iter().map(|file| {
+            let plan = file.rollout.as_ref();
+            plan.map_or(&[][..], |plan| &plan.analysis.metrics)
+        });
         let services = in_force.snapshot.policy.services.iter().zip(&*in_force.services);
         Self(
             services
-                .map(|(service, live)| (&*service.name, (service, live)))
+                .zip(metrics)
+                .map(|((service, live), metrics)| (&*service.name, (service, live, metrics)))
                 .collect(),
         )
     }
 
     /// The live part of `service` with its new pools: statistics and sequences of what stays, by name, go on.
-    fn carried(&self, service: &Service, pools: Box<[Arc<Pool>]>, threads: usize) -> ServiceInForce {
+    fn carried(
+        &self,
+        (service, rest): (&Service, &snapshot::Service),
+        pools: Box<[Arc<Pool>]>,
+        threads: usize,
+    ) -> ServiceInForce {
         let before = self.0.get(&*service.name);
         let stats = |version: &Version| {
-            let (policy, live) = before?;
+            let (policy, live, _) = before?;
             let same = |other: &Version| other.name == version.name && other.role == version.role;
             let index = policy.versions.iter().position(same)?;
             live.versions.get(index).map(|version| Arc::clone(&version.stats))
         };
         // Whatever its role: what was in flight on a canary that has become stable goes on.
         let revoked = |version: &Version| {
-            let (policy, live) = before?;
+            let (policy, live, _) = before?;
             let index = policy.versions.iter().position(|other| other.name == version.name)?;
             live.versions.get(index).map(|version| Arc::clone(&version.revoked))
         };
         let turn = |rule: &Rule| {
-            let (policy, live) = before?;
+            let (policy, live, _) = before?;
             let index = policy.rules.iter().position(|other| other.name == rule.name)?;
             live.rule_turns.get(index).map(Arc::clone)
         };
@@ -142,8 +158,12 @@ impl<'p> LiveParts<'p> {
                 pool,
                 revoked: revoked(version).unwrap_or_default(),
             });
+        let none = ServiceLimits::default();
+        let limits = before.map_or(&none, |(_, live, _)| &live.limits);
+        let names = service.versions.iter().map(|version| &*version.name);
         ServiceInForce {
-            turn: before.map_or_else(Arc::default, |(_, live)| Arc::clone(&live.turn)),
+            limits: limits.next(&rest.limits.rates, names),
+            turn: before.map_or_else(Arc::default, |(_, live, _)| Arc::clone(&live.turn)),
             rule_turns: service
                 .rules
                 .iter()
@@ -152,26 +172,28 @@ impl<'p> LiveParts<'p> {
             versions: versions.collect(),
             evidence: None,
             mirror: None,
-            rollbacks: before.map_or_else(Arc::default, |(_, live)| Arc::clone(&live.rollbacks)),
+            rollbacks: before.map_or_else(Arc::default, |(_, live, _)| Arc::clone(&live.rollbacks)),
         }
     }
 
     /// The counts of copies of `service` for this version, which go on while it is the same.
     fn mirror(&self, service: &Service, version: &str, threads: usize) -> Arc<MirrorStats> {
-        let before = self.0.get(&*service.name).and_then(|(_, live)| live.mirror.as_ref());
+        let before = self.0.get(&*service.name).and_then(|(_, live, _)| live.mirror.as_ref());
         let carried = before.filter(|before| &*before.version == version).map(Arc::clone);
         carried.unwrap_or_else(|| Arc::new(MirrorStats::new(version, threads)))
     }
 
-    /// What was collected of `service`; another version, or one in another place, and it begins anew.
-    fn evidence(&self, service: &Service, assembly: &Assembly) -> Arc<Evidence> {
+    /// What was collected of `service`; another version or number of the application, or one in another place, and it begins
+    /// anew.
+    fn evidence(&self, service: &Service, metrics: &[HeaderMetric], assembly: &Assembly) -> Arc<Evidence> {
         let same = |policy: &Service| {
             let known = policy.versions.iter().map(|version| (&version.name, version.role));
             known.eq(service.versions.iter().map(|version| (&version.name, version.role)))
         };
-        let before = self.0.get(&*service.name).filter(|(policy, _)| same(policy));
-        let carried = before.and_then(|(_, live)| live.evidence.clone());
+        let before = self.0.get(&*service.name);
+        let before = before.filter(|(policy, _, known)| same(policy) && *known == metrics);
+        let carried = before.and_then(|(_, live, _)| live.evidence.clone());
         let (versions, threads) = (service.versions.len(), assembly.threads);
-        carried.unwrap_or_else(|| Arc::new(Evidence::new(versions, threads, 0, assembly.failures())))
+        carried.unwrap_or_else(|| Arc::new(Evidence::new(versions, threads, metrics.len(), assembly.failures())))
     }
 }

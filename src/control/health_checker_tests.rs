@@ -3,7 +3,7 @@ use crate::config::snapshot;
 use crate::control::resolver::tests::{pool as pool_spec, snapshot as snapshot_of};
 use crate::outcome::FailureKind;
 use crate::routing::{CookieKey, Role, Traffic};
-use crate::shared::{Pool, ServiceInForce, VersionInForce, VersionStats};
+use crate::shared::{Pool, ServiceInForce, ServiceLimits, VersionInForce, VersionStats};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -99,6 +99,7 @@ fn in_force(generation: u64, pool: &Arc<Pool>) -> InForce {
         services: [ServiceInForce {
             turn: Arc::default(),
             rule_turns: Box::default(),
+            limits: ServiceLimits::default(),
             evidence: None,
             mirror: None,
             rollbacks: Arc::default(),

@@ -49,6 +49,7 @@ fn plan(service: &str, url: &Url, queries: &[&str], every: Duration) -> Plan {
             confidence: Share::WHOLE,
             on_no_evidence: OnNoEvidence::Hold,
             max_hold: None,
+            metrics: Box::default(),
             checks: [None].into_iter().chain(queries).map(check).collect(),
         },
         max_failures: None,

@@ -26,7 +26,9 @@ pub(crate) fn snapshot(labels: &[&str]) -> Snapshot {
         rescue: None,
         rollout: None,
         expose_version: false,
+        limits: snapshot::ServiceLimits::default(),
         pools: [pool].into(),
+        rewrites: [None].into(),
     };
     let there = !labels.is_empty();
     Snapshot {
@@ -44,6 +46,7 @@ pub(crate) fn snapshot(labels: &[&str]) -> Snapshot {
             services: there.then_some(service).into_iter().collect(),
         },
         services: there.then_some(settings).into_iter().collect(),
+        route_timeouts: Box::default(),
         unsupported: Box::default(),
         killed: false,
         files: Box::default(),

@@ -184,7 +184,10 @@ impl Writer {
             return self.unchanged(envelope.answer, change).answer();
         }
         if self.gives_to_a_canary(&change) {
-            self.keep_first(change, envelope).await;
+            let before = Arc::clone(&self.records.state);
+            if self.keep_first(change, envelope).await {
+                self.count_from_now(&before);
+            }
         } else {
             self.publish_first(change, envelope).answer();
         }

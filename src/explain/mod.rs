@@ -4,8 +4,8 @@
 //! line asks it with a file alone, the API with what is in force; what is only assumed is among the notes.
 
 use crate::routing::{
-    CookieKey, Decision, Facts, HeaderFields, KeySource, Policy, Reason, RequestView, Route, Service, ServiceId, Split,
-    Target, Traffic, VersionId, decide, decide_in,
+    Asked, CookieKey, Decision, Facts, HeaderFields, KeySource, Policy, Reason, RequestView, Route, RouteAnswer,
+    RouteId, Routed, Scheme, Service, ServiceId, Split, Target, Traffic, VersionId, decide, decide_in,
 };
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
@@ -156,11 +156,13 @@ pub fn explain(
     };
     let (route, decision) = match service {
         Some(service) => (None, decide_in(service, policy, traffic, &request, &watched)),
-        None => (
-            policy.routes.find_route(&request),
-            decide(policy, traffic, &request, &watched),
-        ),
+        None => match decide(policy, traffic, &request, &watched) {
+            Routed::Service(decision) => (decision.route, Some(decision)),
+            Routed::Nowhere => (None, None),
+            Routed::Answer(answer) => return Ok(answered(policy, answer, &request)),
+        },
     };
+    let route = route.and_then(|RouteId(index)| policy.routes.routes().get(index as usize));
     let found = decision.and_then(|decision| Some((policy.services.get(decision.service.0 as usize)?, decision)));
     let Some((service, decision)) = found else {
         return Ok(no_route(&request));
@@ -304,8 +306,8 @@ impl Facts for Watched<'_> {
     }
 }
 
-fn no_route(request: &RequestView<'_>) -> Explanation {
-    let RequestView { method, host, path, .. } = request;
+/// What leads to no service.
+fn nobody(route: Option<&Route>, note: String) -> Explanation {
     Explanation {
         service: None,
         version: None,
@@ -313,12 +315,36 @@ fn no_route(request: &RequestView<'_>) -> Explanation {
         bucket: None,
         share: None,
         rule: None,
-        route: None,
+        route: route.map(describe_route),
         shares: Vec::new(),
-        notes: vec![format!(
-            "no route takes {method} {path:?} of host {host:?}: the answer is 404"
-        )],
+        notes: vec![note],
     }
+}
+
+fn no_route(request: &RequestView<'_>) -> Explanation {
+    let RequestView { method, host, path, .. } = request;
+    let note = format!("no route takes {method} {path:?} of host {host:?}: the answer is 404");
+    nobody(None, note)
+}
+
+fn answered(policy: &Policy, answer: &RouteAnswer, request: &RequestView<'_>) -> Explanation {
+    let route = policy.routes.find(request).map(|(_, route)| route);
+    let asked = Asked {
+        scheme: Scheme::Http,
+        host: request.host,
+        port: "",
+        path: request.path,
+        query: request.query,
+    };
+    let location = match answer {
+        RouteAnswer::Redirect(redirect) => redirect.location(&asked),
+        RouteAnswer::Respond(_) => None,
+    };
+    let to = location.map_or(String::new(), |location| format!(" to {location}"));
+    nobody(
+        route,
+        format!("no service is asked: the route itself answers ({answer}{to})"),
+    )
 }
 
 fn name_of(service: &Service, version: VersionId) -> String {

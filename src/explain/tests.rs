@@ -1,7 +1,7 @@
 use super::*;
 use crate::routing::{
-    Affinity, Condition, CookieSpec, Fallback, HashName, HostPattern, Operator, PathPattern, Role, RouteTable, Rule,
-    ServiceTraffic, Source, Version,
+    Affinity, Condition, CookieSpec, Destination, Fallback, HashName, HostPattern, NewPath, Operator, PathPattern,
+    Redirect, Role, RouteTable, Rule, ServiceTraffic, Source, Version,
 };
 
 fn policy(cookie: Option<CookieSpec>) -> Policy {
@@ -24,7 +24,7 @@ fn policy(cookie: Option<CookieSpec>) -> Policy {
             host: HostPattern::Wildcard("example.com".into()),
             path: PathPattern::Prefix("/checkout".into()),
             methods: ["GET".into(), "POST".into()].into(),
-            service: ServiceId(0),
+            to: Destination::Service(ServiceId(0)),
         }]),
         segments: [].into(),
         services: [Service {
@@ -292,4 +292,32 @@ fn what_a_running_proxy_knows_is_not_assumed() {
     assert!(refused.notes[0].ends_with("the answer is 503"), "{:?}", refused.notes);
     let nobody = ask_with(&policy(None), &traffic(), "checkout", &[], true, &down).unwrap();
     assert!(nobody.notes[0].ends_with("shown is turn 41"), "{:?}", nobody.notes);
+}
+
+#[test]
+fn a_route_that_answers_by_itself() {
+    let answer = |answer| Route {
+        host: HostPattern::Any,
+        path: PathPattern::Prefix("/old".into()),
+        methods: [].into(),
+        to: Destination::Answer(Box::new(answer)),
+    };
+    let redirect = Redirect {
+        status: 301,
+        scheme: Some(Scheme::Https),
+        host: None,
+        port: None,
+        path: NewPath::Whole("/new".into()),
+    };
+    let routes = RouteTable::new(vec![answer(RouteAnswer::Redirect(redirect))]);
+    let policy = Policy { routes, ..policy(None) };
+    let told = ask(&policy, &traffic(), "http://a.example/old/x?q", &[])
+        .unwrap()
+        .lines()
+        .join("\n");
+    assert_eq!(
+        told,
+        "route    any host, path_prefix /old\n\
+         note     no service is asked: the route itself answers (redirect 301 to https://a.example/new?q)"
+    );
 }

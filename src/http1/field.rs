@@ -90,6 +90,11 @@ const fn fold(byte: u8) -> u8 {
     if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() }
 }
 
+/// Whether `name` is `known` (lowercase), but for case and `_`.
+pub(super) fn folds_to(name: &[u8], known: &[u8]) -> bool {
+    name.len() == known.len() && starts(name, known)
+}
+
 /// Whether `name` starts with `known` (lowercase), but for case and `_`.
 fn starts(name: &[u8], known: &[u8]) -> bool {
     name.len() >= known.len() && name.iter().zip(known).all(|(&n, &k)| fold(n) == k)

@@ -25,6 +25,7 @@
 
 mod chunk;
 mod connection;
+mod edit;
 mod error;
 mod excerpt;
 mod field;
@@ -33,6 +34,7 @@ mod framing;
 mod head;
 mod lint;
 mod method;
+mod numbers;
 mod request;
 mod response;
 mod rewrite;
@@ -46,6 +48,7 @@ pub mod websocket;
 mod tests;
 
 pub use chunk::{CHUNK_END, ChunkDecoder, ChunkError, ChunkStep, write_chunk_head, write_last_chunk};
+pub use edit::{Edits, FieldEdits, Piece, PieceFacts, Rewrite, field_owner};
 pub use error::HeadError;
 pub use excerpt::excerpt;
 pub use head::{FieldIndex, Fields, HeadLimits, HeadParser};

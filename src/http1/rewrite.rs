@@ -1,6 +1,7 @@
 //! The head that is forwarded: what belongs to the other hop is removed, what this hop must say is added
 //! (RFC 9110 section 7.6).
 
+use super::edit::{Edits, PieceFacts, Rewrite};
 use super::field::Kind;
 use super::head::{Field, slice};
 use super::{RequestBody, RequestHead, ResponseBody, ResponseHead, VIA_NAME, Version, forwarded};
@@ -30,6 +31,8 @@ pub struct RequestAdditions<'a> {
     pub version: &'a str,
     /// `Host` for an HTTP/1.0 request that names none (RFC 9110 section 7.1 leaves it to configuration); may be empty.
     pub default_host: &'a str,
+    /// Rules of the version that serves.
+    pub rewrite: Option<(&'a Rewrite, PieceFacts<'a>)>,
 }
 
 /// Writes the head of `head`, read from `buf`, as HTTP/1.1 in origin-form with exactly the framing of [`RequestHead::body`].
@@ -41,20 +44,23 @@ pub fn write_request(out: &mut Vec<u8>, head: &RequestHead, buf: &[u8], add: &Re
     let (slash, rest) = head.origin_form(buf);
     let host = head.authority(buf);
     let host = if host.is_empty() { add.default_host } else { host };
-    for part in [
-        head.method(buf).as_bytes(),
-        b" ",
-        slash,
-        rest,
-        b" HTTP/1.1\r\nHost: ",
-        host.as_bytes(),
-        b"\r\n",
-    ] {
+    let host = add.rewrite.and_then(|(rules, _)| rules.host.as_deref()).unwrap_or(host);
+    out.extend_from_slice(head.method(buf).as_bytes());
+    out.push(b' ');
+    match add.rewrite {
+        None => [slash, rest].into_iter().for_each(|part| out.extend_from_slice(part)),
+        Some((rules, _)) => rules.write_target(out, slash, rest),
+    }
+    for part in [b" HTTP/1.1\r\nHost: ", host.as_bytes(), b"\r\n"] {
         out.extend_from_slice(part);
     }
+    let edits = add.rewrite.map(|(rules, facts)| Edits {
+        fields: &rules.request,
+        facts,
+    });
     let keep_id = head.request_id(buf, add.peer_trusted).is_some();
     let keep_trace = head.traceparent(buf).is_some();
-    copy_fields(out, buf, &head.index.0, |kind| match kind {
+    copy_fields(out, buf, (&head.index.0, edits), |kind| match kind {
         Kind::Other | Kind::Date | Kind::StrictTransportSecurity | Kind::WebSocketKey | Kind::WebSocketVersion => true,
         Kind::Expect => head.expect_continue,
         Kind::MaxForwards => head.max_forwards.is_none(),
@@ -74,6 +80,9 @@ pub fn write_request(out: &mut Vec<u8>, head: &RequestHead, buf: &[u8], add: &Re
         | Kind::Alias
         | Kind::Nominated => false,
     });
+    if let Some(edits) = edits {
+        edits.write(out);
+    }
     match head.body {
         RequestBody::None => {}
         RequestBody::Length(length) => write_length(out, length),
@@ -141,6 +150,8 @@ pub struct ResponseAdditions<'a> {
     pub hsts: Option<&'a str>,
     /// Whether to add `Via`.
     pub via: bool,
+    /// Rules of the version that answers; for final answers alone.
+    pub edits: Option<Edits<'a>>,
 }
 
 /// Writes the head of `head`, read from `buf`, for the client, in the text of HTTP/1.1.
@@ -152,8 +163,10 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, buf: &[u8], add: &
     let _ = write!(out, "HTTP/1.1 {} ", head.status);
     out.extend_from_slice(head.reason(buf));
     out.extend_from_slice(b"\r\n");
-    let (mut dated, mut has_hsts) = (false, false);
-    copy_fields(out, buf, &head.index.0, |kind| {
+    let edits = add.edits;
+    let mut dated = false;
+    let mut has_hsts = edits.is_some_and(|edits| edits.fields.sets_hsts());
+    copy_fields(out, buf, (&head.index.0, edits), |kind| {
         dated |= kind == Kind::Date;
         has_hsts |= kind == Kind::StrictTransportSecurity;
         !matches!(
@@ -170,6 +183,9 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, buf: &[u8], add: &
         )
     });
     if head.status >= 200 {
+        if let Some(edits) = edits {
+            edits.write(out);
+        }
         if let Some(date) = add.date.filter(|_| !dated) {
             write_field(out, b"Date: ", date.as_bytes());
         }
@@ -224,11 +240,17 @@ fn write_connection(out: &mut Vec<u8>, head: &ResponseHead, add: &ResponseAdditi
 const CHUNKED: &[u8] = b"Transfer-Encoding: chunked\r\n";
 const UPGRADE: &[u8] = b"Connection: Upgrade\r\nUpgrade: websocket\r\n";
 
-/// Copies the lines whose kind is kept. Neighbours that are already written as we would are copied in one piece.
-fn copy_fields(out: &mut Vec<u8>, buf: &[u8], fields: &[Field], mut keep: impl FnMut(Kind) -> bool) {
+/// Copies the lines whose kind is kept and that no rule removes. Neighbours that are already written as we would are copied
+/// in one piece.
+fn copy_fields(
+    out: &mut Vec<u8>,
+    buf: &[u8],
+    (fields, edits): (&[Field], Option<Edits<'_>>),
+    mut keep: impl FnMut(Kind) -> bool,
+) {
     let mut run = 0usize..0;
     for field in fields.iter() {
-        if !keep(field.kind) {
+        if edits.is_some_and(|edits| edits.fields.removes(slice(buf, field.name))) || !keep(field.kind) {
             continue;
         }
         if !field.canonical {

@@ -18,18 +18,41 @@ pub struct OwnAnswer<'a> {
     pub head_only: bool,
     /// Further field lines, each with its end.
     pub fields: &'a str,
+    /// What the file says, in place of `text`. It is not ours to say whether it may be cached.
+    pub content: Option<Content<'a>>,
+}
+
+/// A body with its media type.
+#[derive(Debug, Clone, Copy)]
+pub struct Content<'a> {
+    pub media_type: &'a str,
+    pub body: &'a str,
 }
 
 impl OwnAnswer<'_> {
     /// Writes the head to `out`; returns the body.
     pub fn write(&self, out: &mut Vec<u8>) -> Vec<u8> {
         let reason = reason_phrase(self.status);
-        let mut body = format!("{} {reason}: {}\nrequest {}\n", self.status, self.text, self.request_id).into_bytes();
+        let said = match self.content {
+            Some(_) => String::new(),
+            None => format!("{} {reason}: {}\nrequest {}\n", self.status, self.text, self.request_id),
+        };
+        let Content { media_type, body } = self.content.unwrap_or(Content {
+            media_type: "text/plain; charset=utf-8",
+            body: &said,
+        });
         let extra = match self.status {
+            _ if self.content.is_some() => "",
             // CONNECT and TRACE are what is not allowed (RFC 9110 section 15.5.6).
-            405 => "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n",
-            503 => "Retry-After: 1\r\n",
-            _ => "",
+            405 => "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\nCache-Control: no-store\r\n",
+            503 => "Retry-After: 1\r\nCache-Control: no-store\r\n",
+            _ => "Cache-Control: no-store\r\n",
+        };
+        // RFC 9110 section 8.6: a 204 has no length, and that of a 304 would be of what is not sent.
+        let described = match self.status {
+            204 | 304 => String::new(),
+            205 => "Content-Length: 0\r\n".to_owned(),
+            _ => format!("Content-Type: {media_type}\r\nContent-Length: {}\r\n", body.len()),
         };
         let connection = match (self.client, self.close) {
             (Version::Http2, _) => "",
@@ -39,14 +62,11 @@ impl OwnAnswer<'_> {
         // Writing to a vector does not fail.
         let _ = write!(
             out,
-            "HTTP/1.1 {} {reason}\r\nDate: {}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
-             Cache-Control: no-store\r\n{extra}{}X-Request-Id: {}\r\nVia: 1.1 rollgate\r\n{connection}\r\n",
-            self.status,
-            self.date,
-            body.len(),
-            self.fields,
-            self.request_id,
+            "HTTP/1.1 {} {reason}\r\nDate: {}\r\n{described}{extra}{}X-Request-Id: {}\r\nVia: 1.1 \
+             rollgate\r\n{connection}\r\n",
+            self.status, self.date, self.fields, self.request_id,
         );
+        let mut body = body.as_bytes().to_vec();
         if self.head_only {
             body.clear();
         }
@@ -77,6 +97,7 @@ mod tests {
                 close: true,
                 head_only: false,
                 fields: "X-More: 1\r\n",
+                content: None,
             };
             let mut head = Vec::new();
             let body = answer.write(&mut head);

@@ -4,27 +4,33 @@ mod attempts;
 mod copying;
 mod endings;
 mod evidence;
+mod limits;
+mod own_answers;
 mod rescue;
+mod rewriting;
 
 pub use endings::refuse_unread;
 pub(super) use endings::status_of;
 
+use self::limits::{Beyond, Places};
 use super::body::BodyReader;
 use super::downstream::{Client, Next};
 use super::headers::{client_address, hex_id, is_trusted, traceparent};
 use super::panics;
 use super::record::Record;
 use super::worker::{Local, Moment};
-use crate::config::snapshot::{Limits, Snapshot};
+use crate::config::snapshot::{Limits, RouteTimeouts, Snapshot};
 use crate::http1::{MethodKind, RequestBody, RequestHead};
 use crate::outcome::{FailureKind, Refusal, Termination};
-use crate::routing::{self, Decision, HeaderFields, Reason, RequestView, Role, VersionId};
+use crate::routing::{
+    self, Decision, Destination, HeaderFields, Reason, RequestView, Role, RouteAnswer, Routed, VersionId,
+};
 use crate::shared::VersionInForce;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Serves the request whose head has arrived.
 pub async fn run(client: &Client, head: &RequestHead, bytes: &[u8], body: &mut BodyReader<'_>) -> Next {
@@ -64,6 +70,8 @@ pub(super) struct Exchange<'c> {
     peer_trusted: bool,
     fresh_id: [u8; 32],
     fresh_trace: [u8; 55],
+    /// What it takes up of its service's and its version's `max_in_flight`.
+    pub places: Places,
     /// What is known of its end so far; told when the exchange is dropped, however it ended.
     pub record: Record,
 }
@@ -90,6 +98,7 @@ impl<'c> Exchange<'c> {
             peer_trusted,
             fresh_id,
             fresh_trace,
+            places: Places::default(),
             record,
             local,
         }
@@ -116,6 +125,18 @@ impl<'c> Exchange<'c> {
         &self.snapshot().limits
     }
 
+    /// What the route says of time.
+    fn route_timeouts(&self) -> Option<&RouteTimeouts> {
+        let all = &self.snapshot().route_timeouts;
+        all.get(self.record.route()?.0 as usize)?.as_ref()
+    }
+
+    /// How long the request may take.
+    fn time_limit(&self) -> Duration {
+        let of_route = self.route_timeouts().and_then(|timeouts| timeouts.request);
+        of_route.unwrap_or(self.limits().request_timeout)
+    }
+
     /// When the head had arrived, in milliseconds of uptime.
     fn started_ms(&self) -> u64 {
         self.client.worker.shared.uptime_ms_at(self.started)
@@ -126,7 +147,7 @@ impl<'c> Exchange<'c> {
     }
 
     async fn serve(&self, body: &mut BodyReader<'_>) -> Next {
-        self.client.slot.set_total(self.limits().request_timeout);
+        self.client.slot.set_total(self.time_limit());
         if matches!(self.head.body, RequestBody::Length(bytes) if bytes > self.limits().max_body) {
             return Box::pin(self.refuse(Refusal::BodyTooLarge, "the body is larger than limits.max_body")).await;
         }
@@ -134,19 +155,21 @@ impl<'c> Exchange<'c> {
             return Box::pin(self.answer_as_the_last()).await;
         }
         if let Some(port) = self.redirect_port() {
-            return Box::pin(self.redirect(port)).await;
+            return Box::pin(self.redirect_to_https(port)).await;
         }
-        match self.decide().map(|decision| self.begin(decision)) {
-            None => Box::pin(self.refuse(Refusal::NoRoute, "no route for this host, path and method")).await,
-            Some(Serving::Version(serving, version, cookie)) => {
+        match self.routed() {
+            Serving::Version(serving, version, cookie) => {
                 let mut upload = self.upload(serving, version, body);
                 let next = self.attempts(serving, version, cookie.as_deref(), &mut upload).await;
                 self.settle_rescue();
                 self.mirror_it(&mut upload);
                 next
             }
-            Some(Serving::Unusable) => Box::pin(self.no_endpoint()).await,
-            Some(Serving::Absent) => {
+            Serving::Nobody => Box::pin(self.refuse(Refusal::NoRoute, "no route for this host, path and method")).await,
+            Serving::Beyond(beyond) => Box::pin(self.turn_away(beyond)).await,
+            Serving::Proxy(answer) => Box::pin(self.answer_by_route(answer)).await,
+            Serving::Unusable => Box::pin(self.no_endpoint()).await,
+            Serving::Absent => {
                 let why = "the decision names a version that is not there";
                 Box::pin(self.fail(500, Termination::Internal, why, true)).await
             }
@@ -177,18 +200,6 @@ impl<'c> Exchange<'c> {
         self.own_answer(200, WHY, unread).await
     }
 
-    fn decide(&self) -> Option<Decision> {
-        let fields = self.head.fields(self.bytes);
-        let request = self.view(&fields);
-        let moment = Moment {
-            worker: &self.client.worker,
-            local: &self.local,
-            now_ms: self.started_ms(),
-        };
-        let in_force = &self.local.in_force;
-        routing::decide(&in_force.snapshot.policy, &in_force.traffic, &request, &moment)
-    }
-
     fn view<'v>(&'v self, fields: &'v dyn HeaderFields) -> RequestView<'v> {
         RequestView {
             method: self.head.method(self.bytes),
@@ -201,6 +212,32 @@ impl<'c> Exchange<'c> {
         }
     }
 
+    /// What becomes of the request. What the service has no room for takes no turn of its split.
+    fn routed(&self) -> Serving<'_> {
+        let fields = self.head.fields(self.bytes);
+        let request = self.view(&fields);
+        let in_force = &self.local.in_force;
+        let policy = &in_force.snapshot.policy;
+        let Some(found) = policy.routes.find(&request) else {
+            return Serving::Nobody;
+        };
+        if let Destination::Service(service) = found.1.to
+            && let Err(beyond) = self.admit(service, &request)
+        {
+            return Serving::Beyond(beyond);
+        }
+        let moment = Moment {
+            worker: &self.client.worker,
+            local: &self.local,
+            now_ms: self.started_ms(),
+        };
+        match routing::decide_on(found, policy, &in_force.traffic, &request, &moment) {
+            Routed::Nowhere => Serving::Nobody,
+            Routed::Answer(answer) => Serving::Proxy(answer),
+            Routed::Service(decision) => self.begin(decision),
+        }
+    }
+
     /// The version serves from here on, and is on record.
     fn begin(&self, decision: Decision) -> Serving<'_> {
         let serving = decision.version.unwrap_or(decision.chosen);
@@ -210,6 +247,9 @@ impl<'c> Exchange<'c> {
         ) else {
             return Serving::Absent;
         };
+        if let Err(beyond) = self.admit_to_version(decision.service, serving) {
+            return Serving::Beyond(beyond);
+        }
         let thread = self.client.worker.index;
         if decision.reason == Reason::Fallback && decision.version.is_some() {
             chosen.stats.charge(thread, FailureKind::NoEndpoint);
@@ -222,6 +262,9 @@ impl<'c> Exchange<'c> {
             self.client.slot.runs_on_canary(&self.local, decision.service, serving);
         }
         self.record.decided(decision, Arc::clone(&version.stats));
+        if self.route_timeouts().is_some() {
+            self.client.slot.set_total(self.time_limit());
+        }
         if usable {
             Serving::Version(serving, version, cookie)
         } else {
@@ -230,11 +273,16 @@ impl<'c> Exchange<'c> {
     }
 }
 
-/// What a decision comes to.
+/// Who serves.
 enum Serving<'l> {
-    /// With the cookie that it asks for.
+    /// With the cookie that the decision asks for.
     Version(VersionId, &'l VersionInForce, Option<Vec<u8>>),
-    /// Its version has no usable endpoint, and nobody stands in.
+    /// No route takes the request.
+    Nobody,
+    Proxy(&'l RouteAnswer),
+    /// Nobody has room for it.
+    Beyond(Beyond),
+    /// The version has no usable endpoint, and nobody stands in.
     Unusable,
     Absent,
 }

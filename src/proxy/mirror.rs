@@ -8,7 +8,8 @@ use super::body::{BodyReader, Coding};
 use super::buffer::{Buffer, HeadBytes};
 use super::downstream::{Client, Link};
 use super::exchange::status_of;
-use super::relay::{Answered, Attempt, Failed, Progress, Upload};
+use super::record::Record;
+use super::relay::{Answered, Attempt, Failed, Progress, Told, Upload};
 use super::upstream::{self, OnBehalf};
 use super::worker::{Local, Worker};
 use crate::http1::RequestHead;
@@ -195,8 +196,10 @@ impl Copy {
             limits,
             timeouts,
             set_cookie: None,
-            expose_version: None,
-            hsts: None,
+            told: &Told::default,
+            // What a copy is answered counts for nothing.
+            service: None,
+            record: &Record::default(),
             withholds_5xx: None,
             progress: Progress::default(),
         };

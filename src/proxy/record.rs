@@ -5,8 +5,8 @@ use super::exchange::Exchange;
 use super::relay::Progress;
 use super::worker::{Local, Worker};
 use crate::http1::{Version, excerpt};
-use crate::outcome::{CLIENT_ABORT_STATUS, FailureKind, Outcome, Refusal, Termination};
-use crate::routing::{Decision, Reason, ServiceId, VersionId};
+use crate::outcome::{CLIENT_ABORT_STATUS, FailureKind, Outcome, OwnAnswerKind, Refusal, Termination};
+use crate::routing::{Decision, Reason, RouteId, ServiceId, VersionId};
 use crate::shared::{Counted, Ended, Ending, Endpoint, Evidence, Rejected, VersionStats};
 use crate::telemetry::access_log::Line;
 use std::cell::{Cell, RefCell};
@@ -24,9 +24,12 @@ pub struct Record {
     termination: Cell<Option<Termination>>,
     failure: Cell<Option<FailureKind>>,
     refusal: Cell<Option<Refusal>>,
+    own_answer: Cell<Option<OwnAnswerKind>>,
     request_bytes: Cell<u64>,
     response_bytes: Cell<u64>,
     upstream_time: Cell<Option<Duration>>,
+    /// The application's numbers in the answer, in the order of `analysis.metrics`.
+    values: Cell<Box<[Option<f64>]>>,
     /// Its duration says nothing of the version: an upgraded connection, an event stream.
     upgraded: Cell<bool>,
     /// The canary that failed before stable served.
@@ -44,6 +47,11 @@ impl Record {
 
     pub fn service(&self) -> Option<ServiceId> {
         self.decided.borrow().as_ref().map(|(decision, _)| decision.service)
+    }
+
+    /// The route that led to the service.
+    pub fn route(&self) -> Option<RouteId> {
+        self.decided.borrow().as_ref().and_then(|(decision, _)| decision.route)
     }
 
     /// The version that serves, after the decision.
@@ -84,7 +92,7 @@ impl Record {
         let ending = Ending {
             outcome,
             duration: (!self.upgraded.get()).then_some(duration),
-            values: &[],
+            values: &self.values.take(),
         };
         evidence.end(thread, counted, &ending);
     }
@@ -116,6 +124,12 @@ impl Record {
     pub fn tries(&self, endpoint: &Arc<Endpoint>) {
         self.attempts.set(self.attempts.get().saturating_add(1));
         *self.endpoint.borrow_mut() = Some(Arc::clone(endpoint));
+        self.values.take();
+    }
+
+    /// The head of an answer holds these numbers of the application.
+    pub fn tells(&self, values: Box<[Option<f64>]>) {
+        self.values.set(values);
     }
 
     pub fn attempts(&self) -> u8 {
@@ -163,6 +177,12 @@ impl Record {
         self.ends(refusal.status(), Termination::Refused, None);
     }
 
+    /// The proxy answers by itself, as the file says.
+    pub fn answered_itself(&self, status: u16, kind: OwnAnswerKind) {
+        self.own_answer.set(Some(kind));
+        self.ends(status, Termination::Ok, None);
+    }
+
     pub fn upgraded(&self) {
         self.upgraded.set(true);
     }
@@ -181,6 +201,8 @@ impl Drop for Exchange<'_> {
         let record = &self.record;
         let worker = &self.client.worker;
         self.client.slot.off_canary();
+        // Before it is told: whoever sees that nothing is in flight finds room.
+        self.places.leave();
         // Nobody set an end: the thread ends, and its exchanges with it.
         let termination = record.termination.get().unwrap_or_else(|| {
             if record.status.get() == 0 {
@@ -193,6 +215,9 @@ impl Drop for Exchange<'_> {
         worker.stats.terminated(termination);
         if let Some(refusal) = record.refusal.get() {
             worker.stats.refused(refusal);
+        }
+        if let Some(kind) = record.own_answer.get() {
+            worker.stats.answered_itself(kind);
         }
         let decided = record.decided.borrow();
         if let Some((decision, stats)) = decided.as_ref() {
@@ -255,7 +280,9 @@ impl Exchange<'_> {
                 let version = service?.versions.get(canary.0 as usize)?;
                 Some(&*version.name)
             }),
-            reason: reason.map(reason_word),
+            reason: reason
+                .map(reason_word)
+                .or_else(|| record.own_answer.get().map(OwnAnswerKind::as_str)),
             rule: rule.map(|rule| &*rule.name),
             bucket: decision.and_then(|decision| decision.bucket),
             endpoint: None,

@@ -11,10 +11,11 @@ use super::body::{Accepted, BodyReader, Coding};
 use super::buffer::{Buffer, HeadBytes};
 use super::deadlines::Expired;
 use super::downstream::{Client, Link};
+use super::record::Record;
 use super::tunnel;
 use super::upstream;
-use crate::config::snapshot::{Limits, Timeouts};
-use crate::http1::{RequestBody, RequestHead};
+use crate::config::snapshot::{Limits, Service, Timeouts};
+use crate::http1::{Edits, RequestBody, RequestHead};
 use crate::outcome::{FailureKind, Refusal, Termination};
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -102,6 +103,15 @@ impl<'c, 'b> Upload<'c, 'b> {
     }
 }
 
+/// What the client is told with the final answer.
+#[derive(Default)]
+pub struct Told<'a> {
+    pub version: Option<&'a str>,
+    pub hsts: Option<&'a str>,
+    /// What rules change in it.
+    pub edits: Option<Edits<'a>>,
+}
+
 /// What an attempt needs to know; it changes only cells.
 pub struct Attempt<'a> {
     pub client: &'a Client,
@@ -111,8 +121,11 @@ pub struct Attempt<'a> {
     pub timeouts: &'a Timeouts,
     /// What is added to the final answer.
     pub set_cookie: Option<&'a [u8]>,
-    pub expose_version: Option<&'a str>,
-    pub hsts: Option<&'a str>,
+    /// Likewise; asked when its head is there.
+    pub told: &'a dyn Fn() -> Told<'a>,
+    /// Whose numbers its answer may hold, and where they are kept.
+    pub service: Option<&'a Service>,
+    pub record: &'a Record,
     /// Asked when the answer is a 5xx: whether another one will be had instead.
     pub withholds_5xx: Option<&'a dyn Fn() -> bool>,
     pub progress: Progress,

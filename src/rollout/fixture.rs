@@ -43,6 +43,7 @@ pub fn plan(steps: Vec<Step>) -> Plan {
             confidence: Share::from_thousandths(99_000),
             on_no_evidence: OnNoEvidence::Hold,
             max_hold: None,
+            metrics: Box::default(),
             checks: Box::default(),
         },
         max_failures: Some(50),

@@ -35,6 +35,7 @@ mod commands;
 mod event;
 #[cfg(test)]
 mod fixture;
+pub mod forecast;
 mod freeze;
 mod judging;
 mod machine;
@@ -53,14 +54,14 @@ pub use event::{
 pub use freeze::{Freeze, FreezeError, frozen};
 pub use machine::{LONGEST_GAP, advance};
 pub use plan::{
-    Action, Analysis, Before, CheckPlan, Gate, MAX_GATES, Notice, Notify, OnNoEvidence, Plan, Query, Receiver, Start,
-    Step, Url,
+    Action, Analysis, Before, CheckPlan, Gate, HeaderMetric, MAX_GATES, MAX_METRICS, Notice, Notify, OnNoEvidence,
+    Plan, Query, Receiver, Start, Step, Url,
 };
 pub use query::{FRESH_FOR, VARIABLES, Variables, filled};
 pub use share::{Share, at_share, share_of};
 pub use state::{Cause, Live, Phase, Reason, State, Wait, Weights};
 pub use train::advance_train;
-pub use words::standing;
+pub use words::{about, duration, exposure, standing};
 
 #[cfg(test)]
 mod tests;

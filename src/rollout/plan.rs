@@ -45,6 +45,7 @@ impl Plan {
                 confidence: Share::WHOLE,
                 on_no_evidence: OnNoEvidence::Hold,
                 max_hold: None,
+                metrics: Box::default(),
                 checks: Box::default(),
             },
             max_failures: None,
@@ -109,6 +110,9 @@ pub struct Analysis {
     /// How long a step waits for evidence, from its beginning, but not less than its hold. `None`: with
     /// [`OnNoEvidence::Hold`] for ever, else its hold.
     pub max_hold: Option<Duration>,
+    /// The application's own numbers: at most [`MAX_METRICS`], in the order of [`analysis::Observed::values`].
+    pub metrics: Box<[HeaderMetric]>,
+    /// Those of the file, and then a report for each metric that none of them asks for.
     pub checks: Box<[CheckPlan]>,
 }
 
@@ -124,9 +128,22 @@ pub enum OnNoEvidence {
 #[derive(Debug, Clone, PartialEq)]
 pub struct CheckPlan {
     pub check: analysis::Check,
+    /// Of no meaning for a [report](analysis::Test::is_report).
     pub on_fail: Action,
     /// Where the number comes from, when it is not the proxy's own: the test is then [`analysis::Test::OutsideWithin`].
     pub prometheus: Option<Query>,
+}
+
+/// The most numbers of an application that are read from its answers.
+pub const MAX_METRICS: usize = 8;
+
+/// A number that the application writes into a header of its answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeaderMetric {
+    pub name: Box<str>,
+    /// In lowercase.
+    pub from_header: Box<str>,
+    pub worse: analysis::Worse,
 }
 
 /// A number that a Prometheus server has.

@@ -24,34 +24,24 @@ pub struct Scenario {
     pub every: Duration,
     /// When it ends at the latest; at most a year.
     pub limit: Duration,
-    /// Requests a second of the service from a time on, in order of time. None before the first.
-    pub traffic: Vec<(Duration, f64)>,
+    /// In order of time. There is none before the first.
+    pub traffic: Vec<Traffic>,
     /// The part of the requests that comes from segments a step may admit.
     pub in_segments: Share,
-    /// What goes wrong; where several are about the same, the last counts.
-    pub faults: Vec<Fault>,
     /// What happens to the rollout, in order of time.
     pub events: Vec<(Duration, Event)>,
     /// How long after it is asked for a person approves. `None`: never.
     pub approves_after: Option<Duration>,
 }
 
-/// How a version behaves for a time.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Fault {
-    pub of: Of,
+/// What comes in, and how it is served, from a time on.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Traffic {
     pub from: Duration,
-    pub until: Duration,
-    pub behaviour: Behaviour,
-}
-
-/// Which versions a fault is of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Of {
-    Candidate,
-    Stable,
-    /// Something that they share.
-    Both,
+    /// Requests a second of the service.
+    pub rate: f64,
+    pub stable: Behaviour,
+    pub candidate: Behaviour,
 }
 
 /// How a version serves.
@@ -110,6 +100,8 @@ pub trait Judge {
 pub trait Draws {
     /// A count whose mean is `mean`. `of`: which of the counts of a slice, from 0.
     fn count(&mut self, of: usize, mean: f64) -> u64;
+    /// How many of `all` requests fail, each with the probability `chance`, 0.0 to 1.0. `of`: as before.
+    fn failures(&mut self, of: usize, all: u64, chance: f64) -> u64;
 }
 
 /// No dice: each count is as near its mean as whole numbers allow, over all slices.
@@ -125,6 +117,10 @@ impl Draws for Steady {
         let count = due.floor();
         *left = due - count;
         count as u64
+    }
+
+    fn failures(&mut self, of: usize, all: u64, chance: f64) -> u64 {
+        self.count(of, all as f64 * chance).min(all)
     }
 }
 
@@ -312,12 +308,14 @@ impl Run<'_> {
         } else {
             self.scenario.in_segments
         };
-        let begun = self.scenario.traffic.iter().take_while(|(from, _)| *from <= self.at);
-        let all = begun.last().map_or(0.0, |(_, rate)| rate.max(0.0)) * length.as_secs_f64();
+        let begun = self.scenario.traffic.partition_point(|traffic| traffic.from <= self.at);
+        let now = begun.checked_sub(1).and_then(|last| self.scenario.traffic.get(last));
+        let now = now.copied().unwrap_or_default();
+        let all = now.rate.max(0.0) * length.as_secs_f64();
         let split = all * (1.0 - ring.fraction());
-        let stable = self.arm(0, split * (1.0 - share.fraction()), Of::Stable);
-        let candidate = self.arm(2, split * share.fraction(), Of::Candidate);
-        let ring = self.arm(4, all * ring.fraction(), Of::Candidate);
+        let stable = self.arm(0, split * (1.0 - share.fraction()), now.stable);
+        let candidate = self.arm(2, split * share.fraction(), now.candidate);
+        let ring = self.arm(4, all * ring.fraction(), now.candidate);
         self.transcript.stable.requests += stable.requests;
         self.transcript.stable.failures += stable.failures;
         self.transcript.candidate.requests += candidate.requests + ring.requests;
@@ -334,16 +332,13 @@ impl Run<'_> {
     }
 
     /// The counts numbered `first` and the one after: requests, and failures among them.
-    fn arm(&mut self, first: usize, mean: f64, of: Of) -> Arm {
-        let concerns =
-            |fault: &&Fault| (fault.of == of || fault.of == Of::Both) && fault.from <= self.at && self.at < fault.until;
-        let fault = self.scenario.faults.iter().rev().find(concerns);
-        let behaviour = fault.map_or_else(Behaviour::default, |fault| fault.behaviour);
+    fn arm(&mut self, first: usize, mean: f64, behaviour: Behaviour) -> Arm {
         let requests = self.draws.count(first, mean);
-        let failing = requests as f64 * behaviour.error_rate.clamp(0.0, 1.0);
         Arm {
             requests,
-            failures: self.draws.count(first + 1, failing).min(requests),
+            failures: self
+                .draws
+                .failures(first + 1, requests, behaviour.error_rate.clamp(0.0, 1.0)),
             behaviour,
         }
     }

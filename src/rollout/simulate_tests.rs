@@ -77,21 +77,18 @@ fn scenario() -> Scenario {
         begins_unix_s: 1_772_539_200,
         every: Duration::from_secs(1),
         limit: 30 * 24 * HOUR,
-        traffic: vec![(Duration::ZERO, 100.0)],
+        traffic: vec![of_rate(Duration::ZERO, 100.0)],
         in_segments: Share::from_thousandths(500),
-        faults: Vec::new(),
         events: Vec::new(),
         approves_after: Some(HOUR / 4),
     }
 }
 
-fn fault(of: Of, from: Duration, error_rate: f64, slowness: f64) -> Fault {
-    let behaviour = Behaviour { error_rate, slowness };
-    Fault {
-        of,
+fn of_rate(from: Duration, rate: f64) -> Traffic {
+    Traffic {
         from,
-        until: Duration::MAX,
-        behaviour,
+        rate,
+        ..Traffic::default()
     }
 }
 
@@ -106,23 +103,39 @@ fn a_good_candidate() {
 
 #[test]
 fn a_candidate_that_fails_after_half_an_hour() {
-    let faults = vec![
-        fault(Of::Both, Duration::ZERO, 0.002, 1.0),
-        fault(Of::Candidate, HOUR / 2, 0.05, 1.0),
-    ];
-    insta::assert_snapshot!(told(&full(), &Scenario { faults, ..scenario() }));
+    let fails = |error_rate| Behaviour {
+        error_rate,
+        slowness: 1.0,
+    };
+    let good = Traffic {
+        stable: fails(0.002),
+        candidate: fails(0.002),
+        ..of_rate(Duration::ZERO, 100.0)
+    };
+    let bad = Traffic {
+        from: HOUR / 2,
+        candidate: fails(0.05),
+        ..good
+    };
+    let traffic = vec![good, bad];
+    insta::assert_snapshot!(told(&full(), &Scenario { traffic, ..scenario() }));
 }
 
 #[test]
 fn a_slow_candidate_and_a_person_who_knows_better_for_a_while() {
-    let slow = fault(Of::Candidate, HOUR / 3, 0.0, 1.5);
+    let as_slow = |from, slowness| Traffic {
+        candidate: Behaviour {
+            error_rate: 0.0,
+            slowness,
+        },
+        ..of_rate(from, 100.0)
+    };
     let scenario = Scenario {
-        faults: vec![
-            Fault {
-                until: HOUR / 2,
-                ..slow
-            },
-            Fault { from: HOUR, ..slow },
+        traffic: vec![
+            as_slow(Duration::ZERO, 1.0),
+            as_slow(HOUR / 3, 1.5),
+            as_slow(HOUR / 2, 1.0),
+            as_slow(HOUR, 1.5),
         ],
         events: vec![(HOUR * 3 / 4, command(Verb::Resume))],
         ..scenario()
@@ -138,7 +151,11 @@ fn a_night_without_traffic_and_a_frozen_weekend() {
     // Friday, 14:30 in Berlin.
     let scenario = Scenario {
         begins_unix_s: 1_772_803_800,
-        traffic: vec![(Duration::ZERO, 50.0), (HOUR / 2, 0.0), (HOUR, 50.0)],
+        traffic: vec![
+            of_rate(Duration::ZERO, 50.0),
+            of_rate(HOUR / 2, 0.0),
+            of_rate(HOUR, 50.0),
+        ],
         ..scenario()
     };
     insta::assert_snapshot!(told(&plan, &scenario));
@@ -202,6 +219,7 @@ fn steady_counts_are_exact() {
     let total: u64 = (0..1000).map(|_| steady.count(0, 0.3)).sum();
     assert!((299..=300).contains(&total));
     assert_eq!((steady.count(1, -1.0), steady.count(99, 5.0)), (0, 0));
+    assert_eq!((steady.failures(2, 9, 1.0), steady.failures(3, 9, 0.5)), (9, 4));
 }
 
 #[test]

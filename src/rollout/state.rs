@@ -200,6 +200,35 @@ pub enum Wait {
     Look,
 }
 
+impl Wait {
+    pub const ALL: [Self; 9] = [
+        Self::Hold,
+        Self::Evidence,
+        Self::Approval,
+        Self::Unkill,
+        Self::Obstacle,
+        Self::Freeze,
+        Self::Gate,
+        Self::Train,
+        Self::Look,
+    ];
+
+    /// As in metrics and JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Hold => "hold",
+            Self::Evidence => "evidence",
+            Self::Approval => "approval",
+            Self::Unkill => "unkill",
+            Self::Obstacle => "obstacle",
+            Self::Freeze => "freeze",
+            Self::Gate => "gate",
+            Self::Train => "train",
+            Self::Look => "look",
+        }
+    }
+}
+
 impl State {
     /// Whether the rollout decides the service's split: then a file's weights are recorded, not applied.
     pub fn owns_split(&self) -> bool {

@@ -9,7 +9,7 @@ use std::time::Duration;
 const MAX_TEXT: usize = 400;
 
 /// `500ms`, `90s` as `1m30s`, `10m`, `2h`, `30d`.
-pub(super) fn duration(duration: Duration) -> String {
+pub fn duration(duration: Duration) -> String {
     let ms = duration.subsec_millis();
     let seconds = duration.as_secs();
     if seconds == 0 {
@@ -26,6 +26,18 @@ pub(super) fn duration(duration: Duration) -> String {
     parts.map(|(count, unit)| format!("{count}{unit}")).collect()
 }
 
+/// The same, rounded up to two units or so: `1h30m` of 5,399.2 s.
+pub fn about(span: Duration) -> String {
+    let unit_ms = match span.as_secs() {
+        0 => 1,
+        1..600 => 1_000,
+        600..86_400 => 60_000,
+        _ => 3_600_000,
+    };
+    let ms = u64::try_from(span.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+    duration(Duration::from_millis(ms.div_ceil(unit_ms).saturating_mul(unit_ms)))
+}
+
 /// `a, b and c`
 pub(super) fn list(names: &[Box<str>]) -> String {
     match names.split_last() {
@@ -36,7 +48,7 @@ pub(super) fn list(names: &[Box<str>]) -> String {
 }
 
 /// `10 %`, `segment staff`, `5 % and segments staff and beta`
-pub(super) fn exposure(share: Share, segments: &[Box<str>]) -> String {
+pub fn exposure(share: Share, segments: &[Box<str>]) -> String {
     let ring = match segments {
         [] => return share.to_string(),
         [one] => format!("segment {one}"),
@@ -115,6 +127,22 @@ mod tests {
         ] {
             assert_eq!(duration(Duration::from_millis(ms)), text);
         }
+    }
+
+    #[test]
+    fn about_is_never_less() {
+        for (ms, text) in [
+            (0.2, "1ms"),
+            (999.0, "999ms"),
+            (1_400.0, "2s"),
+            (599_001.0, "10m"),
+            (601_000.0, "11m"),
+            (5_399_200.0, "1h30m"),
+            (90_000_000.0, "1d1h"),
+        ] {
+            assert_eq!(about(Duration::from_secs_f64(ms / 1_000.0)), text);
+        }
+        assert!(!about(Duration::MAX).is_empty());
     }
 
     #[test]

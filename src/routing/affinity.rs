@@ -37,20 +37,29 @@ impl Affinity {
     /// The user's key: the bytes of the header or cookie as sent, or the client's address as text (IPv4 in IPv6 as IPv4).
     /// `None`: no source is present, or all are empty.
     pub fn user_key<'a>(&self, request: &RequestView<'a>) -> Option<UserKey<'a>> {
-        self.key.iter().find_map(|source| {
-            let value = match source {
-                KeySource::Header(name) => request.fields.nth(name, 0)?,
-                KeySource::Cookie(name) => request.cookie(name)?,
-                KeySource::ClientIp => {
-                    let mut text = ShortText::default();
-                    // An address is at most 45 bytes long, so that this cannot fail.
-                    write!(text, "{}", request.canonical_client_ip()).ok()?;
-                    return Some(UserKey::Short(text));
-                }
-            };
-            (!value.is_empty()).then_some(UserKey::Sent(value))
-        })
+        first_key(&self.key, request).map(|(_, key)| key)
     }
+}
+
+/// The first of `sources` that the request has, by its position, with what it says.
+pub fn first_key<'a>(sources: &[KeySource], request: &RequestView<'a>) -> Option<(usize, UserKey<'a>)> {
+    let key_of = |source: &KeySource| {
+        let value = match source {
+            KeySource::Header(name) => request.fields.nth(name, 0)?,
+            KeySource::Cookie(name) => request.cookie(name)?,
+            KeySource::ClientIp => {
+                let mut text = ShortText::default();
+                // An address is at most 45 bytes long, so that this cannot fail.
+                write!(text, "{}", request.canonical_client_ip()).ok()?;
+                return Some(UserKey::Short(text));
+            }
+        };
+        (!value.is_empty()).then_some(UserKey::Sent(value))
+    };
+    sources
+        .iter()
+        .enumerate()
+        .find_map(|(index, source)| Some((index, key_of(source)?)))
 }
 
 /// A user's key: what the hash is taken of.

@@ -3,8 +3,8 @@
 use super::affinity::UserKey;
 use super::cookie::{Bound, Cookie, version_of_tag, version_tag};
 use super::{
-    Affinity, Condition, CookieKey, CookieSpec, RequestView, RouteTable, SegmentId, ServiceId, SetCookie, Split,
-    VersionId,
+    Affinity, Condition, CookieKey, CookieSpec, Destination, RequestView, Route, RouteAnswer, RouteId, RouteTable,
+    SegmentId, ServiceId, SetCookie, Split, VersionId,
 };
 use std::fmt;
 
@@ -120,6 +120,8 @@ pub enum Reason {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     pub service: ServiceId,
+    /// `None`: none was looked for.
+    pub route: Option<RouteId>,
     /// The version that was chosen: failures are charged to it.
     pub chosen: VersionId,
     /// The version that serves: `chosen`, or stable by fallback. `None`: answer 503 (`fallback: fail`).
@@ -128,6 +130,26 @@ pub struct Decision {
     /// The user's bucket, 0..100000, where the split or its cookie looked at one.
     pub bucket: Option<u32>,
     pub set_cookie: Option<SetCookie>,
+}
+
+/// What becomes of a request.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Routed<'p> {
+    /// No route takes it: 404.
+    Nowhere,
+    /// The proxy answers by itself.
+    Answer(&'p RouteAnswer),
+    Service(Decision),
+}
+
+impl Routed<'_> {
+    /// The decision, if a service is to serve.
+    pub fn decision(self) -> Option<Decision> {
+        match self {
+            Self::Service(decision) => Some(decision),
+            Self::Nowhere | Self::Answer(_) => None,
+        }
+    }
 }
 
 impl Reason {
@@ -161,9 +183,9 @@ impl fmt::Display for ReasonText<'_> {
     }
 }
 
-/// Which version gets this request, in this order:
+/// What becomes of this request: which version gets it, in this order:
 ///
-/// 1. the route; `None`: there is none (404)
+/// 1. the route; without one nobody does, and some are answered by the proxy itself
 /// 2. kill switch of the service or of all: stable; nothing below is looked at, cookies are left alone
 /// 3. the first rule that matches; one with a split draws by the user's bucket, or by turn for a user without a key
 /// 4. a segment admitted by the rollout's current step: the candidate
@@ -175,8 +197,32 @@ impl fmt::Display for ReasonText<'_> {
 ///    used: what to do when all of it looks dead is its pool's business.
 ///
 /// Total: never panics, whatever the arguments; no allocation unless a cookie has to be made or a parameter decoded.
-pub fn decide(policy: &Policy, traffic: &Traffic, request: &RequestView<'_>, facts: &dyn Facts) -> Option<Decision> {
-    decide_in(policy.routes.find(request)?, policy, traffic, request, facts)
+pub fn decide<'p>(policy: &'p Policy, traffic: &Traffic, request: &RequestView<'_>, facts: &dyn Facts) -> Routed<'p> {
+    match policy.routes.find(request) {
+        None => Routed::Nowhere,
+        Some(found) => decide_on(found, policy, traffic, request, facts),
+    }
+}
+
+/// [`decide`] after its first step: this route takes the request.
+pub fn decide_on<'p>(
+    (id, route): (RouteId, &'p Route),
+    policy: &Policy,
+    traffic: &Traffic,
+    request: &RequestView<'_>,
+    facts: &dyn Facts,
+) -> Routed<'p> {
+    let service = match &route.to {
+        Destination::Service(service) => *service,
+        Destination::Answer(answer) => return Routed::Answer(answer),
+    };
+    let decided = decide_in(service, policy, traffic, request, facts);
+    decided.map_or(Routed::Nowhere, |decision| {
+        Routed::Service(Decision {
+            route: Some(id),
+            ..decision
+        })
+    })
 }
 
 /// [`decide`] without its first step: the request is already known to be for `service`. `None`: there is no such
@@ -216,6 +262,7 @@ impl Decision {
     fn plain(service: ServiceId, version: VersionId, reason: Reason) -> Self {
         Self {
             service,
+            route: None,
             chosen: version,
             version: Some(version),
             reason,
@@ -382,6 +429,7 @@ impl<'a> Case<'a> {
         };
         Decision {
             service: self.id,
+            route: None,
             chosen,
             version,
             reason,

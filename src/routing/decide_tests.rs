@@ -1,6 +1,6 @@
 use super::super::request::tests::{Lines, request};
 use super::*;
-use crate::routing::{HashName, HostPattern, KeySource, Operator, PathPattern, Route, Source};
+use crate::routing::{Destination, HashName, HostPattern, KeySource, Operator, PathPattern, Route, Source};
 use proptest::prelude::*;
 use std::cell::Cell;
 
@@ -105,7 +105,7 @@ fn policy(canaries: usize, affinity: Option<Affinity>, rules: Vec<Rule>) -> Poli
             host: HostPattern::Any,
             path: PathPattern::Prefix("/".into()),
             methods: [].into(),
-            service: ServiceId(0),
+            to: Destination::Service(ServiceId(0)),
         }]),
         segments: [("staff", "yes"), ("office", "tokyo")]
             .map(|(name, value)| Segment {
@@ -148,7 +148,9 @@ fn rule(name: &str, when: Condition, target: Target) -> Rule {
 }
 
 fn ask(policy: &Policy, traffic: &Traffic, lines: &[(&str, &str)], world: &World) -> Decision {
-    decide(policy, traffic, &request(&Lines::of(lines)), world).unwrap()
+    decide(policy, traffic, &request(&Lines::of(lines)), world)
+        .decision()
+        .unwrap()
 }
 
 fn cookie_of(decision: &Decision) -> String {
@@ -166,7 +168,7 @@ fn no_route_is_no_decision() {
     let fields = Lines::default();
     assert_eq!(
         decide(&Policy::default(), &Traffic::default(), &request(&fields), &world),
-        None
+        Routed::Nowhere
     );
     let policy = policy(1, None, vec![]);
     assert_eq!(
@@ -212,7 +214,9 @@ fn each_step_comes_before_the_next() {
             services: killed,
         };
         let decision = ask(&policy, &killed, &lines, &world);
-        assert_eq!(decision, Decision::plain(ServiceId(0), STABLE, Reason::Killed));
+        let plain = Decision::plain(ServiceId(0), STABLE, Reason::Killed);
+        let route = Some(RouteId(0));
+        assert_eq!(decision, Decision { route, ..plain });
         assert_eq!(text(&policy, &decision), "killed");
     }
 }
@@ -524,7 +528,8 @@ proptest! {
         let live = ServiceTraffic { split, killed: false, epoch: 0, ring };
         let world = World { now_s, dead: vec![VersionId(1)], ..World::new() };
         let fields = Lines(lines.into_iter().map(|(name, value)| (name.to_owned(), value)).collect());
-        let decision = decide(&policy, &Traffic { killed: false, services: [live].into() }, &request(&fields), &world);
-        prop_assert!(decision.is_some());
+        let traffic = Traffic { killed: false, services: [live].into() };
+        let routed = decide(&policy, &traffic, &request(&fields), &world);
+        prop_assert!(matches!(routed, Routed::Service(_)));
     }
 }

@@ -2,6 +2,7 @@
 //! run time ([`Traffic`]), the request ([`RequestView`]) and the facts of the moment ([`Facts`]).
 
 mod affinity;
+mod answer;
 mod bucket;
 mod condition;
 mod cookie;
@@ -10,21 +11,26 @@ mod request;
 mod route_table;
 mod split;
 
-pub use affinity::{Affinity, CookieSpec, KeySource, UserKey};
+pub use affinity::{Affinity, CookieSpec, KeySource, UserKey, first_key};
+pub use answer::{Asked, NewPath, Redirect, Respond, RouteAnswer, Scheme, exchange_prefix};
 pub use bucket::{BUCKETS, HashName};
 pub use condition::{ClientCertPart, Condition, MAX_CONDITION_DEPTH, MAX_CONDITION_STEPS, Operator, Source};
 pub use cookie::{COOKIE_SKEW_S, COOKIE_VALUE_LEN, CookieKey, SetCookie};
 pub use decide::{
-    Decision, Facts, Fallback, Policy, Reason, ReasonText, Role, Rule, Segment, Service, ServiceTraffic, Target,
-    Traffic, Version, decide, decide_in,
+    Decision, Facts, Fallback, Policy, Reason, ReasonText, Role, Routed, Rule, Segment, Service, ServiceTraffic,
+    Target, Traffic, Version, decide, decide_in, decide_on,
 };
 pub use request::{ClientCert, HeaderFields, RequestView, is_field_name};
-pub use route_table::{HostPattern, MAX_HOST_LEN, PathPattern, Route, RouteTable};
+pub use route_table::{Destination, HostPattern, MAX_HOST_LEN, PathPattern, Route, RouteTable};
 pub use split::{Drawn, Split};
 
 /// Position of a service in [`Policy::services`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceId(pub u32);
+
+/// Position of a route in [`RouteTable::routes`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RouteId(pub u32);
 
 /// Position of a version in [`Service::versions`], in file order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,7 +1,7 @@
-//! Request -> service, with the precedence of the Kubernetes Gateway API: exact host before wildcard before none; exact
+//! Request -> service (or an answer of our own), with the precedence of the Kubernetes Gateway API: exact host before wildcard before none; exact
 //! path before longest prefix; a method before none; then file order.
 
-use super::{RequestView, ServiceId};
+use super::{RequestView, RouteAnswer, RouteId, ServiceId};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -26,14 +26,21 @@ pub enum PathPattern {
     Prefix(Box<str>),
 }
 
-/// One route of one service.
+/// Where a route leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    Service(ServiceId),
+    Answer(Box<RouteAnswer>),
+}
+
+/// One route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     pub host: HostPattern,
     pub path: PathPattern,
     /// Empty: every method.
     pub methods: Box<[Box<str>]>,
-    pub service: ServiceId,
+    pub to: Destination,
 }
 
 /// A host longer than this is none (RFC 1035 section 2.3.4 allows 253): only routes for every host take it.
@@ -87,14 +94,9 @@ impl RouteTable {
         &self.routes
     }
 
-    /// The service of the most specific route that matches; `None`: no route (404).
-    pub fn find(&self, request: &RequestView<'_>) -> Option<ServiceId> {
-        self.find_route(request).map(|route| route.service)
-    }
-
-    /// The most specific route that matches. A dot at the end of the host does not matter. Where host and path match but
-    /// no method does, the search goes on with less specific ones.
-    pub fn find_route(&self, request: &RequestView<'_>) -> Option<&Route> {
+    /// The most specific route that matches; `None`: no route (404). A dot at the end of the host does not matter. Where
+    /// host and path match but no method does, the search goes on with less specific ones.
+    pub fn find(&self, request: &RequestView<'_>) -> Option<(RouteId, &Route)> {
         let mut buffer = [0; MAX_HOST_LEN];
         if let Some(host) = lowercase(request.host, &mut buffer) {
             if let Some(route) = self.exact.get(host).and_then(|paths| self.find_path(paths, request)) {
@@ -116,7 +118,7 @@ impl RouteTable {
         self.find_path(&self.any, request)
     }
 
-    fn find_path(&self, paths: &PathTable, request: &RequestView<'_>) -> Option<&Route> {
+    fn find_path(&self, paths: &PathTable, request: &RequestView<'_>) -> Option<(RouteId, &Route)> {
         let path = request.path.as_bytes();
         let by_method = |candidates: &Candidates| self.find_method(candidates, request.method);
         if let Some(route) = paths.exact.get(path).and_then(by_method) {
@@ -134,11 +136,11 @@ impl RouteTable {
             .find_map(|prefix| paths.prefix.get(prefix).and_then(by_method))
     }
 
-    fn find_method(&self, candidates: &Candidates, method: &str) -> Option<&Route> {
+    fn find_method(&self, candidates: &Candidates, method: &str) -> Option<(RouteId, &Route)> {
         candidates
             .iter()
-            .filter_map(|&index| self.routes.get(index))
-            .find(|route| route.methods.is_empty() || route.methods.iter().any(|one| **one == *method))
+            .filter_map(|&index| Some((RouteId(u32::try_from(index).ok()?), self.routes.get(index)?)))
+            .find(|(_, route)| route.methods.is_empty() || route.methods.iter().any(|one| **one == *method))
     }
 }
 
@@ -231,7 +233,14 @@ mod tests {
                 None => PathPattern::Prefix(path.into()),
             },
             methods: methods.iter().map(|&method| method.into()).collect(),
-            service: ServiceId(service),
+            to: Destination::Service(ServiceId(service)),
+        }
+    }
+
+    fn service_of(route: &Route) -> u32 {
+        match route.to {
+            Destination::Service(service) => service.0,
+            Destination::Answer(_) => panic!("{route:?}"),
         }
     }
 
@@ -243,7 +252,7 @@ mod tests {
             path,
             ..request(&fields)
         };
-        table.find(&view).map(|service| service.0)
+        table.find(&view).map(|(_, route)| service_of(route))
     }
 
     #[test]
@@ -342,7 +351,7 @@ mod tests {
             ))
         };
         let best = routes.iter().enumerate().filter_map(rank).max()?;
-        Some(routes[best.3.0].service.0)
+        Some(service_of(&routes[best.3.0]))
     }
 
     proptest! {

@@ -63,6 +63,12 @@ pub enum Ask {
     Gate { service: String, gate: usize, window: u64 },
 }
 
+/// Stable fails much when it fails one in so many of its requests of a second, and has had this many.
+const MUCH: u64 = 5;
+const ENOUGH_OF_STABLE: u64 = 5;
+/// What breaks both versions is nothing that a comparison can see.
+const STABLE_FAILS: &str = "stable itself fails a fifth of its requests or more";
+
 /// A state on its way to the next one.
 pub(super) struct Steering<'a> {
     pub(super) snapshot: &'a Snapshot,
@@ -137,12 +143,17 @@ impl<'a> Steering<'a> {
             judge.tick(&window, seen.elapsed);
         }
         rollout.failures = rollout.failures.saturating_add(seen.failures);
+        let of_stable = seen.stable.requests;
+        if !seen.burst && of_stable.ended >= ENOUGH_OF_STABLE {
+            rollout.stable_fails = of_stable.bad.saturating_mul(MUCH) >= of_stable.ended;
+        }
+        let stable_fails = || rollout.stable_fails.then(|| STABLE_FAILS.to_owned());
         rollout.findings = judge.findings(names(service, plan));
         let look = Look {
             window: machine.window,
             judgement: judgement(plan, machine.step, &rollout.findings),
             failures: rollout.failures,
-            obstacle: seen.obstacle.clone(),
+            obstacle: seen.obstacle.clone().or_else(stable_fails),
         };
         self.state.edit(name, |service| service.rollout = Some(rollout));
         self.happen(name, Event::Look(look));
@@ -318,7 +329,13 @@ impl<'a> Steering<'a> {
         }
         if *before != machine {
             self.state.edit(&name, |service| {
-                service.rollout.get_or_insert_default().machine = machine;
+                let rollout = service.rollout.get_or_insert_default();
+                if before.share != machine.share
+                    && let Some(judge) = &mut rollout.judge
+                {
+                    end_window(judge, machine.share);
+                }
+                rollout.machine = machine;
             });
         }
     }
@@ -378,6 +395,19 @@ fn reset(rollout: &mut RolloutState, plan: &Plan, scope: Scope) {
         (judge, _) => *judge = Some(Box::new(Judge::new(plan.analysis.rules()))),
     }
     rollout.findings = Vec::new();
+}
+
+/// What was seen until now was seen at another share: nothing that comes is counted together with it.
+fn end_window(judge: &mut Judge, share: Share) {
+    let nothing = Observed::default();
+    let window = Window {
+        candidate: &nothing,
+        forced: &nothing,
+        stable: &nothing,
+        share: share.fraction(),
+        warming: false,
+    };
+    judge.tick(&window, Duration::ZERO);
 }
 
 fn set_weights(state: &mut ServiceState, weights: Weights, at_ms: u64) {

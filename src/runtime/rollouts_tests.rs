@@ -260,6 +260,47 @@ fn a_bad_candidate_is_rolled_back_with_the_reason_in_plain_words() {
     assert_eq!(world.machine().step, 1, "with evidence of its own");
 }
 
+/// What stable served before the candidate had anything is no comparison for what fails afterwards.
+#[test]
+fn a_burst_right_after_a_step_is_not_held_against_requests_of_before() {
+    let arm = |requests: u64, bad: u64| Observed {
+        requests: Arm {
+            begun: requests,
+            ended: requests,
+            bad,
+        },
+        ..Observed::default()
+    };
+    let mut world = World::begin(with_plan());
+    let mut look = |seen: Seen| {
+        world.ms += 1_000;
+        let steer = Steer::Look(Box::new(seen));
+        let service = "shop".to_owned();
+        world.command(Command::Rollout { service, steer }).unwrap();
+        (world.machine().phase, world.share())
+    };
+    // In the ring the split sends nothing to the candidate.
+    let ring = Seen {
+        forced: arm(20, 0),
+        stable: arm(1_000, 0),
+        elapsed: Duration::from_secs(1),
+        ..Seen::default()
+    };
+    let reached = (0..30).any(|_| look(ring.clone()).1 > 0.0);
+    assert!(reached);
+    // Everything fails from now on, in both versions, as the share has it: that is not the candidate's fault, and no time to
+    // go on.
+    for second in 0..20 {
+        let broken = Seen {
+            candidate: arm(2, 2),
+            stable: arm(18, 18),
+            burst: second % 2 == 0,
+            ..Seen::default()
+        };
+        assert_eq!(look(broken), (Phase::Progressing, 10.0));
+    }
+}
+
 #[test]
 fn the_guard_counts_whoever_sent_them() {
     let mut world = World::at(10.0);

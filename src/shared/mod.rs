@@ -5,6 +5,7 @@
 mod cell;
 mod durations;
 mod evidence;
+mod limits;
 mod mirror;
 mod notifications;
 mod pool;
@@ -15,6 +16,7 @@ mod stats;
 mod tls;
 
 pub use evidence::{Counted, Ending, Evidence, Sent};
+pub use limits::{Gate, Inside, ServiceLimits};
 pub use mirror::MirrorStats;
 pub use notifications::{NotificationEnd, Notifications};
 pub use pool::{Endpoint, InFlight, Pool, RetryBudget, Tried};
@@ -64,6 +66,7 @@ pub struct ServiceInForce {
     pub turn: Arc<AtomicU64>,
     /// The same for each rule, parallel to the service's rules; kept while the rule's name stays.
     pub rule_turns: Box<[Arc<AtomicU64>]>,
+    pub limits: ServiceLimits,
     /// Parallel to the service's versions.
     pub versions: Box<[VersionInForce]>,
     /// What the judge sees; `None` without a rollout in the file. Kept while the versions stay.

@@ -7,7 +7,7 @@
 use super::cell::{Cell, Level};
 use super::durations::Durations;
 use crate::analysis::Histogram;
-use crate::outcome::{FailureKind, Handshake, Outcome, Refusal, Termination};
+use crate::outcome::{FailureKind, Handshake, Outcome, OwnAnswerKind, Refusal, Termination};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -328,6 +328,7 @@ pub struct ThreadStats {
     refusals: [Cell; Refusal::ALL.len()],
     terminations: [Cell; Termination::ALL.len()],
     handshakes: [Cell; Handshake::ALL.len()],
+    own_answers: [Cell; OwnAnswerKind::ALL.len()],
 }
 
 impl Default for ThreadStats {
@@ -340,6 +341,7 @@ impl Default for ThreadStats {
             refusals: std::array::from_fn(|_| Cell::default()),
             terminations: std::array::from_fn(|_| Cell::default()),
             handshakes: std::array::from_fn(|_| Cell::default()),
+            own_answers: std::array::from_fn(|_| Cell::default()),
         }
     }
 }
@@ -378,6 +380,18 @@ impl ThreadStats {
         if let Some(cell) = self.terminations.get(termination.index()) {
             cell.add(1);
         }
+    }
+
+    /// The proxy has answered by itself, as the file says.
+    pub fn answered_itself(&self, kind: OwnAnswerKind) {
+        if let Some(cell) = self.own_answers.get(kind.index()) {
+            cell.add(1);
+        }
+    }
+
+    /// Requests that the proxy answered this way.
+    pub fn own_answers(&self, kind: OwnAnswerKind) -> u64 {
+        self.own_answers.get(kind.index()).map_or(0, Cell::get)
     }
 
     /// A TLS handshake with a client has ended.

@@ -2,7 +2,7 @@
 
 use crate::config::snapshot::{self, Snapshot};
 use crate::routing::{CookieKey, Fallback, Policy, Role, Service, ServiceTraffic, Split, Traffic, Version, VersionId};
-use crate::shared::{Endpoint, InForce, Pool, ServiceInForce, Shared, VersionInForce, VersionStats};
+use crate::shared::{Endpoint, InForce, Pool, ServiceInForce, ServiceLimits, Shared, VersionInForce, VersionStats};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ pub fn in_force(generation: u64, threads: usize, services: &[(&str, &[V<'_>])]) 
             .map(|(_, versions)| ServiceInForce {
                 turn: Arc::default(),
                 rule_turns: Box::default(),
+                limits: ServiceLimits::default(),
                 evidence: None,
                 mirror: None,
                 rollbacks: Arc::default(),
@@ -140,10 +141,13 @@ fn snapshot(services: &[(&str, &[V<'_>])]) -> Snapshot {
                 rescue: None,
                 rollout: None,
                 expose_version: false,
+                limits: snapshot::ServiceLimits::default(),
+                rewrites: versions.iter().map(|_| None).collect(),
                 pools: versions.iter().map(|V(_, _, _, labels)| pool(labels)).collect(),
             })
             .collect(),
         killed: false,
+        route_timeouts: Box::default(),
         unsupported: Box::default(),
         files: Box::default(),
     }

@@ -24,6 +24,7 @@ fn additions(flags: u8) -> RequestAdditions<'static> {
         traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         version: "v2",
         default_host: "listener:8080",
+        rewrite: None,
         to: Version::Http11,
     }
 }
@@ -172,6 +173,7 @@ fn forwarded_response(data: &[u8], head: &ResponseHead, method: MethodKind, upgr
         date: Some("Sun, 06 Nov 1994 08:49:37 GMT"),
         hsts: None,
         via: true,
+        edits: None,
     };
     let mut out = Vec::new();
     write_response(&mut out, head, data, &add);

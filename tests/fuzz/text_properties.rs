@@ -86,7 +86,9 @@ fn decided(snapshot: &Snapshot, cookies: &[u8], id: u128) -> Decision {
         client_cert: None,
     };
     let key = CookieKey::new(&[9; 32]);
-    decide(&snapshot.policy, &traffic, &request, &Moment { key, id }).expect("the service takes every request")
+    decide(&snapshot.policy, &traffic, &request, &Moment { key, id })
+        .decision()
+        .expect("the service takes every request")
 }
 
 /// Whom the answer's cookie is made for, if it brings one.

@@ -1,13 +1,12 @@
 //! Rollouts of synthetic versions in virtual time, judged by Rollgate and by the rules of others. For `tests/judge.rs` and
 //! `benches/judge.rs`.
 
-pub mod dice;
 pub mod rules;
 pub mod world;
 
-use dice::Dice;
+use rollgate::cli::simulate::dice::Dice;
 use rules::Rule;
-use world::{Latencies, World};
+use world::{World, atoms};
 
 /// A rule, made anew for every run.
 pub type NewRule = fn() -> Box<dyn Rule>;
@@ -30,7 +29,7 @@ impl Figures {
 
 /// Runs `world` once for each seed, each tick shown to all `rules`.
 pub fn judge(world: &World, runs: u64, tick_seconds: f64, rules: &[NewRule]) -> Vec<Figures> {
-    let latencies = Latencies::new();
+    let latencies = atoms();
     let mut times: Vec<Vec<f64>> = vec![Vec::new(); rules.len()];
     for seed in 0..runs {
         let mut dice = Dice::new(seed);

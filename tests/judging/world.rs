@@ -1,7 +1,7 @@
 //! Synthetic traffic of two versions in virtual time.
 
-use super::dice::Dice;
-use rollgate::analysis::{Arm, Histogram, Observed, bucket_of};
+use rollgate::analysis::{Arm, Histogram, Latencies, Observed};
+use rollgate::cli::simulate::dice::{Atoms, Dice};
 
 /// A thing that changes with time, given in seconds.
 pub type Course = fn(f64) -> f64;
@@ -49,56 +49,9 @@ pub const RAMP_WITH_DRIFT: World = World {
     ..IDENTICAL
 };
 
-/// Latencies: log-normal with a median of 100 ms and a p99 of 320 ms, as atoms, the longest first.
-pub struct Latencies {
-    /// Microseconds, and the chance given that no longer one was drawn.
-    atoms: Vec<(f64, f64)>,
-}
-
-impl Latencies {
-    pub fn new() -> Self {
-        // Survival from 1 in 20,000 to 1 in 2, each 1.25 times the last; the rest is the median.
-        let mut atoms = Vec::new();
-        let (mut above, mut next) = (0.0, 0.000_05);
-        while next < 0.6 {
-            let middle: f64 = (above + next) / 2.0;
-            atoms.push((
-                100_000.0 * libm::exp(0.5 * normal_quantile(1.0 - middle)),
-                (next - above) / (1.0 - above),
-            ));
-            above = next;
-            next *= 1.25;
-        }
-        atoms.push((70_000.0, 1.0));
-        Self { atoms }
-    }
-
-    fn draw(&self, dice: &mut Dice, count: u64, times: f64, into: &mut Histogram) {
-        let mut left = count;
-        for (us, chance) in &self.atoms {
-            if left == 0 {
-                return;
-            }
-            let drawn = dice.binomial(left, *chance);
-            if drawn > 0 {
-                into.add(bucket_of((us * times) as u64), drawn);
-            }
-            left -= drawn;
-        }
-    }
-}
-
-/// By bisection of the distribution function: exact enough, and short.
-fn normal_quantile(p: f64) -> f64 {
-    let (mut low, mut high) = (-10.0, 10.0);
-    for _ in 0..80 {
-        let middle = (low + high) / 2.0;
-        match 0.5 * libm::erfc(-middle / std::f64::consts::SQRT_2) < p {
-            true => low = middle,
-            false => high = middle,
-        }
-    }
-    low
+/// Latencies: log-normal with a median of 100 ms and a p99 of 320 ms.
+pub fn atoms() -> Atoms {
+    Atoms::new(&Latencies::of_spread(100_000.0, 0.5))
 }
 
 /// What both versions did in one tick.
@@ -110,7 +63,7 @@ pub struct Seen {
 
 impl World {
     /// The tick of `length` seconds that begins at `at`. Users are split by chance, as by their keys.
-    pub fn tick(&self, dice: &mut Dice, latencies: &Latencies, at: f64, length: f64) -> Seen {
+    pub fn tick(&self, dice: &mut Dice, latencies: &Atoms, at: f64, length: f64) -> Seen {
         let share = (self.share)(at);
         let requests = dice.poisson(self.rate * length);
         let candidate = dice.binomial(requests, share);

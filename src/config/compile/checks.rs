@@ -2,11 +2,15 @@
 
 use super::Context;
 use super::rollout::rollout_share;
-use crate::analysis::{Check, Limits, Test};
+use crate::analysis::{Check, Limits, Test, Worse};
+use crate::config::decode::{List, Map};
 use crate::config::problem::{Path, nearest, printable, shown};
 use crate::config::schema;
 use crate::config::units;
-use crate::rollout::{Action, Analysis, CheckPlan, FRESH_FOR, OnNoEvidence, Query, Url, VARIABLES, Variables, filled};
+use crate::rollout::{
+    Action, Analysis, CheckPlan, FRESH_FOR, HeaderMetric, MAX_METRICS, OnNoEvidence, Query, Url, VARIABLES, Variables,
+    filled,
+};
 use std::time::Duration;
 
 const MAX_CHECKS: usize = 32;
@@ -22,24 +26,63 @@ const OWN_METRICS: [&str; 6] = [
 /// The least time between two queries: rollouts are looked at once a second.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A metric that the proxy measures itself.
+/// What a check is about.
 #[derive(Clone, Copy, PartialEq)]
-enum OwnMetric {
+enum Subject {
     ErrorRate,
     /// A quantile, above 0.0 and below 1.0.
     Latency(f64),
+    /// An application's number: its position.
+    Value(usize, Worse),
+    /// The answer to a query.
+    Query,
 }
 
-fn own_metric(name: &str) -> Option<OwnMetric> {
+impl Subject {
+    fn is_measured_here(self) -> bool {
+        matches!(self, Self::ErrorRate | Self::Latency(_))
+    }
+}
+
+/// A metric that the proxy measures itself.
+fn own_metric(name: &str) -> Option<Subject> {
     if name == "error_rate" {
-        return Some(OwnMetric::ErrorRate);
+        return Some(Subject::ErrorRate);
     }
     let quantile = name.strip_prefix("latency_p")?;
     match quantile.len() {
-        2 => units::whole(quantile, 1, 99).map(|percent| OwnMetric::Latency(percent as f64 / 100.0)),
-        _ if quantile == "999" => Some(OwnMetric::Latency(0.999)),
+        2 => units::whole(quantile, 1, 99).map(|percent| Subject::Latency(percent as f64 / 100.0)),
+        _ if quantile == "999" => Some(Subject::Latency(0.999)),
         _ => None,
     }
+}
+
+fn worse(worse: schema::Worse) -> Worse {
+    match worse {
+        schema::Worse::Lower => Worse::Lower,
+        schema::Worse::Higher => Worse::Higher,
+    }
+}
+
+/// Numbers that no check asks for: how the versions differ in them is reported.
+fn reports<'m>(metrics: &'m [HeaderMetric], checks: &'m List<schema::Check>) -> impl Iterator<Item = CheckPlan> + 'm {
+    let asked = |name: &str| {
+        checks
+            .iter()
+            .any(|(_, check)| check.metric.get().is_some_and(|metric| metric == name))
+    };
+    let reported = metrics
+        .iter()
+        .enumerate()
+        .filter(move |(_, metric)| !asked(&metric.name));
+    reported.map(|(value, metric)| CheckPlan {
+        check: Check {
+            metric: metric.name.to_string(),
+            test: Test::MeanReported { value },
+        },
+        on_fail: Action::Pause,
+        prometheus: None,
+    })
 }
 
 impl Context<'_> {
@@ -51,9 +94,12 @@ impl Context<'_> {
         }
         let checks_path = path.key("checks");
         self.count(&analysis.checks, 0, MAX_CHECKS, "checks", &checks_path);
+        let metrics = self.header_metrics(&analysis.metrics, &path.key("metrics"));
         let checks = analysis
             .checks
-            .compile(|index, check| self.check(check, &checks_path.index(index)));
+            .compile(|index, check| self.check(check, &analysis.metrics, &checks_path.index(index)));
+        let (metrics, checks) = (metrics?, checks?);
+        let checks = checks.into_iter().chain(reports(&metrics, &analysis.checks)).collect();
         Some(Analysis {
             warmup: analysis.warmup.0,
             min_requests: analysis.min_requests.0,
@@ -64,8 +110,36 @@ impl Context<'_> {
                 schema::OnNoEvidence::Rollback => OnNoEvidence::Rollback,
             },
             max_hold: analysis.max_hold.map(|max_hold| max_hold.0),
-            checks: checks?,
+            metrics,
+            checks,
         })
+    }
+
+    fn header_metrics(&mut self, metrics: &Map<schema::HeaderMetric>, path: &Path<'_>) -> Option<Box<[HeaderMetric]>> {
+        if metrics.len() > MAX_METRICS {
+            let message = format!("expected at most {MAX_METRICS} metrics, found {}", metrics.len());
+            self.problems.add(path, message);
+            return None;
+        }
+        let compiled: Vec<Option<HeaderMetric>> = metrics
+            .iter()
+            .map(|(name, metric)| {
+                let here = path.key(name);
+                if self.name(name, &here) && own_metric(name).is_some() {
+                    let message = format!("`{name}` is measured by the proxy itself: expected another name");
+                    self.problems.add_key(&here, message, None);
+                }
+                let metric = metric?;
+                let header = metric.from_header.get();
+                let header = header.and_then(|header| self.header_name(header, &here.key("from_header")));
+                Some(HeaderMetric {
+                    name: name.into(),
+                    from_header: header?,
+                    worse: worse(*metric.worse.get()?),
+                })
+            })
+            .collect();
+        compiled.into_iter().collect()
     }
 
     fn prometheus(&mut self, prometheus: &schema::Prometheus, path: &Path<'_>) {
@@ -102,7 +176,12 @@ impl Context<'_> {
         }
     }
 
-    fn check(&mut self, check: &schema::Check, path: &Path<'_>) -> Option<CheckPlan> {
+    fn check(
+        &mut self,
+        check: &schema::Check,
+        metrics: &Map<schema::HeaderMetric>,
+        path: &Path<'_>,
+    ) -> Option<CheckPlan> {
         if let Some(prometheus) = &check.prometheus {
             self.prometheus(prometheus, &path.key("prometheus"));
         }
@@ -131,7 +210,8 @@ impl Context<'_> {
                 "`compared_to` and `tolerance` belong together: expected both or neither",
             );
         }
-        let test = self.test(check, path)?;
+        let subject = self.subject(check, metrics, path)?;
+        let test = self.test(check, subject, path)?;
         let prometheus = match &check.prometheus {
             Some(prometheus) => Some(Query {
                 url: Url::new(prometheus.url.get()?),
@@ -154,60 +234,98 @@ impl Context<'_> {
         })
     }
 
-    fn test(&mut self, check: &schema::Check, path: &Path<'_>) -> Option<Test> {
+    /// `None`: it is nothing, or something that is wrong where it is defined.
+    fn subject(
+        &mut self,
+        check: &schema::Check,
+        metrics: &Map<schema::HeaderMetric>,
+        path: &Path<'_>,
+    ) -> Option<Subject> {
         let name = check.metric.get()?;
         let here = path.key("metric");
-        let own = own_metric(name);
-        match (own, &check.prometheus) {
-            (None, None) if !self.problems.any_below(&path.key("prometheus")) => {
-                let suggestion = nearest(name, OWN_METRICS);
-                let message = format!(
-                    "`{}` is not measured by the proxy: expected `error_rate`, `latency_p50` to `latency_p99`, \
-                     `latency_p999`, or a `prometheus` query",
-                    printable(name)
-                );
-                self.problems.add_with(&here, message, suggestion);
+        let defined = metrics.iter().position(|(defined, _)| defined == name);
+        let found = match (own_metric(name), defined) {
+            (Some(own), _) => own,
+            (None, Some(value)) => {
+                let metric = metrics.iter().nth(value).and_then(|(_, metric)| metric);
+                Subject::Value(value, worse(*metric?.worse.get()?))
             }
-            (Some(_), Some(_)) => {
-                let message = format!("`{name}` is measured by the proxy itself: expected another name for a query");
-                self.problems.add(&here, message);
-            }
-            (None, _) => {
+            (None, None) if check.prometheus.is_some() => {
                 self.name(name, &here);
+                return Some(Subject::Query);
             }
-            (Some(_), None) => {}
+            (None, None) => {
+                if !self.problems.any_below(&path.key("prometheus")) {
+                    let known = OWN_METRICS.into_iter().chain(metrics.iter().map(|(name, _)| name));
+                    let suggestion = nearest(name, known);
+                    let message = format!(
+                        "`{}` is not measured by the proxy: expected `error_rate`, `latency_p50` to `latency_p99`, \
+                         `latency_p999`, a name of `metrics`, or a `prometheus` query",
+                        printable(name)
+                    );
+                    self.problems.add_with(&here, message, suggestion);
+                }
+                return None;
+            }
+        };
+        if check.prometheus.is_some() {
+            let source = if found.is_measured_here() {
+                "measured by the proxy itself"
+            } else {
+                "a name of `metrics`"
+            };
+            let message = format!("`{}` is {source}: expected another name for a query", printable(name));
+            self.problems.add(&here, message);
         }
-        if own.is_some() && check.min.is_some() {
+        Some(found)
+    }
+
+    fn test(&mut self, check: &schema::Check, subject: Subject, path: &Path<'_>) -> Option<Test> {
+        if subject.is_measured_here() && check.min.is_some() {
+            let name = check.metric.get()?;
             let message = format!("`{name}` is better the lower it is: expected `max`");
             self.problems.add(&path.key("min"), message);
         }
-        let max = self.limit(own, check.max.as_deref(), &path.key("max"))?;
-        let min = self.limit(own, check.min.as_deref(), &path.key("min"))?;
+        let max = self.limit(subject, check.max.as_deref(), &path.key("max"))?;
+        let min = self.limit(subject, check.min.as_deref(), &path.key("min"))?;
+        let limits = Limits { min, max };
         let tolerance = check.tolerance.map(|tolerance| tolerance.fraction());
-        Some(match (own, tolerance) {
-            (Some(OwnMetric::ErrorRate), Some(tolerance)) => Test::ErrorsCompared { tolerance },
-            (Some(OwnMetric::ErrorRate), None) => Test::ErrorsAtMost { limit: max? },
-            (Some(OwnMetric::Latency(quantile)), Some(tolerance)) => Test::LatencyCompared { quantile, tolerance },
-            (Some(OwnMetric::Latency(quantile)), None) => Test::LatencyAtMost {
+        Some(match (subject, tolerance) {
+            (Subject::ErrorRate, Some(tolerance)) => Test::ErrorsCompared { tolerance },
+            (Subject::ErrorRate, None) => Test::ErrorsAtMost { limit: max? },
+            (Subject::Latency(quantile), Some(tolerance)) => Test::LatencyCompared { quantile, tolerance },
+            (Subject::Latency(quantile), None) => Test::LatencyAtMost {
                 quantile,
                 limit_us: (max? * 1e6).round() as u64,
             },
-            (None, _) => Test::OutsideWithin {
-                limits: Limits { min, max },
+            (Subject::Value(value, worse), Some(tolerance)) => {
+                if worse == Worse::Lower && tolerance >= 1.0 {
+                    let message = "no number is lower than this allows: expected less than `100%`";
+                    self.problems.add(&path.key("tolerance"), message);
+                }
+                Test::MeanCompared {
+                    value,
+                    worse,
+                    tolerance,
+                }
+            }
+            (Subject::Value(value, _), None) => Test::MeanWithin { value, limits },
+            (Subject::Query, _) => Test::OutsideWithin {
+                limits,
                 fresh_for: check.prometheus.as_ref()?.every.0.saturating_mul(FRESH_FOR),
             },
         })
     }
 
     /// A limit in the unit of its metric: a part of one, or seconds. The outer `None`: it is wrong; the inner: there is none.
-    fn limit(&mut self, own: Option<OwnMetric>, limit: Option<&str>, path: &Path<'_>) -> Option<Option<f64>> {
+    fn limit(&mut self, subject: Subject, limit: Option<&str>, path: &Path<'_>) -> Option<Option<f64>> {
         let Some(limit) = limit else { return Some(None) };
         let share = |text| units::share(text).map(units::Share::fraction);
         let duration = |text| units::duration(text).map(|duration| duration.as_secs_f64());
-        let parsed = match own {
-            Some(OwnMetric::ErrorRate) => share(limit),
-            Some(OwnMetric::Latency(_)) => duration(limit),
-            None => {
+        let parsed = match subject {
+            Subject::ErrorRate => share(limit),
+            Subject::Latency(_) => duration(limit),
+            Subject::Value(..) | Subject::Query => {
                 let other = || share(limit).or_else(|_| duration(limit));
                 units::number(limit)
                     .map_or_else(other, Ok)

@@ -2,7 +2,7 @@
 
 use super::Context;
 use crate::config::problem::Path;
-use crate::routing::{HostPattern, Policy, Route};
+use crate::routing::{Destination, HostPattern, Policy, Route};
 use std::collections::HashMap;
 
 /// Who sets a cookie where, by the cookie's name and a host or part of one. The first service stands for all that follow:
@@ -71,7 +71,8 @@ impl Context<'_> {
     pub(super) fn cookies(&mut self, policy: &Policy) {
         let mut claims = Claims::default();
         let mut reported = None;
-        for Route { host, service, .. } in policy.routes.routes() {
+        for Route { host, to, .. } in policy.routes.routes() {
+            let Destination::Service(service) = to else { continue };
             let index = service.0 as usize;
             let Some(spec) = policy
                 .services

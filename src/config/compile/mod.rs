@@ -1,9 +1,12 @@
 //! Schema -> [`Snapshot`]: every check of meaning, all problems at once. No file is touched: the files that the
 //! configuration names are in [`Snapshot::files`].
 
+mod answers;
 mod checks;
 mod cookies;
+mod limits;
 mod pool;
+mod rewrite;
 mod rollout;
 mod routes;
 mod segments;
@@ -41,6 +44,14 @@ pub const MAX_VERSIONS: usize = 64;
 pub const MAX_RULES: usize = 1_000;
 /// The most endpoints of a pool.
 pub const MAX_ENDPOINTS: usize = 1_000;
+/// The most rate limits of a service.
+pub const MAX_RATE_LIMITS: usize = 16;
+/// The most keys that all rate limits of a file remember, 16 bytes each.
+pub const MAX_RATE_LIMIT_KEYS: usize = 10_000_000;
+/// The most sources of a key.
+pub const MAX_KEY_SOURCES: usize = 16;
+/// The most entries of a list of header rules.
+pub const MAX_HEADER_RULES: usize = 32;
 /// The most elements of any other list.
 pub const MAX_LIST: usize = 1_000;
 
@@ -140,6 +151,7 @@ impl Context<'_> {
             state_dir: state_dir?,
             killed: kill(&root.kill).0,
             policy,
+            route_timeouts: Self::route_timeouts(root, &services),
             services: services.into(),
             unsupported: std::mem::take(&mut self.unsupported).into(),
             files: std::mem::take(&mut self.files).into(),
@@ -282,6 +294,7 @@ impl Context<'_> {
         let mut compiled = services
             .compile(|index, service: &schema::Service| self.service(service, &path.index(index)))
             .map(Vec::from);
+        self.rate_limit_keys(compiled.iter().flatten().map(|(_, service)| service));
         self.trains(services, &names, compiled.as_deref_mut().unwrap_or_default(), &path);
         compiled
     }

@@ -1,13 +1,32 @@
 //! All routes of all services, and the pairs that nothing would tell apart.
 
 use super::{Context, MAX_ROUTES, text};
+use crate::config::decode::List;
 use crate::config::problem::{Path, shown};
 use crate::config::schema::{self, Root};
-use crate::routing::{HostPattern, PathPattern, Route, RouteTable, ServiceId};
+use crate::config::snapshot::{self, RouteTimeouts, Timeouts};
+use crate::routing::{Destination, HostPattern, PathPattern, Route, RouteTable, ServiceId};
 use std::collections::HashMap;
 
-/// Where a route stands: its service, and its position there; `None` for a service without routes, which takes all.
-type Place = (usize, Option<usize>);
+/// Where a route stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// The proxy's own, by position.
+    Own(usize),
+    /// Its service, and its position there.
+    Of(usize, usize),
+    /// A service without routes, which takes all.
+    All(usize),
+}
+
+/// What a route is for, as it is written.
+#[derive(Clone, Copy)]
+pub(super) struct Matcher<'r> {
+    pub host: &'r Option<String>,
+    pub path: &'r Option<String>,
+    pub path_prefix: &'r Option<String>,
+    pub methods: &'r Option<List<String>>,
+}
 
 /// The places that take each method of one host and path; `None`: every method.
 type ByMethod = HashMap<Option<Box<str>>, Place>;
@@ -50,6 +69,24 @@ impl Taken {
 }
 
 impl Context<'_> {
+    /// Routes that lead to no service.
+    fn own_routes(&mut self, routes: &List<schema::AnswerRoute>, taken: &mut Taken) -> Option<Box<[Route]>> {
+        let path = Path::ROOT.key("routes");
+        routes.compile(|index, route| {
+            let here = path.index(index);
+            let answer = self.route_answer(route, &here);
+            let matcher = Matcher {
+                host: &route.host,
+                path: &route.path,
+                path_prefix: &route.path_prefix,
+                methods: &route.methods,
+            };
+            let route = self.route(matcher, Destination::Answer(Box::new(answer?)), &here)?;
+            self.overlap(taken, &route, Place::Own(index), &here);
+            Some(route)
+        })
+    }
+
     /// The table of all routes, in the order of the file.
     pub(super) fn routes(&mut self, root: &Root) -> Option<RouteTable> {
         let services_path = Path::ROOT.key("services");
@@ -57,18 +94,20 @@ impl Context<'_> {
         let written: usize = services
             .iter()
             .map(|(_, service)| service.routes.as_ref().map_or(1, |routes| routes.len()))
-            .fold(0, usize::saturating_add);
+            .fold(root.routes.len(), usize::saturating_add);
         if written > MAX_ROUTES {
             let message = format!("expected at most {MAX_ROUTES} routes over all services, found {written}");
             self.problems.add(&services_path, message);
             return None;
         }
         let mut taken = Taken::default();
+        let own = self.own_routes(&root.routes, &mut taken);
         let per_service = services.compile(|index, service| {
             let here = services_path.index(index);
             self.routes_of(service, index, &here, &mut taken)
         })?;
-        Some(RouteTable::new(per_service.into_iter().flatten().collect()))
+        let all = own?.into_iter().chain(per_service.into_iter().flatten());
+        Some(RouteTable::new(all.collect()))
     }
 
     fn routes_of(
@@ -89,9 +128,9 @@ impl Context<'_> {
                 host: HostPattern::Any,
                 path: PathPattern::Prefix("/".into()),
                 methods: Box::default(),
-                service: id,
+                to: Destination::Service(id),
             };
-            self.overlap(taken, &everything, (index, None), path);
+            self.overlap(taken, &everything, Place::All(index), path);
             return Some(Box::new([everything]));
         };
         if !self.count(routes, 1, MAX_ROUTES, "routes", &routes_path) {
@@ -99,34 +138,67 @@ impl Context<'_> {
         }
         routes.compile(|position, route| {
             let here = routes_path.index(position);
-            let route = self.route(route, id, &here)?;
-            self.overlap(taken, &route, (index, Some(position)), &here);
+            let matcher = Matcher {
+                host: &route.host,
+                path: &route.path,
+                path_prefix: &route.path_prefix,
+                methods: &route.methods,
+            };
+            let route = self.route(matcher, Destination::Service(id), &here)?;
+            self.overlap(taken, &route, Place::Of(index, position), &here);
             Some(route)
         })
     }
 
+    /// What routes say of time, parallel to the routes of the table; `pools`: by service and version.
+    pub(super) fn route_timeouts(root: &Root, pools: &[snapshot::Service]) -> Box<[Option<RouteTimeouts>]> {
+        let services = root.services.get().into_iter().flat_map(|services| services.iter());
+        let of_service = services.zip(pools).flat_map(|((_, service), live)| {
+            let written = service.routes.as_ref().map_or(vec![None], |routes| {
+                routes
+                    .iter()
+                    .map(|(_, route)| timeouts(&route.timeouts, live))
+                    .collect()
+            });
+            written.into_iter()
+        });
+        let own = root.routes.iter().map(|_| None);
+        let all: Vec<Option<RouteTimeouts>> = own.chain(of_service).collect();
+        if all.iter().all(Option::is_none) {
+            return Box::default();
+        }
+        all.into()
+    }
+
     fn overlap(&mut self, taken: &mut Taken, route: &Route, place: Place, path: &Path<'_>) {
-        let Some((service, position)) = taken.insert(route, place) else {
+        let Some(first) = taken.insert(route, place) else {
             return;
         };
-        let services = Path::ROOT.key("services");
-        let first_service = services.index(service);
-        let routes = first_service.key("routes");
-        let first = position.map_or(first_service, |position| routes.index(position));
+        let (own, services) = (Path::ROOT.key("routes"), Path::ROOT.key("services"));
+        let (service, routes);
+        let first = match first {
+            Place::Own(index) => own.index(index),
+            Place::All(index) => services.index(index),
+            Place::Of(index, position) => {
+                service = services.index(index);
+                routes = service.key("routes");
+                routes.index(position)
+            }
+        };
         let (line, _) = self.problems.position(&first);
-        let message = match place.1 {
-            None => format!("no `routes`, so it would take every request; {first} (line {line}) does already"),
-            Some(_) => format!("overlaps {first} (line {line}): the same host, path and method"),
+        let message = match place {
+            Place::All(_) => format!("no `routes`, so it would take every request; {first} (line {line}) does already"),
+            Place::Own(_) | Place::Of(..) => format!("overlaps {first} (line {line}): the same host, path and method"),
         };
         self.problems.add(path, message);
     }
 
-    fn route(&mut self, route: &schema::Route, service: ServiceId, path: &Path<'_>) -> Option<Route> {
-        let host = match &route.host {
+    pub(super) fn route(&mut self, route: Matcher<'_>, to: Destination, path: &Path<'_>) -> Option<Route> {
+        let host = match route.host {
             None => Some(HostPattern::Any),
             Some(host) => self.host_pattern(host, &path.key("host")),
         };
-        let pattern = match (&route.path, &route.path_prefix) {
+        let pattern = match (route.path, route.path_prefix) {
             (None, None) => Some(PathPattern::Prefix("/".into())),
             (Some(exact), None) => self
                 .route_path(exact, &path.key("path"))
@@ -142,7 +214,7 @@ impl Context<'_> {
                 None
             }
         };
-        let methods = match &route.methods {
+        let methods = match route.methods {
             None => Some(Box::default()),
             Some(methods) => self.methods(methods, &path.key("methods")),
         };
@@ -152,11 +224,11 @@ impl Context<'_> {
             host: host?,
             path: pattern?,
             methods: methods?,
-            service,
+            to,
         })
     }
 
-    fn route_path<'t>(&mut self, written: &'t str, path: &Path<'_>) -> Option<&'t str> {
+    pub(super) fn route_path<'t>(&mut self, written: &'t str, path: &Path<'_>) -> Option<&'t str> {
         if text::is_path(written) {
             return Some(written);
         }
@@ -197,4 +269,24 @@ impl Context<'_> {
         self.problems.add_with(path, message, suggestion);
         None
     }
+}
+
+fn timeouts(written: &schema::RouteTimeouts, service: &snapshot::Service) -> Option<RouteTimeouts> {
+    let schema::RouteTimeouts {
+        request,
+        first_byte,
+        idle,
+    } = written;
+    if request.is_none() && first_byte.is_none() && idle.is_none() {
+        return None;
+    }
+    let attempt = |pool: &snapshot::Pool| Timeouts {
+        connect: pool.timeouts.connect,
+        first_byte: first_byte.map_or(pool.timeouts.first_byte, |period| period.0),
+        idle: idle.map_or(pool.timeouts.idle, |period| period.0),
+    };
+    Some(RouteTimeouts {
+        request: request.map(|period| period.0),
+        attempts: service.pools.iter().map(attempt).collect(),
+    })
 }

@@ -1,6 +1,6 @@
 //! One service: its versions, split, affinity, rules.
 
-use super::{Context, MAX_RULES, MAX_VERSIONS};
+use super::{Context, MAX_KEY_SOURCES, MAX_RULES, MAX_VERSIONS};
 use crate::config::condition::Guarded;
 use crate::config::decode::{List, Map};
 use crate::config::problem::{Path, nearest, printable};
@@ -14,8 +14,6 @@ use std::collections::HashMap;
 
 /// The weight of stable, and of canaries, where no version of a service names one.
 const DEFAULT_WEIGHTS: (u32, u32) = (100, 0);
-/// The most sources of a user's key.
-const MAX_KEY_SOURCES: usize = 16;
 
 /// The versions of a service while it is compiled.
 pub(super) struct Versions<'a> {
@@ -91,6 +89,8 @@ impl Context<'_> {
             let here = versions_path.index(index);
             self.pool(version.pool.get()?, &here.key("pool"))
         });
+        let rewrites = self.rewrites(service, list, path);
+        let limits = self.service_limits(service, list, path);
         let compiled = list.compile(|index, version| {
             Some(Version {
                 name: version.name.get()?.as_str().into(),
@@ -132,8 +132,10 @@ impl Context<'_> {
             kill_drain: kill_drain.map_or(self.kill_drain, Drain::after),
             expose_version: service.expose_version.unwrap_or(self.expose_version),
             pools: pools?,
+            rewrites: rewrites?,
             mirror: mirror?,
             rescue: rescue?,
+            limits: limits?,
             rollout: rollout?,
         };
         Some((policy, rest))
@@ -219,7 +221,8 @@ impl Context<'_> {
             let message = "knows no user: expected a `key`, a `cookie` or `keep: true`";
             self.problems.add(&path, message);
         }
-        let key = self.key_sources(affinity, &path.key("key"));
+        let own = affinity.cookie.as_ref().map(|cookie| cookie.name.as_str());
+        let key = self.key_sources(&affinity.key, own, &path.key("key"));
         let salt = match (&affinity.salt, service.name.get()) {
             (Some(salt), _) if salt.is_empty() => {
                 self.problems
@@ -243,12 +246,17 @@ impl Context<'_> {
         }))
     }
 
-    fn key_sources(&mut self, affinity: &schema::Affinity, path: &Path<'_>) -> Option<Box<[KeySource]>> {
-        if !self.count(&affinity.key, 0, MAX_KEY_SOURCES, "sources of the key", path) {
+    /// Where a key comes from. `own`: the cookie that is none of them.
+    pub(super) fn key_sources(
+        &mut self,
+        sources: &List<schema::KeySource>,
+        own: Option<&str>,
+        path: &Path<'_>,
+    ) -> Option<Box<[KeySource]>> {
+        if !self.count(sources, 0, MAX_KEY_SOURCES, "sources of the key", path) {
             return None;
         }
-        let own = affinity.cookie.as_ref().map(|cookie| cookie.name.as_str());
-        affinity.key.compile(|index, source| {
+        sources.compile(|index, source| {
             let here = path.index(index);
             match source {
                 schema::KeySource::Header(name) => self.header_name(name, &here.key("header")).map(KeySource::Header),

@@ -259,6 +259,11 @@ fn checks_and_notifications() {
             "steps: [{{ share: 1%, hold: 1m }}], analysis: {{ checks: [{{ {text} }}] }}"
         ))
     };
+    let judged = |metrics: &str, checks: &str| {
+        rollout(&format!(
+            "steps: [{{ share: 1%, hold: 1m }}], analysis: {{ {metrics}, checks: [{checks}] }}"
+        ))
+    };
     let cases = [
         ("a check without condition", check("metric: error_rate")),
         (
@@ -284,6 +289,34 @@ fn checks_and_notifications() {
             "a query compared",
             check(
                 "metric: conversion, compared_to: stable, tolerance: 1%, prometheus: { url: \"http://h\", query: q }",
+            ),
+        ),
+        (
+            "metrics",
+            judged(
+                "metrics: { error_rate: { from_header: a, worse: lower }, a b: { from_header: \"a b\", worse: low }, orders: {} }",
+                "",
+            ),
+        ),
+        (
+            "too many metrics",
+            judged(
+                &format!(
+                    "metrics: {{ {} }}",
+                    (0..9)
+                        .map(|n| format!("m{n}: {{ from_header: a, worse: lower }}"))
+                        .collect::<Vec<_>>()
+                        .join(", ")
+                ),
+                "",
+            ),
+        ),
+        (
+            "checks of metrics",
+            judged(
+                "metrics: { orders: { from_header: x-orders, worse: lower }, broken: {} }",
+                "{ metric: order, min: 1 }, { metric: orders, compared_to: stable, tolerance: 100% }, { metric: broken, max: 1 }, \
+                 { metric: orders, min: many, prometheus: { url: \"http://h\", query: q } }",
             ),
         ),
         (
@@ -356,6 +389,128 @@ fn freezes_and_trains() {
                 "1m}], steps: []",
                 "1m}, {share: 100%, hold: 1m}, {share: 100%, hold: 1m}]",
             ),
+        ),
+    ];
+    insta::assert_snapshot!(report(&cases));
+}
+
+#[test]
+fn header_rules() {
+    let with = |text: &str| with_service(&format!("    {text}\n"));
+    let cases = [
+        (
+            "names that have an owner",
+            with(
+                "request_headers: { set: { Host: a, Content-Length: \"1\", X-Forwarded-For: x, x_rollgate_version: x }, remove: \
+                 [connection, via] }",
+            ),
+        ),
+        (
+            "names of answers that have an owner",
+            with("response_headers: { remove: [transfer-encoding, date, x-rollgate-version] }"),
+        ),
+        (
+            "names twice",
+            with("response_headers: { add: { X-A: a }, set: { x-a: b }, remove: [X-a, x-b, x-b] }"),
+        ),
+        ("no names", with("request_headers: { remove: [\"\", \"a b\", \"x:\"] }")),
+        (
+            "values",
+            with(
+                "request_headers: { set: { a: \"x\\ny\", b: \" x\", c: \"é\", d: \"${client-ip}\", e: \"${\", f: \"${x\" } }",
+            ),
+        ),
+        (
+            "another host and path",
+            with("rewrite: { host: \"http://a\", strip_prefix: a, add_prefix: / }"),
+        ),
+        (
+            "of a version",
+            with_versions(&[
+                "name: v1, request_headers: { add: { te: a } }, rewrite: { host: \"a b\", stripprefix: /a }",
+            ]),
+        ),
+        (
+            "too many",
+            with(&format!(
+                "request_headers: {{ remove: [{}] }}",
+                (0..33).map(|n| format!("x-{n}")).collect::<Vec<_>>().join(", ")
+            )),
+        ),
+    ];
+    insta::assert_snapshot!(report(&cases));
+}
+
+#[test]
+fn routes_of_the_proxy_itself() {
+    let with = |text: &str| with_top(&format!("routes: [{text}]\n"));
+    let cases = [
+        ("no answer", with("{ path: /a }")),
+        ("two answers", with("{ path: /a, redirect: { path: /b }, respond: {} }")),
+        (
+            "nowhere else",
+            with("{ path: /a, redirect: {} }, { path: /b, redirect: { status: 301 } }"),
+        ),
+        (
+            "statuses",
+            with("{ path: /a, redirect: { status: 303, path: /b } }, { path: /b, respond: { status: 101 } }"),
+        ),
+        (
+            "places",
+            with(
+                "{ path: /a, redirect: { host: \"http://b\", path: b } }, { path: /b, redirect: { path_prefix: /c } }, { \
+                 path_prefix: /c, redirect: { path: /d, path_prefix: /e } }, { path: /d, redirect: { scheme: ftp, port: 0 } }",
+            ),
+        ),
+        (
+            "fixed answers",
+            with(
+                "{ path: /a, respond: { status: 204, body: x } }, { path: /b, respond: { content_type: text } }, { path: /c, \
+                 respond: { content_type: \"text/x\\r\\nx: y\" } }",
+            ),
+        ),
+        (
+            "one place for two routes",
+            with(
+                "{ path: /a, respond: {} }, { path: /a, methods: [GET], respond: {} }, { path: /a, redirect: { path: /b } }",
+            ),
+        ),
+        ("every request", with("{ respond: {} }")),
+        (
+            "a service's own",
+            with("{ host: h0.example, respond: {} }")
+                .replace("    versions", "    routes: [{ host: h0.example }]\n    versions"),
+        ),
+    ];
+    insta::assert_snapshot!(report(&cases));
+}
+
+#[test]
+fn limits_of_services() {
+    let with = |text: &str| with_service(&format!("    {text}\n"));
+    let rates = |text: &str| with(&format!("rate_limits: [{text}]"));
+    let cases = [
+        (
+            "rates",
+            rates(
+                "{ per: 1s }, { requests: 0 }, { requests: 1, per: 25h }, { requests: 1, burst: 0 }, { requests: 1, per: 0s }",
+            ),
+        ),
+        (
+            "keys",
+            rates("{ requests: 1, key: [] }, { requests: 1, key: [{ header: \"a b\" }] }, { requests: 1, key: [ip] }"),
+        ),
+        (
+            "too many keys",
+            rates(
+                "{ requests: 1, key: [client_ip], max_keys: 9000000 }, { requests: 2, key: [client_ip], max_keys: 9000000 }",
+            ),
+        ),
+        ("too many rates", rates(&"{ requests: 1 }, ".repeat(17))),
+        ("in flight", with("max_in_flight: 0")),
+        (
+            "in flight of a version",
+            with_versions(&["name: v1, max_in_flight: many"]),
         ),
     ];
     insta::assert_snapshot!(report(&cases));

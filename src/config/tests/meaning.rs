@@ -1,8 +1,10 @@
 //! What a valid file means.
 
 use super::*;
-use crate::config::reference;
-use crate::config::snapshot::{Balance, Host, LogPath, TlsVersion};
+use crate::balancing::Rate;
+use crate::config::snapshot::{Balance, Host, LogPath, RateLimit, ServiceLimits, TlsVersion};
+use crate::config::{diff, reference};
+use crate::http1::{FieldEdits, Piece, Rewrite};
 use crate::routing::{
     ClientCertPart, Condition, Fallback, HashName, HostPattern, KeySource, PathPattern, Role, SegmentId, Source,
     Target, VersionId,
@@ -381,6 +383,10 @@ fn every_default_of_the_reference_is_right_when_written() {
             )),
             "access_log" | "limits" | "admin" | "kill" => with_top(&format!("{place}: {{ {pair} }}\n")),
             "tracing" => with_top(&format!("tracing: {{ otlp: \"http://h\", {pair} }}\n")),
+            "routes[].redirect" => with_top(&format!("routes: [{{ path: /a, redirect: {{ path: /b, {pair} }} }}]\n")),
+            "routes[].respond" => with_top(&format!("routes: [{{ path: /a, respond: {{ {pair} }} }}]\n")),
+            "services[].routes[]" => with_service(&format!("    routes: [{{ path: /a, {pair} }}]\n")),
+            "services[].rate_limits[]" => with_service(&format!("    rate_limits: [{{ requests: 1, {pair} }}]\n")),
             "services[]" => with_service(&format!("    {pair}\n")),
             "services[].kill" => with_service(&format!("    kill: {{ {pair} }}\n")),
             "services[].versions[].pool" => with_pool(&format!("{{ endpoints: [\"h:1\"], {pair} }}")),
@@ -404,6 +410,15 @@ fn every_default_of_the_reference_is_right_when_written() {
             "services[].rollout.analysis.checks[].prometheus" => rollout(&format!(
                 "analysis: {{ checks: [{{ metric: m, max: 1, prometheus: {{ url: \"http://h\", query: q, {pair} }} }}] }}"
             )),
+            "services[].versions[]" => with_versions(&[&format!("name: v1, {pair}")]),
+            "services[].request_headers" | "services[].response_headers" => {
+                let part = place.trim_start_matches("services[].");
+                with_service(&format!("    {part}: {{ {pair} }}\n"))
+            }
+            "services[].versions[].request_headers" | "services[].versions[].response_headers" => {
+                let part = place.trim_start_matches("services[].versions[].");
+                with_versions(&[&format!("name: v1, {part}: {{ {pair} }}")])
+            }
             place => match place.strip_prefix("services[].versions[].pool.") {
                 Some(part) => with_pool(&format!("{{ endpoints: [\"h:1\"], {part}: {{ {pair} }} }}")),
                 None => panic!("a default at a place this test does not know: {place}"),
@@ -413,4 +428,108 @@ fn every_default_of_the_reference_is_right_when_written() {
         checked += 1;
     }
     assert!(checked > 40, "{checked}");
+}
+
+#[test]
+fn rules_of_a_version_come_after_those_of_its_service() {
+    let snapshot = valid(&with_versions(&[
+        "name: v1",
+        "name: v2, rewrite: { host: v2.internal }, request_headers: { set: { X-A: inner, X-New: \"${service}-${version}\" }, \
+         remove: [x-b] }",
+    ]).replace(
+        "    versions:",
+        "    rewrite: { host: inside, strip_prefix: /shop/ }\n    request_headers: { set: { x-a: outer }, add: { x-b: b, x-c: c } }\n    versions:",
+    ));
+    let rewrites = &snapshot.services[0].rewrites;
+    let text = |text: &str| vec![Piece::Text(text.into())];
+    let lines = |lines: &[(&str, &str)]| {
+        lines
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), text(value)))
+            .collect()
+    };
+    let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<String>>();
+    let outer = Rewrite {
+        request: FieldEdits::new(names(&["x-a"]), lines(&[("x-a", "outer"), ("x-b", "b"), ("x-c", "c")])),
+        host: Some("inside".into()),
+        strip_prefix: Some("/shop".into()),
+        ..Rewrite::default()
+    };
+    assert_eq!(rewrites[0].as_ref(), Some(&outer));
+    let inner = Rewrite {
+        request: FieldEdits::new(
+            names(&["x-a", "x-b", "x-new"]),
+            lines(&[("x-c", "c"), ("X-A", "inner"), ("X-New", "shop-v2")]),
+        ),
+        host: Some("v2.internal".into()),
+        ..outer
+    };
+    assert_eq!(rewrites[1].as_ref(), Some(&inner));
+    let plain = valid(&with_service("    request_headers: {}\n    rewrite: {}\n"));
+    assert_eq!(*plain.services[0].rewrites, [None, None], "no rules cost nothing");
+}
+
+#[test]
+fn timeouts_of_a_route_stand_beside_it_in_the_table() {
+    let text = |timeouts: &str| {
+        with_service(&format!(
+            "    routes: [{{ path: /a }}, {{ path: /b, timeouts: {{ {timeouts} }} }}]\nroutes: [{{ path: /c, respond: {{}} }}]\n"
+        ))
+        .replace("9002\"]", "9002\"], timeouts: { idle: 7s }")
+    };
+    let snapshot = valid(&text("request: 2s, first_byte: 1s"));
+    let at = snapshot
+        .policy
+        .routes
+        .routes()
+        .iter()
+        .position(|route| route.path == PathPattern::Exact("/b".into()));
+    let timeouts = &snapshot.route_timeouts;
+    assert_eq!(timeouts.iter().flatten().count(), 1);
+    let of_route = timeouts[at.unwrap()].as_ref().unwrap();
+    let seconds = Duration::from_secs;
+    assert_eq!(of_route.request, Some(seconds(2)));
+    let attempts = of_route.attempts.iter().map(|t| (t.connect, t.first_byte, t.idle));
+    let expected = [
+        (seconds(1), seconds(1), seconds(60)),
+        (seconds(1), seconds(1), seconds(7)),
+    ];
+    assert!(attempts.eq(expected), "{of_route:?}");
+    assert!(
+        valid(&text("")).route_timeouts.is_empty(),
+        "nothing is kept where no route says anything"
+    );
+    let changed = diff(&snapshot, &valid(&text("request: 3s, first_byte: 1s")));
+    assert!(
+        changed.services_changed[0].routing && !changed.services_changed[0].pools,
+        "{changed:?}"
+    );
+}
+
+#[test]
+fn limits_say_how_much_a_service_and_a_version_take() {
+    let text = with_versions(&["name: v1", "name: v2, max_in_flight: 20"]).replace(
+        "    versions:",
+        "    max_in_flight: 500\n    rate_limits: [{ requests: 100 }, { requests: 6, per: 1m, burst: 2, key: [client_ip], max_keys: 9 \
+         }]\n    versions:",
+    );
+    let snapshot = valid(&text);
+    let limits = &snapshot.services[0].limits;
+    assert_eq!(
+        (limits.max_in_flight, limits.of_version(0), limits.of_version(1)),
+        (Some(500), None, Some(20))
+    );
+    let whole = RateLimit {
+        rate: Rate::new(100, Duration::from_secs(1), 100),
+        key: Box::default(),
+        max_keys: 16_384,
+    };
+    let of_client = RateLimit {
+        rate: Rate::new(6, Duration::from_secs(60), 2),
+        key: [KeySource::ClientIp].into(),
+        max_keys: 9,
+    };
+    assert_eq!(*limits.rates, [of_client, whole], "those with a key come first");
+    let none = valid(&with_service(""));
+    assert_eq!(none.services[0].limits, ServiceLimits::default());
 }

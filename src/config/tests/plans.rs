@@ -1,8 +1,8 @@
 //! What the `rollout` of a service becomes.
 
 use super::*;
-use crate::analysis::{Limits, Test};
-use crate::rollout::{Action, Before, Notice, OnNoEvidence, Plan, Receiver, Share, Start, Step};
+use crate::analysis::{Limits, Test, Worse};
+use crate::rollout::{Action, Before, HeaderMetric, Notice, OnNoEvidence, Plan, Receiver, Share, Start, Step};
 use std::time::Duration;
 
 fn plan(text: &str) -> Plan {
@@ -163,6 +163,63 @@ fn limits_are_in_the_unit_of_their_metric_or_in_their_own() {
             "{text}"
         );
     }
+}
+
+#[test]
+fn checks_are_made_on_numbers_of_the_application() {
+    let plan = plan(
+        "steps: [{ share: 1%, hold: 1s }], analysis: { \
+         metrics: { cost: { from_header: X-Cost, worse: higher }, orders: { from_header: x-orders, worse: lower }, \
+         reviews: { from_header: x-reviews, worse: lower } }, \
+         checks: [{ metric: orders, compared_to: stable, tolerance: 5%, on_fail: pause }, { metric: cost, min: 0, max: 2.5 }, \
+         { metric: orders, min: 3% }] }",
+    );
+    let metrics: Vec<_> = plan.analysis.metrics.iter().collect();
+    assert_eq!(
+        metrics,
+        [
+            &HeaderMetric {
+                name: "cost".into(),
+                from_header: "x-cost".into(),
+                worse: Worse::Higher
+            },
+            &HeaderMetric {
+                name: "orders".into(),
+                from_header: "x-orders".into(),
+                worse: Worse::Lower
+            },
+            &HeaderMetric {
+                name: "reviews".into(),
+                from_header: "x-reviews".into(),
+                worse: Worse::Lower
+            }
+        ]
+    );
+    let within = |value, min, max| Test::MeanWithin {
+        value,
+        limits: Limits { min, max },
+    };
+    let compared = Test::MeanCompared {
+        value: 1,
+        worse: Worse::Lower,
+        tolerance: 0.05,
+    };
+    let tests: Vec<Test> = plan
+        .analysis
+        .rules()
+        .checks
+        .into_iter()
+        .map(|check| check.test)
+        .collect();
+    assert_eq!(
+        tests,
+        [
+            compared,
+            within(0, Some(0.0), Some(2.5)),
+            within(1, Some(0.03), None),
+            Test::MeanReported { value: 2 }
+        ]
+    );
 }
 
 #[test]

@@ -301,10 +301,30 @@ impl Writer {
             expected: None,
             answer,
         };
+        let before = Arc::clone(&self.records.state);
         if self.keep_first(looked.change, envelope).await {
             self.rollouts.seen.insert(looked.service, looked.baseline);
+            self.count_from_now(&before);
         }
         drop(answered);
+    }
+
+    /// While a change toward a canary was made durable, requests went on at the share of before: they say nothing of the
+    /// new one, but for failures, which the guard counts.
+    pub(super) fn count_from_now(&mut self, before: &State) {
+        let in_force = self.shared.load();
+        let share = |state: &State, name: &str| Some(state.service(name)?.rollout.as_ref()?.machine.share);
+        for name in under_way(&in_force, &in_force.state) {
+            if share(before, &name) == share(&in_force.state, &name) {
+                continue;
+            }
+            let fresh =
+                subject(&in_force, &name).and_then(|subject| self.rollouts.baseline(&subject, self.uptime_ms(), false));
+            if let (Some(fresh), Some(known)) = (fresh, self.rollouts.seen.get_mut(&name)) {
+                let failures = known.failures;
+                *known = Baseline { failures, ..fresh };
+            }
+        }
     }
 
     fn settle_look(&mut self, looked: Looked) {

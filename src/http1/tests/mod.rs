@@ -1,6 +1,7 @@
 //! Tests of the room as a whole: tables of what is accepted and refused, properties over generated and mutated input.
 
 mod chunks;
+mod edits;
 mod properties;
 mod request_fields;
 mod requests;
@@ -55,6 +56,7 @@ fn additions() -> RequestAdditions<'static> {
         traceparent: TRACE,
         version: "v2",
         default_host: "listener:8080",
+        rewrite: None,
     }
 }
 
@@ -69,6 +71,7 @@ fn response_additions(framing: Framing) -> ResponseAdditions<'static> {
         date: None,
         hsts: None,
         via: true,
+        edits: None,
     }
 }
 

@@ -47,6 +47,7 @@ proptest! {
             traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             version: "v1",
             default_host: "",
+            rewrite: None,
         };
         let mut out = Vec::new();
         write_request(&mut out, &head, &text, &add);
@@ -76,6 +77,7 @@ proptest! {
             let framing = head.forward_framing(client);
             let add = ResponseAdditions {
                 client, close: false, keep_alive_10: false, set_cookie: None, hsts: None, version: None, framing, date: None, via: true,
+                edits: None,
             };
             let mut out = Vec::new();
             write_response(&mut out, &head, &text, &add);

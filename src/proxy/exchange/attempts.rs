@@ -1,7 +1,7 @@
 //! Endpoint after endpoint, until one answers or nothing may be tried any more.
 
-use super::{Exchange, hsts, text};
-use crate::config::snapshot::{Balance, Timeouts};
+use super::{Exchange, text};
+use crate::config::snapshot::{Balance, Service, Timeouts};
 use crate::http1::{RequestAdditions, RequestBody, RequestHead, Version, write_request};
 use crate::outcome::{FailureKind, Refusal, Termination};
 use crate::proxy::body::BodyReader;
@@ -202,21 +202,23 @@ impl Exchange<'_> {
             Failure::to_connect(&error, upload.reader.is_done())
         })?;
         let mut out = HeadBytes::new();
-        self.write_head(&mut out, self.head, endpoint, self.record.version_name(&self.local));
+        self.write_head(&mut out, self.head, endpoint, serving);
         let ended = upload.reader.is_done() && upload.replay.as_ref().is_none_or(Vec::is_empty);
         let begun = link.begin(&mut out, ended);
         begun.map_err(|why| Failure::to_begin(why, upload.reader.is_done()))?;
         let mut answer = Buffer::default();
         let withholds = || self.takes_rescue(serving, FailureKind::Status5xx);
+        let told = || self.told();
         let attempt = Attempt {
             client: self.client,
             upstream: &link,
             request: self.head,
             limits: self.limits(),
-            timeouts,
+            timeouts: self.attempt_timeouts(serving).unwrap_or(timeouts),
             set_cookie: cookie,
-            expose_version: self.exposed_version(),
-            hsts: hsts(&self.local, self.client),
+            told: &told,
+            service: self.service(),
+            record: &self.record,
             withholds_5xx: self.rescue(serving).is_some().then_some(&withholds),
             progress: Progress::default(),
         };
@@ -259,6 +261,11 @@ impl Exchange<'_> {
         }
     }
 
+    /// What the route says of an attempt on `serving`.
+    fn attempt_timeouts(&self, serving: VersionId) -> Option<&Timeouts> {
+        self.route_timeouts()?.attempts.get(serving.0 as usize)
+    }
+
     async fn connect(
         &self,
         on_behalf: &OnBehalf<'_>,
@@ -283,8 +290,8 @@ impl Exchange<'_> {
         }
     }
 
-    /// The head as it is sent to an endpoint of `version`.
-    pub(super) fn write_head(&self, out: &mut Vec<u8>, head: &RequestHead, endpoint: &Endpoint, version: &str) {
+    /// The head as it is sent to an endpoint of `version`, a version of the request's service.
+    pub(super) fn write_head(&self, out: &mut Vec<u8>, head: &RequestHead, endpoint: &Endpoint, version: VersionId) {
         let additions = RequestAdditions {
             to: if endpoint.transport.http2 {
                 Version::Http2
@@ -297,16 +304,16 @@ impl Exchange<'_> {
             forwarded: self.snapshot().forwarded,
             request_id: text(&self.fresh_id),
             traceparent: text(&self.fresh_trace),
-            version,
+            version: self.name_of(version),
             // For a client of HTTP/1.0 that names no host. Servers refuse an empty one (nginx answers 400).
             default_host: &endpoint.label,
+            rewrite: self.rewrite(version),
         };
         write_request(out, head, self.bytes, &additions);
     }
 
-    fn exposed_version(&self) -> Option<&str> {
-        let service = self.snapshot().services.get(self.record.service()?.0 as usize)?;
-        service.expose_version.then(|| self.record.version_name(&self.local))
+    fn service(&self) -> Option<&Service> {
+        self.snapshot().services.get(self.record.service()?.0 as usize)
     }
 
     /// The `Set-Cookie` value the decision asks for.

@@ -73,7 +73,7 @@ impl Exchange<'_> {
         // All of the body is there.
         head.expect_continue = false;
         let mut text = HeadBytes::new();
-        self.write_head(&mut text, &head, &endpoint, &stats.version);
+        self.write_head(&mut text, &head, &endpoint, version);
         let fields = text.len().saturating_sub(b"\r\n".len());
         text.truncate(fields);
         text.extend_from_slice(MARK);

@@ -4,7 +4,7 @@ use super::attempts::Failure;
 use super::{Exchange, hsts, text};
 use crate::http1::{MethodKind, RequestBody, Version};
 use crate::outcome::{Refusal, Termination};
-use crate::proxy::answers::OwnAnswer;
+use crate::proxy::answers::{Content, OwnAnswer};
 use crate::proxy::body::{Accepted, Coding};
 use crate::proxy::buffer::HeadBytes;
 use crate::proxy::downstream::{Client, Next, took_the_answer};
@@ -32,13 +32,25 @@ pub async fn refuse_unread(client: &Client, refusal: Refusal, why: &str, bytes: 
         version,
         close: true,
         head_only: false,
-        location: None,
+        fields: "",
+        content: None,
     };
     if send_own(client, &answer).await {
         Next::Linger
     } else {
         Next::Close
     }
+}
+
+/// What is said in an answer of our own.
+#[derive(Default)]
+pub(super) struct Said<'a> {
+    pub status: u16,
+    pub why: &'a str,
+    /// Further field lines, each with its end.
+    pub fields: &'a str,
+    /// In place of `why`.
+    pub content: Option<Content<'a>>,
 }
 
 /// What one of our own answers says.
@@ -49,19 +61,18 @@ struct Own<'a> {
     version: Version,
     close: bool,
     head_only: bool,
-    location: Option<&'a str>,
+    /// Further field lines, each with its end.
+    fields: &'a str,
+    content: Option<Content<'a>>,
 }
 
 /// One of our own answers; whether the client took all of it. In a time of its own: the exchange's may be over.
 async fn send_own(client: &Client, answer: &Own<'_>) -> bool {
     let mut head = HeadBytes::new();
     let date = client.worker.date().to_owned();
-    let mut fields = String::new();
+    let mut fields = answer.fields.to_owned();
     if let Some(hsts) = hsts(&client.worker.local(), client) {
         fields += &format!("Strict-Transport-Security: {hsts}\r\n");
-    }
-    if let Some(location) = answer.location {
-        fields += &format!("Location: {location}\r\n");
     }
     let body = OwnAnswer {
         status: answer.status,
@@ -72,6 +83,7 @@ async fn send_own(client: &Client, answer: &Own<'_>) -> bool {
         close: answer.close,
         head_only: answer.head_only,
         fields: &fields,
+        content: answer.content,
     }
     .write(&mut head);
     client.slot.off_canary();
@@ -142,13 +154,8 @@ impl Exchange<'_> {
                     .await
             }
             Failed::Deadline if !answer_begun => {
-                self.fail(
-                    504,
-                    Termination::Deadline,
-                    "no answer within limits.request_timeout",
-                    !uploaded,
-                )
-                .await
+                self.fail(504, Termination::Deadline, self.time_limit_key(), !uploaded)
+                    .await
             }
             Failed::Deadline => self.cut(Termination::Deadline),
             Failed::Idle => self.cut(Termination::Idle),
@@ -157,6 +164,14 @@ impl Exchange<'_> {
                 self.fail(503, Termination::Revoked, why, !uploaded).await
             }
             Failed::Revoked => self.cut(Termination::Revoked),
+        }
+    }
+
+    /// What was not kept when the whole request took too long.
+    fn time_limit_key(&self) -> &'static str {
+        match self.route_timeouts().and_then(|timeouts| timeouts.request) {
+            Some(_) => "no answer within timeouts.request of the route",
+            None => "no answer within limits.request_timeout",
         }
     }
 
@@ -195,44 +210,28 @@ impl Exchange<'_> {
         self.own_answer(refusal.status(), why, unread).await
     }
 
-    /// Sends the client to the same place by https. 308: with the same method, and the same body.
-    pub(super) async fn redirect(&self, port: u16) -> Next {
-        let unread = !matches!(self.head.body, RequestBody::None);
-        let host = self.head.host(self.bytes);
-        if host.is_empty() {
-            let why = "this port only redirects to https, and the request names no host";
-            return self.refuse(Refusal::BadRequest, why).await;
-        }
-        let path = match self.head.path(self.bytes) {
-            "*" => "/",
-            path => path,
-        };
-        let query = self.head.query(self.bytes);
-        let mark = if query.is_empty() { "" } else { "?" };
-        let location = match port {
-            443 => format!("https://{host}{path}{mark}{query}"),
-            port => format!("https://{host}:{port}{path}{mark}{query}"),
-        };
-        self.record.ends(308, Termination::Ok, None);
-        self.own_answer_at(308, "this is served by https", unread, Some(&location))
-            .await
-    }
-
     pub(super) async fn own_answer(&self, status: u16, why: &str, unread: bool) -> Next {
-        self.own_answer_at(status, why, unread, None).await
+        let said = Said {
+            status,
+            why,
+            ..Said::default()
+        };
+        self.say(said, unread).await
     }
 
-    async fn own_answer_at(&self, status: u16, why: &str, unread: bool, location: Option<&str>) -> Next {
+    /// Answers. `unread`: something of the request was not read.
+    pub(super) async fn say(&self, said: Said<'_>, unread: bool) -> Next {
         let ends = self.client.worker.answers_close() || self.client.is_old(self.limits().connection_age);
         let close = unread || ends || !self.head.keep_alive;
         let answer = Own {
-            status,
-            why,
+            status: said.status,
+            why: said.why,
             request_id: self.request_id(),
             version: self.head.version,
             close,
             head_only: self.head.method_kind == MethodKind::Head,
-            location,
+            fields: said.fields,
+            content: said.content,
         };
         match (send_own(self.client, &answer).await, close) {
             // Half an answer, or none: what came next would be taken for it.

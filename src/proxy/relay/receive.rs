@@ -1,6 +1,6 @@
 //! The answer's way to the client.
 
-use super::{Answered, Attempt, Failed, Received};
+use super::{Answered, Attempt, Failed, Received, Told};
 use crate::http1::{
     Framing as AnswerFraming, HeadError, HeadLimits, ResponseAdditions, ResponseBody, ResponseHead, Version,
     parse_response, write_response,
@@ -31,7 +31,8 @@ impl Attempt<'_> {
     pub(super) async fn receive(&self, answer: &mut Buffer) -> Result<Received, Failed> {
         let mut interim = 0;
         loop {
-            let Head { head, bytes, body } = self.next_head(answer).await?;
+            let Head { mut head, bytes, body } = self.next_head(answer).await?;
+            self.keep_values(&mut head, &bytes);
             match head.status {
                 101 => {
                     // The request asked for it, so its client knows of it.
@@ -58,6 +59,16 @@ impl Attempt<'_> {
                     return relayed.map(Received::Whole);
                 }
             }
+        }
+    }
+
+    /// Keeps the application's numbers in `head`, whose fields go no further: also when no rollout runs.
+    fn keep_values(&self, head: &mut ResponseHead, bytes: &[u8]) {
+        let rollout = self.service.and_then(|service| service.rollout.as_ref());
+        let metrics = rollout.map(|rollout| &rollout.analysis.metrics);
+        if let Some(metrics) = metrics.filter(|metrics| !metrics.is_empty()) {
+            let names = metrics.iter().map(|metric| &*metric.from_header);
+            self.record.tells(head.take_numbers(bytes, names));
         }
     }
 
@@ -295,16 +306,22 @@ impl Attempt<'_> {
 
     fn write_head(&self, out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], framing: AnswerFraming, close: bool) {
         let date = self.client.worker.date();
+        let Told { version, hsts, edits } = if head.status >= 200 {
+            (self.told)()
+        } else {
+            Told::default()
+        };
         let additions = ResponseAdditions {
             client: self.request.version,
             close,
             keep_alive_10: !close && self.request.version == Version::Http10,
             set_cookie: self.set_cookie.filter(|_| head.status >= 200),
-            version: self.expose_version.filter(|_| head.status >= 200),
+            version,
             framing,
             date: (head.status >= 200).then_some(&*date),
-            hsts: self.hsts.filter(|_| head.status >= 200),
+            hsts,
             via: true,
+            edits,
         };
         write_response(out, head, bytes, &additions);
     }

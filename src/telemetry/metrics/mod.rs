@@ -6,9 +6,10 @@ mod mirrors;
 mod rollouts;
 
 use super::{Process, ShareWindow, endpoints};
-use crate::outcome::{FailureKind, Handshake, Refusal, Termination};
+use crate::config::snapshot;
+use crate::outcome::{FailureKind, Handshake, OwnAnswerKind, Refusal, Termination};
 use crate::routing::{Role, Service};
-use crate::shared::{InForce, NotificationEnd, ServiceInForce, Shared, ThreadStats, VersionInForce};
+use crate::shared::{InForce, NotificationEnd, ServiceInForce, ServiceLimits, Shared, ThreadStats, VersionInForce};
 use family::{Family, single};
 use prometheus::TextEncoder;
 use prometheus::proto::MetricFamily;
@@ -49,6 +50,7 @@ struct Versions {
     observed: Family,
     healthy: Family,
     killed: Family,
+    limited: Family,
 }
 
 impl Versions {
@@ -87,6 +89,10 @@ impl Versions {
                 "rollgate_kill_switch",
                 "1 if everything goes to stable by the service's kill switch or the one for all.",
             ),
+            limited: Family::counter(
+                "rollgate_requests_limited_total",
+                "Requests turned away by a limit of the service, or of the version named; no version had part in them.",
+            ),
         }
     }
 
@@ -101,6 +107,7 @@ impl Versions {
             self.observed,
             self.healthy,
             self.killed,
+            self.limited,
         ]
         .into_iter()
         .filter_map(Family::finish)
@@ -113,6 +120,9 @@ fn versions(page: &mut Vec<MetricFamily>, in_force: &InForce, window: &ShareWind
     for (index, (policy, live)) in policies.iter().zip(&*in_force.services).enumerate() {
         let killed = f64::from(u8::from(in_force.is_killed(index)));
         families.killed.push(&[("service", &policy.name)], killed);
+        if let Some(settings) = in_force.snapshot.services.get(index) {
+            limited(&mut families.limited, policy, &settings.limits, &live.limits);
+        }
         let target = |version| in_force.share_target(index, version);
         shares(&mut families, policy, live, target, window);
         for (version, live) in policy.versions.iter().zip(&live.versions) {
@@ -131,6 +141,25 @@ fn versions(page: &mut Vec<MetricFamily>, in_force: &InForce, window: &ShareWind
         }
     }
     page.extend(families.finish());
+}
+
+/// Of the limits that the file has.
+fn limited(family: &mut Family, policy: &Service, settings: &snapshot::ServiceLimits, live: &ServiceLimits) {
+    let service = ("service", policy.name.as_ref());
+    let mut push = |version: &str, limit: &str, count: u64| {
+        family.push(&[service, ("version", version), ("limit", limit)], count as f64);
+    };
+    if !settings.rates.is_empty() {
+        push("", "rate", live.rejected_by_rate());
+    }
+    if settings.max_in_flight.is_some() {
+        push("", "in_flight", live.in_flight.rejected());
+    }
+    for (index, version) in policy.versions.iter().enumerate() {
+        if let (Some(_), Some(gate)) = (settings.of_version(index), live.version(index)) {
+            push(&version.name, "in_flight", gate.rejected());
+        }
+    }
 }
 
 fn role(role: Role) -> &'static str {
@@ -280,6 +309,14 @@ fn threads(page: &mut Vec<MetricFamily>, shared: &Shared) {
         );
     }
     page.extend(handshakes.finish());
+    let mut own_answers = Family::counter(
+        "rollgate_own_answers_total",
+        "Requests that the proxy answered by itself as the file says, by kind; no version had part in them.",
+    );
+    for kind in OwnAnswerKind::ALL {
+        own_answers.push(&[("kind", kind.as_str())], sum(&|thread| thread.own_answers(kind)));
+    }
+    page.extend(own_answers.finish());
     let open: i64 = shared.threads.iter().map(|thread| thread.connections()).sum();
     let singles = [
         (

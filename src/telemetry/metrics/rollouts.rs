@@ -2,13 +2,14 @@
 
 use super::family::Family;
 use crate::analysis::Verdict;
-use crate::rollout::{Cause, Phase};
+use crate::rollout::{Cause, Phase, Wait};
 use crate::runtime::RolloutState;
 use crate::shared::{InForce, Rollbacks};
 use prometheus::proto::MetricFamily;
 
 struct Rollouts {
     phase: Family,
+    waits: Family,
     step: Family,
     share: Family,
     failures: Family,
@@ -26,6 +27,10 @@ impl Rollouts {
             phase: Family::gauge(
                 "rollgate_rollout_phase",
                 "1 for the phase that the rollout is in, 0 for the others.",
+            ),
+            waits: Family::gauge(
+                "rollgate_rollout_waits",
+                "1 for what the end of the step waits for while the rollout is under way, 0 for the rest.",
             ),
             step: Family::gauge(
                 "rollgate_rollout_step",
@@ -69,6 +74,10 @@ impl Rollouts {
             let now = f64::from(u8::from(phase == machine.phase.word()));
             self.phase.push(&[("service", service), ("phase", phase)], now);
         }
+        for wait in Wait::ALL {
+            let now = f64::from(u8::from(machine.is_advancing() && wait == machine.wait));
+            self.waits.push(&[("service", service), ("for", wait.word())], now);
+        }
         let labels = [("service", service)];
         self.step.push(&labels, f64::from(machine.step));
         self.share.push(&labels, machine.share.fraction() * 100.0);
@@ -105,6 +114,7 @@ impl Rollouts {
     fn finish(self) -> impl Iterator<Item = MetricFamily> {
         [
             self.phase,
+            self.waits,
             self.step,
             self.share,
             self.failures,

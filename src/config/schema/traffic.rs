@@ -1,0 +1,111 @@
+//! What is done with requests besides choosing a version: answered by a route itself, limited, rewritten.
+
+use crate::config::decode::{List, Map, Required, settings, words};
+use crate::config::scalars::{Period, Whole};
+use crate::config::schema::KeySource;
+
+settings! {
+    /// Hosts, paths and methods that the proxy answers itself: with `redirect` or with `respond`.
+    AnswerRoute as "route" {
+        /// A host without port, `*.example.com` for all below it, or `*`. Absent: every host.
+        host: Option<String>,
+        /// This path alone. Not beside `path_prefix`.
+        path: Option<String>,
+        /// This path and all below it, by whole segments. Absent: every path.
+        path_prefix: Option<String>,
+        /// Methods, in capitals. Absent: every method.
+        methods: Option<List<String>>,
+        /// Sends the client elsewhere.
+        redirect: Option<Redirect>,
+        /// A fixed answer.
+        respond: Option<Respond>,
+    }
+
+    /// Where the client is sent: at least one key beside `status`. What is not given stays as it was asked for, the query
+    /// always.
+    Redirect as "redirect" {
+        /// 307 and 308 keep the method and the body; 301 and 308 may be kept by browsers for ever.
+        status: RedirectStatus = "302",
+        /// `http` or `https`.
+        scheme: Option<Scheme>,
+        /// A host without port.
+        host: Option<String>,
+        /// Absent: that of the scheme, where `scheme` or `host` is given.
+        port: Option<Whole<1, 65_535>>,
+        /// In place of the whole path. Not beside `path_prefix`.
+        path: Option<String>,
+        /// In place of the route's `path_prefix`: `/new` sends `/old/a` to `/new/a`.
+        path_prefix: Option<String>,
+    }
+
+    /// A fixed answer.
+    Respond as "fixed answer" {
+        /// Its status. 204, 205 and 304 have no body.
+        status: Whole<200, 599> = "200",
+        /// What the body is.
+        content_type: String = "text/plain; charset=utf-8",
+        /// The body, at most 4096 bytes. `HEAD` gets its head alone. Absent: an empty one.
+        body: Option<String>,
+    }
+
+    /// Timeouts of the requests of one route, whichever version serves.
+    RouteTimeouts as "timeouts" {
+        /// In place of `limits.request_timeout`; shorter or longer.
+        request: Option<Period>,
+        /// In place of the pool's `first_byte`.
+        first_byte: Option<Period>,
+        /// In place of the pool's `idle`, within an answer.
+        idle: Option<Period>,
+    }
+
+    /// A rate: a bucket of `burst` requests that fills at `requests` each `per`. Refused requests are no version's failure, and take
+    /// no part in its judgement.
+    RateLimit as "rate limit" {
+        /// How many.
+        requests: Required<Whole<1, 1_000_000_000>>,
+        /// In how much time, at most `24h`.
+        per: Period = "1s",
+        /// How many at once. Absent: as many as `requests`.
+        burst: Option<Whole<1, 1_000_000_000>>,
+        /// Whose rate it is: the first source that a request has. An IPv6 client is its network of 64 bits. Requests without any of
+        /// them are not limited. Absent: one rate for all requests of the service.
+        key: Option<List<KeySource>>,
+        /// Keys remembered at a time, 16 bytes each; at most 10,000,000 in a file. Beyond it those that used the least of their rate
+        /// are forgotten.
+        max_keys: Whole<1, 10_000_000> = "16384",
+    }
+
+    /// Another host and path for what is sent to the endpoints. First a prefix is stripped, then one is added. Each key of a
+    /// version stands in place of the service's.
+    Rewrite as "rewrite settings" {
+        /// Sent as `Host`, with or without a port. `X-Forwarded-Host` still says what the client asked for. Absent: as the
+        /// client sent it.
+        host: Option<String>,
+        /// Taken from paths that begin with it, by whole segments: without `/a`, `/a/b` is `/b`, `/a` is `/`, and `/ab` stays.
+        strip_prefix: Option<String>,
+        /// Put before the path.
+        add_prefix: Option<String>,
+    }
+
+    /// Changes of header fields. Those of a version come after those of its service. Values are text, in which `${client_ip}`,
+    /// `${host}` (as the client sent it), `${scheme}`, `${request_id}`, `${service}` and `${version}` stand for what they say.
+    /// Fields that belong to a connection, frame the body, or are rollgate's own cannot be changed.
+    HeaderRules as "header rules" {
+        /// Lines that are added, beside any of the same name; at most 32.
+        add: Map<String> = "{}",
+        /// Fields that have this value, whatever they had; at most 32. What comes with `_` for `-` in the name goes as well.
+        set: Map<String> = "{}",
+        /// Fields that are removed; at most 32. Likewise.
+        remove: List<String> = "[]",
+    }
+}
+
+words! {
+    /// The status of a redirect.
+    RedirectStatus { S301 = "301", S302 = "302", S307 = "307", S308 = "308", }
+    /// How a client asks.
+    Scheme { Http = "http", Https = "https", }
+}
+
+/// Requests in flight.
+pub type InFlight = Whole<1, 1_000_000>;

@@ -1,0 +1,177 @@
+//! Rules that change heads on their way, made ready when the file is compiled: fields added and removed, another host,
+//! another path. Whoever has no rules has no [`Rewrite`], and pays for one comparison a field.
+
+use super::field::{self, Kind};
+use crate::routing::exchange_prefix;
+use std::io::Write;
+use std::net::IpAddr;
+
+/// What a rule's value is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// Visible ASCII, space and tab.
+    Text(Box<str>),
+    /// The client's address, an IPv4 address carried in IPv6 as IPv4.
+    ClientIp,
+    /// The host the client asked for, with its port if there is one; empty for an HTTP/1.0 request without one.
+    Host,
+    /// `http` or `https`, as the client came.
+    Scheme,
+    RequestId,
+}
+
+/// What [`Piece`]s stand for in one exchange.
+#[derive(Debug, Clone, Copy)]
+pub struct PieceFacts<'a> {
+    pub client_ip: IpAddr,
+    pub host: &'a str,
+    pub https: bool,
+    pub request_id: &'a str,
+}
+
+/// Changes to the fields of a head.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FieldEdits {
+    /// Lowercase, `_` as `-`.
+    removed: Box<[Box<str>]>,
+    /// Whole lines, one after the other; neighbouring texts are one.
+    added: Box<[Piece]>,
+    sets_hsts: bool,
+}
+
+/// Changes, and what their variables stand for.
+#[derive(Debug, Clone, Copy)]
+pub struct Edits<'a> {
+    pub fields: &'a FieldEdits,
+    pub facts: PieceFacts<'a>,
+}
+
+/// What is changed in the requests and answers of a version.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rewrite {
+    pub request: FieldEdits,
+    /// Of final answers.
+    pub response: FieldEdits,
+    /// Sent as `Host`.
+    pub host: Option<Box<str>>,
+    /// Begins with `/` and does not end with it. Taken from paths that begin with it, by whole segments.
+    pub strip_prefix: Option<Box<str>>,
+    /// Likewise; put before what is left.
+    pub add_prefix: Option<Box<str>>,
+}
+
+impl FieldEdits {
+    /// `removed`: fields that go, by name. `added`: names and values of lines that come behind those that stay.
+    pub fn new(removed: impl IntoIterator<Item = String>, added: Vec<(String, Vec<Piece>)>) -> Self {
+        let is_hsts = |(name, _): &(String, Vec<Piece>)| name.eq_ignore_ascii_case("strict-transport-security");
+        let sets_hsts = added.iter().any(is_hsts);
+        let mut pieces: Vec<Piece> = Vec::new();
+        let mut text = String::new();
+        for (name, value) in added {
+            text += &name;
+            text += ": ";
+            for piece in value {
+                match piece {
+                    Piece::Text(more) => text += &more,
+                    variable => {
+                        pieces.push(Piece::Text(std::mem::take(&mut text).into()));
+                        pieces.push(variable);
+                    }
+                }
+            }
+            text += "\r\n";
+        }
+        if !text.is_empty() {
+            pieces.push(Piece::Text(text.into()));
+        }
+        let folded = |name: String| name.to_ascii_lowercase().replace('_', "-").into();
+        Self {
+            removed: removed.into_iter().map(folded).collect(),
+            added: pieces.into(),
+            sets_hsts,
+        }
+    }
+
+    /// Whether a field of this name goes. With `_` for `-`, too: CGI-like readers cannot tell the two apart, and what a
+    /// rule removes or sets may be what they trust.
+    pub(super) fn removes(&self, name: &[u8]) -> bool {
+        self.removed
+            .iter()
+            .any(|removed| field::folds_to(name, removed.as_bytes()))
+    }
+
+    pub(super) fn sets_hsts(&self) -> bool {
+        self.sets_hsts
+    }
+}
+
+impl Edits<'_> {
+    /// Writes the lines that are added.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        for piece in &self.fields.added {
+            match piece {
+                Piece::Text(text) => out.extend_from_slice(text.as_bytes()),
+                // Writing to a Vec cannot fail.
+                Piece::ClientIp => drop(write!(out, "{}", self.facts.client_ip.to_canonical())),
+                Piece::Host => out.extend_from_slice(self.facts.host.as_bytes()),
+                Piece::Scheme => out.extend_from_slice(if self.facts.https { b"https" } else { b"http" }),
+                Piece::RequestId => out.extend_from_slice(self.facts.request_id.as_bytes()),
+            }
+        }
+    }
+}
+
+impl Rewrite {
+    /// Whether nothing is changed.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Writes the target of `before` and `rest`, one behind the other in origin-form (or `*`), with its new path.
+    pub(super) fn write_target(&self, out: &mut Vec<u8>, before: &[u8], rest: &[u8]) {
+        let unchanged = self.strip_prefix.is_none() && self.add_prefix.is_none();
+        let target = str::from_utf8(rest)
+            .ok()
+            .filter(|_| !unchanged && before != b"*" && rest != b"*");
+        let Some(target) = target else {
+            out.extend_from_slice(before);
+            out.extend_from_slice(rest);
+            return;
+        };
+        let end = target.find('?').unwrap_or(target.len());
+        let (path, query) = target.split_at_checked(end).unwrap_or((target, ""));
+        let path = if path.is_empty() { "/" } else { path };
+        let strip = self.strip_prefix.as_deref().unwrap_or_default();
+        let add = self.add_prefix.as_deref().unwrap_or_default();
+        let (before, path) = exchange_prefix(path, strip, add);
+        for part in [before, path, query] {
+            out.extend_from_slice(part.as_bytes());
+        }
+    }
+}
+
+/// Why no rule may touch the field called `name`, of requests or of answers; `None`: one may.
+pub fn field_owner(name: &str, of_answers: bool) -> Option<&'static str> {
+    if ["via", "trailer"].iter().any(|own| name.eq_ignore_ascii_case(own)) {
+        return Some("rollgate writes it");
+    }
+    match field::classify(name.as_bytes()) {
+        Kind::Connection | Kind::Upgrade | Kind::HopByHop | Kind::Te => Some("it belongs to one connection"),
+        Kind::ContentLength | Kind::TransferEncoding => Some("it frames the body"),
+        Kind::Host => Some("only `rewrite.host` sets it"),
+        Kind::Rollgate => Some("it is rollgate's own"),
+        Kind::Alias | Kind::Nominated => Some("with `_` for `-` it is removed always"),
+        Kind::Date if of_answers => Some("rollgate writes it where the endpoint does not"),
+        Kind::Other | Kind::Date | Kind::StrictTransportSecurity | Kind::XForwarded => None,
+        _ if of_answers => None,
+        Kind::Expect | Kind::MaxForwards => Some("rollgate acts on it"),
+        Kind::WebSocketKey | Kind::WebSocketVersion => Some("it is part of a handshake"),
+        Kind::XForwardedFor
+        | Kind::XForwardedProto
+        | Kind::XForwardedHost
+        | Kind::Forwarded
+        | Kind::RequestId
+        | Kind::Traceparent
+        | Kind::Tracestate => Some("rollgate writes it"),
+    }
+}

@@ -1,0 +1,210 @@
+//! Heads changed by rules.
+
+use super::*;
+
+fn text(value: &str) -> Vec<Piece> {
+    vec![Piece::Text(value.into())]
+}
+
+fn edits(removed: &[&str], added: &[(&str, Vec<Piece>)]) -> FieldEdits {
+    let added = added.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+    FieldEdits::new(removed.iter().map(|&name| name.to_owned()), added.collect())
+}
+
+fn facts() -> PieceFacts<'static> {
+    PieceFacts {
+        client_ip: "::ffff:192.0.2.7".parse().unwrap(),
+        host: "shop.example:8080",
+        https: true,
+        request_id: "id-7",
+    }
+}
+
+fn forwarded(bytes: &str, rules: &Rewrite) -> String {
+    let head = accepted(bytes.as_bytes());
+    let mut out = Vec::new();
+    let add = RequestAdditions {
+        rewrite: Some((rules, facts())),
+        ..additions()
+    };
+    write_request(&mut out, &head, bytes.as_bytes(), &add);
+    assert_eq!(lint_request(&out), Ok(out.len()), "{}", String::from_utf8_lossy(&out));
+    String::from_utf8(out).unwrap()
+}
+
+fn target(sent: &str, strip: &str, add: &str) -> String {
+    let some = |text: &str| (!text.is_empty()).then(|| text.into());
+    let rules = Rewrite {
+        strip_prefix: some(strip),
+        add_prefix: some(add),
+        ..Rewrite::default()
+    };
+    let method = if sent.starts_with('/') { "GET" } else { "OPTIONS" };
+    let out = forwarded(&format!("{method} {sent} HTTP/1.1\r\nHost: a\r\n\r\n"), &rules);
+    out.split(' ').nth(1).unwrap().to_owned()
+}
+
+#[test]
+fn fields_are_removed_set_and_added() {
+    let rules = Rewrite {
+        request: edits(
+            &["x-secret", "x-user"],
+            &[
+                ("X-User", text("gate")),
+                (
+                    "X-Where",
+                    vec![
+                        Piece::Text("at ".into()),
+                        Piece::ClientIp,
+                        Piece::Text(" by ".into()),
+                        Piece::Scheme,
+                    ],
+                ),
+                ("x-all", vec![Piece::Host, Piece::Text("|".into()), Piece::RequestId]),
+            ],
+        ),
+        host: Some("inside:81".into()),
+        ..Rewrite::default()
+    };
+    let sent = "GET / HTTP/1.1\r\nHost: shop.example:8080\r\nAccept: a\r\nX_SECRET: 1\r\nx-user: me\r\nX-User: you\r\nX-Users: \
+                all\r\nX-Secret:  2\r\nx-all: mine\r\n\r\n";
+    let out = forwarded(sent, &rules);
+    let expected = "GET / HTTP/1.1\r\nHost: inside:81\r\nAccept: a\r\nX-Users: all\r\nx-all: mine\r\nX-User: gate\r\nX-Where: at \
+                    192.0.2.7 by https\r\nx-all: shop.example:8080|id-7\r\n";
+    assert_eq!(out.get(..expected.len()), Some(expected), "{out}");
+    assert!(out.contains("\r\nX-Forwarded-Host: shop.example:8080\r\n"), "{out}");
+}
+
+#[test]
+fn answers_are_changed_and_interim_ones_are_not() {
+    let fields = edits(
+        &["server", "strict-transport-security"],
+        &[
+            ("Strict-Transport-Security", text("max-age=1")),
+            ("X-By", vec![Piece::Scheme]),
+        ],
+    );
+    let answer = |bytes: &str| {
+        let head = parse_response(
+            bytes.as_bytes(),
+            MethodKind::Get,
+            false,
+            &HeadLimits::default(),
+            &mut HeadParser::new(),
+        );
+        let head = head.unwrap().unwrap();
+        let mut out = Vec::new();
+        let add = ResponseAdditions {
+            hsts: Some("max-age=9"),
+            edits: Some(Edits {
+                fields: &fields,
+                facts: facts(),
+            }),
+            ..response_additions(head.forward_framing(Version::Http11))
+        };
+        write_response(&mut out, &head, bytes.as_bytes(), &add);
+        lines(&out)
+    };
+    let out = answer(
+        "HTTP/1.1 200 OK\r\nServer: me\r\nX-By: it\r\nStrict-Transport-Security: max-age=5\r\nContent-Length: 0\r\n\r\n",
+    );
+    assert_eq!(
+        out,
+        [
+            "X-By: it",
+            "Strict-Transport-Security: max-age=1",
+            "X-By: https",
+            "Content-Length: 0",
+            "Via: 1.1 rollgate"
+        ]
+    );
+    let out = answer("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
+    assert_eq!(out, ["Link: </a>", "Via: 1.1 rollgate"]);
+}
+
+#[test]
+fn prefixes_are_whole_segments() {
+    for (sent, strip, add, expected) in [
+        ("/a/b?x=/a", "/a", "", "/b?x=/a"),
+        ("/a", "/a", "", "/"),
+        ("/a?x", "/a", "", "/?x"),
+        ("/a/", "/a", "", "/"),
+        ("/ab", "/a", "", "/ab"),
+        ("/b/a", "/a", "", "/b/a"),
+        ("/a/b/c", "/a/b", "/x/y", "/x/y/c"),
+        ("/a/b", "/a/b", "/x", "/x"),
+        ("/other?q", "/a", "/x", "/x/other?q"),
+        ("/", "", "/x", "/x/"),
+        ("/?q", "", "/x", "/x/?q"),
+        ("*", "/a", "/x", "*"),
+        ("/%61/b", "/a", "", "/%61/b"),
+    ] {
+        assert_eq!(target(sent, strip, add), expected, "{sent} -{strip} +{add}");
+    }
+    let rules = Rewrite {
+        add_prefix: Some("/x".into()),
+        ..Rewrite::default()
+    };
+    let out = forwarded("GET http://a?q HTTP/1.1\r\nHost: a\r\n\r\n", &rules);
+    assert!(out.starts_with("GET /x/?q HTTP/1.1\r\n"), "{out}");
+}
+
+#[test]
+fn what_frames_a_message_or_is_ours_has_an_owner() {
+    for name in [
+        "Host",
+        "connection",
+        "Keep-Alive",
+        "Transfer-Encoding",
+        "content-length",
+        "TE",
+        "Upgrade",
+        "Trailer",
+        "Via",
+        "Proxy-Authorization",
+        "X-Rollgate-Version",
+        "x-rollgate-anything",
+        "content_length",
+        "X_Rollgate_Version",
+    ] {
+        assert!(
+            field_owner(name, false).is_some() && field_owner(name, true).is_some(),
+            "{name}"
+        );
+    }
+    for name in [
+        "X-Forwarded-For",
+        "Forwarded",
+        "x-request-id",
+        "traceparent",
+        "Expect",
+        "Sec-WebSocket-Key",
+    ] {
+        assert!(
+            field_owner(name, false).is_some() && field_owner(name, true).is_none(),
+            "{name}"
+        );
+    }
+    for name in [
+        "X-Real-IP",
+        "X-Forwarded-Prefix",
+        "Authorization",
+        "Set-Cookie",
+        "Strict-Transport-Security",
+    ] {
+        assert_eq!(
+            (field_owner(name, false), field_owner(name, true)),
+            (None, None),
+            "{name}"
+        );
+    }
+    assert!(field_owner("Date", true).is_some() && field_owner("Date", false).is_none());
+}
+
+proptest::proptest! {
+    #[test]
+    fn a_stripped_and_added_prefix_gives_the_path_back(path in "(/[a-c]{0,2}){1,4}", prefix in "(/[a-c]{1,2}){1,2}") {
+        let given = target(&target(&path, "", &prefix), &prefix, "");
+        proptest::prop_assert_eq!(given, path);
+    }
+}

@@ -1,0 +1,162 @@
+//! What rules make of requests and answers on their way.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use support::{Config, Gate, Head, Nginx, Service, Then, Upstream, Write, eventually};
+
+fn all<'h>(head: &'h Head, name: &'h str) -> Vec<&'h str> {
+    head.all(name).collect()
+}
+
+const RULES: &str = "\
+rewrite: { host: shop.internal, strip_prefix: /shop }
+request_headers:
+  set: { X-Real-IP: \"${client_ip}\", X-Tenant: \"${service}/${version}\", X-Asked: \"${scheme}://${host}\" }
+  add: { x-tag: edge }
+  remove: [x-debug]
+response_headers:
+  set: { X-Frame-Options: DENY, x-request-id: \"${request_id}\" }
+  remove: [server, x-powered-by]";
+
+fn talkative(name: &str) -> Upstream {
+    Upstream::with(name, |exchange| {
+        exchange.read_body();
+        let fields = [
+            ("server", "old"),
+            ("X-Powered-By", "php"),
+            ("x-frame-options", "ALLOW"),
+            ("x-kept", "yes"),
+        ];
+        exchange.answer(200, &fields, b"ok")
+    })
+}
+
+#[test]
+fn requests_and_answers_are_changed_as_the_file_says() {
+    let upstream = talkative("v1");
+    let gate = Gate::start(&Config::with(Service::only(upstream.port()).key(RULES)).text());
+    let sent = [
+        ("x-debug", "1"),
+        ("X_DEBUG", "2"),
+        ("x-tenant", "forged"),
+        ("x-real-ip", "6.6.6.6"),
+        ("x-tag", "own"),
+        ("host", "shop.example.com:8080"),
+    ];
+    let response = gate.get("/shop/cart?id=7", &sent);
+    assert_eq!(response.status, 200);
+    assert_eq!(all(&response.head, "x-frame-options"), ["DENY"]);
+    assert_eq!(
+        (response.header("server"), response.header("x-powered-by")),
+        (None, None)
+    );
+    assert_eq!(response.header("x-kept"), Some("yes"));
+    let received = upstream.last();
+    assert_eq!(received.target, "/cart?id=7");
+    let head = &received.head;
+    assert_eq!(all(head, "host"), ["shop.internal"]);
+    assert_eq!(head.get("x-forwarded-host"), Some("shop.example.com:8080"));
+    assert_eq!((head.get("x-debug"), head.get("x_debug")), (None, None));
+    assert_eq!(all(head, "x-tenant"), ["shop/v1"]);
+    assert_eq!(all(head, "x-real-ip"), ["127.0.0.1"]);
+    assert_eq!(all(head, "x-asked"), ["http://shop.example.com:8080"]);
+    assert_eq!(all(head, "x-tag"), ["own", "edge"]);
+    assert_eq!(response.header("x-request-id"), head.get("x-request-id"));
+    // The log tells what the client asked for.
+    let line = gate.access_line("the request", |line| line["path"] == "/shop/cart?id=7");
+    assert_eq!(line["host"], "shop.example.com");
+}
+
+#[test]
+fn a_version_has_rules_of_its_own_and_stable_keeps_its_when_it_rescues() {
+    let stable = Upstream::named("v1");
+    let canary = Upstream::with("v2", |exchange| {
+        exchange.read_body();
+        Then::Reset
+    });
+    let config = |more: &str| {
+        let service = Service::split(stable.port(), 50, canary.port(), 50)
+            .never_eject()
+            .key("request_headers: { set: { x-level: service } }\nrescue: { on: [reset] }");
+        let text = Config::with(service).text();
+        // The version's keys stand beside its pool.
+        text.replacen(
+            "        weight: 50\n        pool:\n",
+            &format!("        weight: 50\n{more}        pool:\n"),
+            2,
+        )
+    };
+    let rules =
+        "        request_headers: { set: { x-level: \"${version}\" } }\n        rewrite: { add_prefix: \"/of\" }\n";
+    let gate = Gate::start(&config(rules));
+    let mut client = gate.client();
+    for _ in 0..10 {
+        assert_eq!(client.get("/a", &[]).status, 200);
+    }
+    assert_eq!((stable.count(), canary.count()), (10, 5));
+    for (upstream, version) in [(&stable, "v1"), (&canary, "v2")] {
+        for request in upstream.requests() {
+            assert_eq!(
+                (request.target.as_str(), all(&request.head, "x-level")),
+                ("/of/a", vec![version])
+            );
+        }
+    }
+    gate.write_config(&config(""), Write::Rename);
+    eventually(std::time::Duration::from_secs(5), "the rules are gone", || {
+        client.get("/b", &[]);
+        let last = stable.last();
+        last.target == "/b" && all(&last.head, "x-level") == ["service"]
+    });
+}
+
+#[test]
+fn a_real_server_is_reached_by_its_own_path() {
+    let nginx = Nginx::named("v1");
+    nginx.put_file("note.txt", b"from the disk");
+    let service = Service::only(nginx.port()).key("rewrite: { strip_prefix: /app, add_prefix: /files }");
+    let gate = Gate::start(&Config::with(service).text());
+    let response = gate.get("/app/note.txt?x=1", &[]);
+    assert_eq!((response.status, response.text()), (200, "from the disk".to_owned()));
+    assert_eq!(gate.get("/apple/note.txt", &[]).status, 404);
+}
+
+#[test]
+fn rules_that_would_break_http_are_refused() {
+    let service = Service::only(1).key("request_headers: { set: { Content-Length: \"0\", host: a } }");
+    let exit = Gate::try_start(&Config::with(service).text())
+        .err()
+        .expect("the file is refused");
+    assert_eq!(exit.code, Some(1));
+    for part in [
+        "request_headers.set.Content-Length: `Content-Length` cannot be changed: it frames the body",
+        "only `rewrite.host` sets it",
+    ] {
+        assert!(exit.stderr.contains(part), "{}", exit.stderr);
+    }
+}
+
+#[test]
+fn a_copy_follows_the_rules_of_the_version_that_gets_it() {
+    let (stable, copied) = (Upstream::named("v1"), Upstream::named("v2"));
+    let service = Service::split(stable.port(), 100, copied.port(), 0)
+        .key("mirror: { version: v2 }\nrequest_headers: { set: { x-level: \"${version}\" } }");
+    let text = Config::with(service).text();
+    let (before, after) = text.rsplit_once("        pool:").unwrap();
+    let gate = Gate::start(&format!(
+        "{before}        rewrite: {{ add_prefix: /new }}\n        pool:{after}"
+    ));
+    assert_eq!(gate.get("/cart", &[]).served_by(), "v1");
+    eventually(std::time::Duration::from_secs(5), "the copy has arrived", || {
+        copied.count() == 1
+    });
+    for (upstream, target, version) in [(&stable, "/cart", "v1"), (&copied, "/new/cart", "v2")] {
+        let received = upstream.last();
+        assert_eq!(
+            (received.target.as_str(), all(&received.head, "x-level")),
+            (target, vec![version])
+        );
+        assert_eq!(received.head.get("x-rollgate-version"), Some(version));
+    }
+}

@@ -1,0 +1,203 @@
+//! What a service takes, and not more: rates, and requests in flight.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+use support::{Client, Config, Gate, Service, Upstream, Write, eventually};
+
+/// Upstreams that hold every request back until they are told.
+#[derive(Clone, Default)]
+struct Dam(Arc<(Mutex<bool>, Condvar)>);
+
+impl Dam {
+    fn upstream(&self, name: &str) -> Upstream {
+        let dam = self.clone();
+        Upstream::with(name, move |exchange| {
+            exchange.read_body();
+            let (open, opened) = &*dam.0;
+            let open = open.lock().unwrap();
+            drop(
+                opened
+                    .wait_timeout_while(open, Duration::from_secs(20), |open| !*open)
+                    .unwrap(),
+            );
+            exchange.answer(200, &[], b"ok")
+        })
+    }
+
+    fn open(&self) {
+        *self.0.0.lock().unwrap() = true;
+        self.0.1.notify_all();
+    }
+}
+
+fn rejected(gate: &Gate, version: &str, limit: &str, count: f64) {
+    let labels = [("service", "shop"), ("version", version), ("limit", limit)];
+    gate.expect_metric("rollgate_requests_limited_total", &labels, count);
+}
+
+#[test]
+fn beyond_a_rate_it_is_429_with_the_time_to_wait_and_nobodys_failure() {
+    let upstream = Upstream::named("v1");
+    let service = Service::only(upstream.port()).key("rate_limits: [{ requests: 5, per: 1h }]");
+    let gate = Gate::start(&Config::with(service).text());
+    let mut client = gate.client();
+    let statuses: Vec<u16> = (0..8).map(|_| client.get("/", &[]).status).collect();
+    assert_eq!(statuses, [200, 200, 200, 200, 200, 429, 429, 429]);
+    let response = client.get("/", &[]);
+    let wait: u64 = response.header("retry-after").unwrap().parse().unwrap();
+    assert!((700..=720).contains(&wait), "{wait}: one every 12 minutes");
+    assert!(!response.closes(), "the connection goes on");
+    assert!(response.text().contains("rate limit"), "{}", response.text());
+    assert_eq!(upstream.count(), 5);
+    gate.expect_metric("rollgate_refusals_total", &[("reason", "rate_limited")], 4.0);
+    rejected(&gate, "", "rate", 4.0);
+    gate.expect_metric("rollgate_requests_total", &[], 5.0);
+    gate.expect_metric("rollgate_request_failures_total", &[], 0.0);
+    gate.expect_metric("rollgate_terminations_total", &[("code", "refused")], 4.0);
+    let line = gate.access_line("a refused request", |line| line["status"] == 429);
+    assert_eq!(line["refusal"], "rate_limited");
+    assert_eq!(
+        gate.admin_get("/v1/rejected").unwrap().text().matches("429").count(),
+        0,
+        "the message was right"
+    );
+}
+
+#[test]
+fn who_waits_as_told_is_let_in() {
+    let upstream = Upstream::named("v1");
+    let service = Service::only(upstream.port()).key("rate_limits: [{ requests: 1, per: 2s }]");
+    let gate = Gate::start(&Config::with(service).text());
+    let mut client = gate.client();
+    assert_eq!(client.get("/", &[]).status, 200);
+    let refused = client.get("/", &[]);
+    assert_eq!((refused.status, refused.header("retry-after")), (429, Some("2")));
+    let begun = Instant::now();
+    eventually(Duration::from_secs(10), "it is let in", || {
+        client.get("/", &[]).status == 200
+    });
+    assert!(begun.elapsed() > Duration::from_millis(1_500), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn each_key_has_a_rate_of_its_own_and_a_refused_one_takes_nothing_from_the_others() {
+    let upstream = Upstream::named("v1");
+    let limits =
+        "rate_limits: [{ requests: 6, per: 1h }, { requests: 2, per: 1h, key: [{ header: x-api-key }, client_ip] }]";
+    let gate = Gate::start(&Config::with(Service::only(upstream.port()).key(limits)).text());
+    let mut client = gate.client();
+    let mut served = |key: &str, times: usize| {
+        let fields: Vec<(&str, &str)> = (!key.is_empty()).then_some(("x-api-key", key)).into_iter().collect();
+        (0..times).filter(|_| client.get("/", &fields).status == 200).count()
+    };
+    assert_eq!((served("ada", 20), served("bob", 3), served("", 3)), (2, 2, 2));
+    assert_eq!(served("eve", 1), 0, "the service's own rate is used up");
+}
+
+#[test]
+fn a_reload_neither_refills_a_rate_nor_forgets_who_is_inside() {
+    let dam = Dam::default();
+    let upstream = dam.upstream("v1");
+    let config = |limit: u32, more: &str| {
+        let key = format!("max_in_flight: {limit}\nrate_limits: [{{ requests: 3, per: 1h }}]\n{more}");
+        Config::with(Service::only(upstream.port()).key(&key)).text()
+    };
+    let gate = Gate::start(&config(1, ""));
+    let mut inside = gate.client();
+    inside.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    eventually(Duration::from_secs(5), "it is inside", || upstream.count() == 1);
+    assert_eq!(gate.get("/", &[]).status, 503);
+    let generation = gate.metric("rollgate_config_generation", &[]);
+    gate.write_config(&config(1, "expose_version: true"), Write::Rename);
+    eventually(Duration::from_secs(5), "the file is in force", || {
+        gate.metric("rollgate_config_generation", &[]) > generation
+    });
+    assert_eq!(gate.get("/", &[]).status, 503, "still full");
+    dam.open();
+    assert_eq!(inside.read(false).unwrap().status, 200);
+    gate.expect_metric("rollgate_requests_in_flight", &[], 0.0);
+    let mut client = gate.client();
+    let statuses: Vec<u16> = (0..3).map(|_| client.get("/", &[]).status).collect();
+    assert_eq!(
+        statuses,
+        [200, 200, 429],
+        "full ones took nothing of the rate, and the reload gave nothing back"
+    );
+    rejected(&gate, "", "in_flight", 2.0);
+}
+
+fn in_background(port: u16, done: &Sender<u16>) {
+    let done = done.clone();
+    std::thread::spawn(move || done.send(Client::connect(port).get("/", &[]).status));
+}
+
+#[test]
+fn a_canary_is_protected_by_its_own_limit() {
+    let dam = Dam::default();
+    let (stable, canary) = (dam.upstream("v1"), dam.upstream("v2"));
+    let service = Service::split(stable.port(), 50, canary.port(), 50);
+    let text = Config::with(service).text();
+    let (before, after) = text.rsplit_once("        pool:").unwrap();
+    let gate = Gate::start(&format!("{before}        max_in_flight: 3\n        pool:{after}"));
+    let (done, statuses) = channel();
+    for n in 1..=20 {
+        in_background(gate.port(), &done);
+        // One after the other: each takes its turn of the split.
+        eventually(Duration::from_secs(5), "it is served or refused", || {
+            let refused = gate.metric("rollgate_refusals_total", &[("reason", "max_in_flight")]);
+            stable.count() + canary.count() + refused as usize == n
+        });
+    }
+    assert_eq!(
+        (stable.count(), canary.count()),
+        (10, 3),
+        "stable takes what is its own"
+    );
+    gate.expect_metric("rollgate_requests_in_flight", &[("version", "v2")], 3.0);
+    rejected(&gate, "v2", "in_flight", 7.0);
+    dam.open();
+    let mut statuses: Vec<u16> = (0..20)
+        .map(|_| statuses.recv_timeout(Duration::from_secs(10)).unwrap())
+        .collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [[200; 13].as_slice(), &[503; 7]].concat());
+    gate.expect_metric("rollgate_request_failures_total", &[], 0.0);
+    gate.expect_metric("rollgate_requests_total", &[("version", "v2")], 3.0);
+    let mut client = gate.client();
+    assert!(
+        (0..20).all(|_| client.get("/", &[]).status == 200),
+        "there is room again"
+    );
+    let refused = gate.access_line("a refused request", |line| line["status"] == 503);
+    assert_eq!(
+        (refused["refusal"].as_str(), refused.get("failure")),
+        (Some("max_in_flight"), None)
+    );
+}
+
+#[test]
+fn a_client_that_leaves_gives_its_place_back() {
+    let dam = Dam::default();
+    let upstream = dam.upstream("v1");
+    let gate = Gate::start(&Config::with(Service::only(upstream.port()).key("max_in_flight: 2")).text());
+    for n in [2, 4, 6] {
+        let mut clients = [gate.client(), gate.client()];
+        for client in &mut clients {
+            client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+        }
+        eventually(Duration::from_secs(5), "both are inside", || upstream.count() == n);
+        let full = gate.get("/", &[]);
+        assert_eq!((full.status, full.header("retry-after")), (503, Some("1")));
+        for client in &clients {
+            support::reset(client.stream());
+        }
+        drop(clients);
+        gate.expect_metric("rollgate_requests_in_flight", &[], 0.0);
+    }
+    dam.open();
+    assert_eq!(gate.get("/", &[]).status, 200);
+}
