@@ -235,7 +235,7 @@ async fn a_rollback_closes_what_the_candidate_had_and_leaves_who_is_sent_there_l
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_socket_on_which_nothing_moves_is_closed_and_one_that_pings_is_not() {
     let v1 = Echo::named("v1").await;
-    let service = Service::only(v1.port()).pools("timeouts: { idle: 1s }");
+    let service = Service::only(v1.port()).pools("timeouts: { idle: 2s }");
     let config = Config::with(service).limit("request_timeout: 2s");
     let gate = Gate::start(&config.text());
     let (mut idle, mut used) = (connect(&gate, &[]).await, connect(&gate, &[]).await);
@@ -252,7 +252,7 @@ async fn a_socket_on_which_nothing_moves_is_closed_and_one_that_pings_is_not() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_stops_says_so_before_the_drain_is_over() {
     let v1 = Echo::named("v1").await;
-    let config = Config::with(Service::only(v1.port())).limit("drain_timeout: 3s");
+    let config = Config::with(Service::only(v1.port())).limit("drain_timeout: 4s");
     let mut gate = Gate::start(&config.text());
     let mut socket = connect(&gate, &[]).await;
     gate.signal("TERM");
