@@ -322,16 +322,18 @@ pub enum Termination {
     UpstreamProtocol,
     /// The whole request took longer than `limits.request_timeout`.
     Deadline,
+    /// An event stream on which nothing came for `timeouts.idle`: nobody's failure.
+    Idle,
     /// Still in flight when `limits.drain_timeout` had passed.
     Drain,
-    /// Still in flight on a canary when `kill.drain` had passed since a kill switch came on.
+    /// Still in flight on a canary when `kill.drain` had passed since a kill switch came on or it was rolled back.
     Revoked,
     /// The proxy itself failed (a panic).
     Internal,
 }
 
 impl Termination {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Ok,
         Self::Refused,
         Self::NoEndpoint,
@@ -345,6 +347,7 @@ impl Termination {
         Self::UpstreamIdle,
         Self::UpstreamProtocol,
         Self::Deadline,
+        Self::Idle,
         Self::Drain,
         Self::Revoked,
         Self::Internal,
@@ -371,6 +374,7 @@ impl Termination {
             Self::UpstreamIdle => "upstream_idle",
             Self::UpstreamProtocol => "upstream_protocol",
             Self::Deadline => "deadline",
+            Self::Idle => "idle",
             Self::Drain => "drain",
             Self::Revoked => "revoked",
             Self::Internal => "internal",
@@ -390,6 +394,7 @@ impl Termination {
             | Self::ClientAbort
             | Self::ClientAbortAnswer
             | Self::ClientTimeout
+            | Self::Idle
             | Self::Drain
             | Self::Revoked
             | Self::Internal => None,
