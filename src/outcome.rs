@@ -334,16 +334,18 @@ pub enum Termination {
     UpstreamProtocol,
     /// The whole request took longer than `limits.request_timeout`.
     Deadline,
+    /// An event stream on which nothing came for `timeouts.idle`: nobody's failure.
+    Idle,
     /// Still in flight when `limits.drain_timeout` had passed.
     Drain,
-    /// Still in flight on a canary when `kill.drain` had passed since a kill switch came on.
+    /// Still in flight on a canary when `kill.drain` had passed since a kill switch came on or it was rolled back.
     Revoked,
     /// The proxy itself failed (a panic).
     Internal,
 }
 
 impl Termination {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Ok,
         Self::Refused,
         Self::NoEndpoint,
@@ -357,6 +359,7 @@ impl Termination {
         Self::UpstreamIdle,
         Self::UpstreamProtocol,
         Self::Deadline,
+        Self::Idle,
         Self::Drain,
         Self::Revoked,
         Self::Internal,
@@ -383,6 +386,7 @@ impl Termination {
             Self::UpstreamIdle => "upstream_idle",
             Self::UpstreamProtocol => "upstream_protocol",
             Self::Deadline => "deadline",
+            Self::Idle => "idle",
             Self::Drain => "drain",
             Self::Revoked => "revoked",
             Self::Internal => "internal",
@@ -402,6 +406,7 @@ impl Termination {
             | Self::ClientAbort
             | Self::ClientAbortAnswer
             | Self::ClientTimeout
+            | Self::Idle
             | Self::Drain
             | Self::Revoked
             | Self::Internal => None,

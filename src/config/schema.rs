@@ -119,8 +119,8 @@ settings! {
         /// From the first byte of a request's head to its last; then 408. A PROXY protocol header and a TLS handshake
         /// together may take as long.
         header_timeout: Period = "10s",
-        /// From the end of a request's head to the end of its answer; then 504, or the answer is cut. Upgraded
-        /// connections are exempt. Long, so that downloads are not cut: the timeouts of a pool find a dead upstream.
+        /// From the end of a request's head to the end of its answer; then 504, or the answer is cut. Upgraded connections
+        /// and event streams (`text/event-stream`) are exempt: `timeouts.idle` of the pool bounds them. Long, so that downloads are not cut: the timeouts of a pool find a dead upstream.
         request_timeout: Period = "1h",
         /// How long a connection may wait for its next request.
         keepalive_timeout: Period = "75s",
@@ -199,8 +199,9 @@ settings! {
     Kill as "kill switch" {
         /// Whether it is on. One that a command set is on besides.
         on: bool = "false",
-        /// How long what runs on a canary may go on once a kill switch is on, of the file or of a command: downloads,
-        /// streams, WebSockets. Then it is closed; `never` leaves it. Absent: `30s`, or as at the top of the file.
+        /// How long what runs on a canary may go on once a kill switch is on, of the file or of a command, or its rollout was
+        /// rolled back: downloads, streams, WebSockets. Then it is closed; `never` leaves it. Absent: `30s`, or as at the
+        /// top of the file.
         drain: Option<Drain>,
     }
 
@@ -304,7 +305,7 @@ settings! {
         connect: Period = "1s",
         /// From the request sent to the first byte of its answer.
         first_byte: Period = "30s",
-        /// Of silence within an answer.
+        /// Of silence within an answer, an event stream, or an upgraded connection.
         idle: Period = "60s",
     }
 

@@ -130,7 +130,8 @@ pub struct Limits {
     pub max_connections: usize,
     /// From the first byte of a head to its last.
     pub header_timeout: Duration,
-    /// From the last byte of the request's head to the last byte of the answer; upgraded connections are exempt.
+    /// From the last byte of the request's head to the last byte of the answer; upgraded connections and event
+    /// streams are exempt.
     pub request_timeout: Duration,
     /// How long a kept-alive connection may wait for its next request.
     pub keepalive_timeout: Duration,

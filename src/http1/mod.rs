@@ -42,6 +42,7 @@ mod scan;
 mod target;
 mod trailer;
 mod version;
+pub mod websocket;
 
 #[cfg(test)]
 mod tests;

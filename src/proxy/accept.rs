@@ -47,6 +47,10 @@ pub struct Bound {
     pub socket: StdListener,
 }
 
+/// How long idle connections are left open after another process has taken over: most send their next request by then, and
+/// learn from its answer that it was the last. Closing them at once would meet requests on their way.
+pub const IDLE_GRACE: Duration = Duration::from_secs(5);
+
 /// When the threads of the data plane stop accepting, and when they end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {

@@ -41,7 +41,8 @@ struct OnCanary {
 impl OnCanary {
     fn is_over(&self, now_ms: u64) -> bool {
         let version = self.local.version(self.service, self.version);
-        version.is_some_and(|version| version.revoked.is_over(now_ms))
+        let generation = self.local.in_force.generation;
+        version.is_some_and(|version| version.revoked.is_over(now_ms, generation))
     }
 }
 

@@ -322,7 +322,7 @@ impl End {
                     ..Self::failed(status, kind)
                 }
             }
-            Failed::Deadline => Self::failed(begun.unwrap_or(504), FailureKind::Timeout),
+            Failed::Idle | Failed::Deadline => Self::failed(begun.unwrap_or(504), FailureKind::Timeout),
             Failed::Refused(..) | Failed::Withheld { .. } | Failed::Revoked => {
                 Self::new(begun.unwrap_or(503), Outcome::ClientAbort)
             }

@@ -31,6 +31,7 @@ pub struct Record {
     upstream_time: Cell<Option<Duration>>,
     /// The application's numbers in the answer, in the order of `analysis.metrics`.
     values: Cell<Box<[Option<f64>]>>,
+    /// Its duration says nothing of the version: an upgraded connection, an event stream.
     upgraded: Cell<bool>,
     /// The canary that failed before stable served.
     rescued: Cell<Option<VersionId>>,
@@ -148,6 +149,9 @@ impl Record {
         );
         if let Some(status) = progress.status.get() {
             self.status.set(status);
+        }
+        if progress.endless.get() {
+            self.upgraded();
         }
     }
 

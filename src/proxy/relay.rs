@@ -40,6 +40,8 @@ pub enum Failed {
     },
     /// A failure by answer (a 5xx, a `grpc-status`) that stable may better: the client has seen nothing of it.
     Withheld { status: u16, kind: FailureKind },
+    /// Nothing came on an event stream for `timeouts.idle`.
+    Idle,
     /// `limits.request_timeout` has passed.
     Deadline,
     /// The version was revoked, and what was in flight on it has had its time.
@@ -160,6 +162,8 @@ pub struct Progress {
     pub pipelined: Cell<bool>,
     /// The answer ends with the connection: cut short, it is to end with a reset.
     cut_by_reset: Cell<bool>,
+    /// The answer is an event stream, which lasts for as long as both sides like.
+    pub endless: Cell<bool>,
     reading_client: Cell<bool>,
     /// Something of the request's body has come.
     body_begun: Cell<bool>,
@@ -200,8 +204,9 @@ impl Attempt<'_> {
                 Ok(Answered {
                     termination: match ended {
                         Err(Expired::Revoked) => Termination::Revoked,
+                        Err(Expired::Total) => Termination::Drain,
                         // Idle for too long: that is how most tunnels end.
-                        Ok(()) | Err(Expired::Phase | Expired::Total) => Termination::Ok,
+                        Ok(()) | Err(Expired::Phase) => Termination::Ok,
                     },
                     status,
                     reusable: false,
@@ -224,8 +229,17 @@ impl Attempt<'_> {
         let ends = tunnel::Ends {
             client,
             upstream: &connection.stream,
+            worker: &self.client.worker,
             slot: &self.client.slot,
             idle: self.timeouts.idle,
+            mask: self
+                .client
+                .worker
+                .draw()
+                .to_le_bytes()
+                .first_chunk()
+                .copied()
+                .unwrap_or_default(),
         };
         Box::pin(tunnel::run(
             &ends,
@@ -254,6 +268,9 @@ impl Attempt<'_> {
         }
         if expired == Expired::Total && !progress.reading_client.get() {
             return Failed::Deadline;
+        }
+        if progress.endless.get() {
+            return Failed::Idle;
         }
         if progress.answer_begun() {
             return Failed::upstream(Termination::UpstreamIdle, "silence for timeouts.idle within the answer");

@@ -1,23 +1,44 @@
 //! After a 101: bytes both ways, until both sides have finished or nothing moves for `timeouts.idle`, or the
-//! version it runs on has been revoked.
+//! version it runs on has been revoked, or the process stops. What the proxy ends itself it ends as WebSocket does, with a close frame, wherever
+//! one fits: between two frames.
 
 use super::body::{Accepted, BodyReader, BodyWriter, Coding, Framing};
 use super::buffer::{Buffer, HeadBytes};
 use super::deadlines::{Expired, Slot};
 use super::stream::Stream;
+use super::worker::Worker;
+use crate::http1::websocket::{FrameScan, GOING_AWAY, SERVICE_RESTART, close_frame};
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::io::IoSlice;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
+
+/// How long a peer may take over its close frame.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What a tunnel joins.
 pub struct Ends<'a> {
     pub client: &'a Stream,
     pub upstream: &'a Stream,
+    pub worker: &'a Worker,
     /// Of the client's connection.
     pub slot: &'a Slot,
     /// Nothing moving for so long ends it.
     pub idle: Duration,
+    /// Masks what the proxy sends to the endpoint by itself. It hides nothing.
+    pub mask: [u8; 4],
+}
+
+/// One direction: from one side, whose buffer has what it had already sent and goes first, to the other.
+struct Way<'a> {
+    from: &'a Stream,
+    to: &'a Stream,
+    passed: Accepted<'a>,
+    frames: RefCell<FrameScan>,
+    /// A piece is under way, and nobody knows how much of it was taken; or the end was told.
+    writing: Cell<bool>,
 }
 
 /// Joins both connections. Each direction comes with the buffer of what had already been sent, which goes first, and with
@@ -34,31 +55,75 @@ pub async fn run(
     let slot = ends.slot;
     slot.clear_total();
     slot.set_phase(ends.idle);
-    let mut up = pin!(copy(ends, (ends.client, up.0), (ends.upstream, up.1)));
-    let mut down = pin!(copy(ends, (ends.upstream, down.0), (ends.client, down.1)));
-    let (mut up_done, mut down_done) = (false, false);
-    let both = poll_fn(|context| {
-        up_done = up_done || up.as_mut().poll(context).is_ready();
-        down_done = down_done || down.as_mut().poll(context).is_ready();
-        if up_done && down_done {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
-    });
-    slot.guard(both).await
+    let to_endpoint = Way::new(ends.client, ends.upstream, up.1);
+    let to_client = Way::new(ends.upstream, ends.client, down.1);
+    let ended = {
+        let mut up = pin!(to_endpoint.copy(up.0));
+        let mut down = pin!(to_client.copy(down.0));
+        let (mut up_done, mut down_done, mut leaving) = (false, false, false);
+        let both = poll_fn(|context| {
+            if !leaving && ends.worker.is_closing() {
+                leaving = true;
+                slot.set_total(ends.worker.time_to_leave());
+            }
+            up_done = up_done || up.as_mut().poll(context).is_ready();
+            down_done = down_done || down.as_mut().poll(context).is_ready();
+            if up_done && down_done {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        });
+        slot.guard(both).await
+    };
+    if let Err(expired) = ended {
+        let code = match expired {
+            Expired::Revoked => SERVICE_RESTART,
+            Expired::Phase | Expired::Total => GOING_AWAY,
+        };
+        slot.off_canary();
+        to_client.close(slot, &close_frame(code, None)).await;
+        to_endpoint.close(slot, &close_frame(GOING_AWAY, Some(ends.mask))).await;
+    }
+    ended
 }
 
-/// One direction, to its end or its failure.
-async fn copy(ends: &Ends<'_>, (from, buffer): (&Stream, &mut Buffer), (to, passed): (&Stream, Accepted<'_>)) {
-    let mut reader = BodyReader::wire(from, buffer, Framing::UntilClose);
-    let mut writer = BodyWriter::wire(to, HeadBytes::default(), Coding::Plain, passed);
-    while let Ok(Some(_)) = reader.next().await {
-        ends.slot.set_phase(ends.idle);
-        if writer.pass(&mut reader).await.is_err() {
-            break;
+impl<'a> Way<'a> {
+    fn new(from: &'a Stream, to: &'a Stream, passed: Accepted<'a>) -> Self {
+        Self {
+            from,
+            to,
+            passed,
+            frames: RefCell::default(),
+            writing: Cell::new(false),
         }
     }
-    // A peer that is gone cannot be told.
-    let _ = to.finish().await;
+
+    /// To its end or its failure.
+    async fn copy(&self, buffer: &mut Buffer) {
+        let mut reader = BodyReader::wire(self.from, buffer, Framing::UntilClose);
+        let mut writer = BodyWriter::wire(self.to, HeadBytes::default(), Coding::Plain, self.passed);
+        while let Ok(Some(piece)) = reader.next().await {
+            self.frames.borrow_mut().feed(piece);
+            self.passed.slot.set_phase(self.passed.idle);
+            self.writing.set(true);
+            if writer.pass(&mut reader).await.is_err() {
+                break;
+            }
+            self.writing.set(false);
+        }
+        self.writing.set(true);
+        // A peer that is gone cannot be told.
+        let _ = self.to.finish().await;
+    }
+
+    /// Sends `frame`, if it fits in.
+    async fn close(&self, slot: &Slot, frame: &[u8]) {
+        if self.writing.get() || !self.frames.borrow().may_follow() {
+            return;
+        }
+        slot.set_phase(FAREWELL);
+        // A peer that takes nothing any more is closed without it.
+        let _ = slot.guard(self.to.write_all(&mut [IoSlice::new(frame)], |_| {})).await;
+    }
 }

@@ -1,5 +1,6 @@
 //! What one thread of the data plane owns: nothing here is shared with another thread, so nothing is locked.
 
+use super::accept::IDLE_GRACE;
 use super::deadlines::{Deadlines, TICK};
 use super::handshakes::Handshakes;
 use super::mirror::Copies;
@@ -18,6 +19,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Ticks between two sweeps of idle upstream connections.
 const SWEEP_TICKS: u32 = 10;
+
+/// See [`Worker::time_to_leave`].
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// See [`Worker::may_warn`].
 const WARN_EVERY: Duration = Duration::from_secs(1);
@@ -145,6 +149,17 @@ impl Worker {
     /// No new connections any more: idle ones close, too.
     pub fn is_closing(&self) -> bool {
         self.closing.get()
+    }
+
+    /// From [`Worker::is_closing`] on: how long what is in flight may go on, so that there is time left to say goodbye.
+    pub fn time_to_leave(&self) -> Duration {
+        let limit = self.local().in_force.snapshot.limits.drain_timeout;
+        let waited = if self.shared.is_draining() {
+            Duration::ZERO
+        } else {
+            IDLE_GRACE
+        };
+        limit.saturating_sub(waited + FAREWELL)
     }
 
     /// Now, or up to a tick ago: without asking the clock.

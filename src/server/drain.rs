@@ -1,7 +1,7 @@
 //! The end of the process: as soon as nothing is in flight, and within a bound.
 
 use super::Life;
-use crate::proxy::accept::Stage;
+use crate::proxy::accept::{IDLE_GRACE, Stage};
 use async_trait::async_trait;
 use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use std::sync::atomic::Ordering;
@@ -9,10 +9,6 @@ use std::time::{Duration, Instant};
 
 /// How often a stopping process looks whether it is idle.
 const LOOK: Duration = Duration::from_millis(5);
-
-/// How long idle connections are left open after another process has taken over: most send their next request by then, and
-/// learn from its answer that it was the last. Closing them at once would meet requests on their way.
-const IDLE_GRACE: Duration = Duration::from_secs(5);
 
 /// SIGTERM and SIGINT: the first one drains, the second one ends at once. When another process has taken over, this one
 /// drains, too.

@@ -29,6 +29,7 @@ pub use tls::{
 };
 
 use crate::config::{Snapshot, snapshot};
+use crate::rollout::Phase;
 use crate::routing::{CookieKey, Role, Traffic};
 use crate::runtime::State;
 use arc_swap::ArcSwap;
@@ -85,17 +86,28 @@ pub struct VersionInForce {
 }
 
 impl InForce {
-    /// Revokes the canaries of services whose kill switch is on, and no others.
+    /// Revokes the canaries of services whose kill switch is on, and the candidates that were rolled back; no others.
     fn revoke(&self, now_ms: u64) {
         let settings = self.snapshot.policy.services.iter().zip(&self.snapshot.services);
         let live = self.services.iter().zip(&self.traffic.services);
         for ((policy, file), (live, traffic)) in settings.zip(live) {
             let killed = self.traffic.killed || traffic.killed;
             for (version, live) in policy.versions.iter().zip(&live.versions) {
-                let revoked = killed && version.role == Role::Canary;
-                live.revoked.set(revoked, file.kill_drain, now_ms);
+                let is_canary = version.role == Role::Canary;
+                let rolled_back = is_canary && self.is_rolled_back(&policy.name, &version.name);
+                let revoked = (killed && is_canary, rolled_back);
+                live.revoked.set(revoked, file.kill_drain, now_ms, self.generation);
             }
         }
+    }
+
+    /// Whether the last thing that happened to the version was the rollback of its rollout.
+    fn is_rolled_back(&self, service: &str, version: &str) -> bool {
+        let rollout = self.state.service(service).and_then(|service| service.rollout.as_ref());
+        rollout.is_some_and(|rollout| {
+            let machine = &rollout.machine;
+            matches!(machine.phase, Phase::RolledBack(_)) && machine.candidate.as_deref() == Some(version)
+        })
     }
 
     /// Whether everything of the service goes to stable.

@@ -10,33 +10,97 @@ const NEVER: u64 = u64::MAX;
 
 /// Until when what is in flight on a version may go on. One for all publications and threads: whoever runs on the version
 /// sees a revocation that came later.
+#[derive(Default)]
 pub struct Revoked {
+    by_kill: Ends,
+    by_rollback: Ends,
+    /// The publication that brought the rollback.
+    rolled_back: AtomicU64,
+}
+
+struct Ends {
     /// Milliseconds of uptime.
-    ends_ms: AtomicU64,
+    at_ms: AtomicU64,
     /// Only whoever publishes locks it.
     revocation: Mutex<Revocation>,
 }
 
-impl Default for Revoked {
+impl Default for Ends {
     fn default() -> Self {
         Self {
-            ends_ms: AtomicU64::new(NEVER),
+            at_ms: AtomicU64::new(NEVER),
             revocation: Mutex::default(),
         }
     }
 }
 
-impl Revoked {
-    /// See [`Revocation::next`].
-    pub(super) fn set(&self, revoked: bool, drain: Option<Duration>, now_ms: u64) {
+impl Ends {
+    /// See [`Revocation::next`]. Whether it has just begun.
+    fn set(&self, revoked: bool, drain: Option<Duration>, now_ms: u64) -> bool {
         let mut revocation = self.revocation.lock().unwrap_or_else(PoisonError::into_inner);
-        *revocation = revocation.next(revoked, drain, now_ms);
-        self.ends_ms
-            .store(revocation.ends_ms.unwrap_or(NEVER), Ordering::Relaxed);
+        let before = *revocation;
+        *revocation = before.next(revoked, drain, now_ms);
+        self.at_ms.store(revocation.ends_ms.unwrap_or(NEVER), Ordering::Relaxed);
+        before.since_ms.is_none() && revoked
     }
 
-    /// Whether what is in flight must end. `now_ms`: milliseconds of [`super::Shared::uptime`].
-    pub fn is_over(&self, now_ms: u64) -> bool {
-        self.ends_ms.load(Ordering::Relaxed) <= now_ms
+    fn is_over(&self, now_ms: u64) -> bool {
+        self.at_ms.load(Ordering::Relaxed) <= now_ms
+    }
+}
+
+impl Revoked {
+    /// Whether the version is revoked by a kill switch, and by the rollback of its rollout. `generation`: that of the
+    /// publication.
+    pub(super) fn set(
+        &self,
+        (killed, rolled_back): (bool, bool),
+        drain: Option<Duration>,
+        now_ms: u64,
+        generation: u64,
+    ) {
+        self.by_kill.set(killed, drain, now_ms);
+        if self.by_rollback.set(rolled_back, drain, now_ms) {
+            self.rolled_back.store(generation, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether what is in flight must end, decided under `generation`. `now_ms`: milliseconds of
+    /// [`super::Shared::uptime`]. After a rollback whoever is sent to the version (by a rule) is sent there nevertheless.
+    pub fn is_over(&self, now_ms: u64, generation: u64) -> bool {
+        let before_rollback = || generation < self.rolled_back.load(Ordering::Relaxed);
+        self.by_kill.is_over(now_ms) || (self.by_rollback.is_over(now_ms) && before_rollback())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DRAIN: Option<Duration> = Some(Duration::from_secs(5));
+
+    #[test]
+    fn a_rollback_ends_what_was_decided_before_it_and_a_kill_everything() {
+        let revoked = Revoked::default();
+        revoked.set((false, false), DRAIN, 0, 6);
+        assert!(!revoked.is_over(1_000_000, 6));
+        revoked.set((false, true), DRAIN, 1_000, 7);
+        // Published again meanwhile.
+        revoked.set((false, true), DRAIN, 2_000, 8);
+        for (now_ms, generation, over) in [
+            (5_999, 6, false),
+            (6_000, 6, true),
+            (60_000, 7, false),
+            (60_000, 8, false),
+        ] {
+            assert_eq!(revoked.is_over(now_ms, generation), over, "{now_ms} {generation}");
+        }
+        revoked.set((true, true), DRAIN, 60_000, 9);
+        assert!(!revoked.is_over(64_999, 8));
+        assert!(revoked.is_over(65_000, 8), "the kill ends what the rollback has left");
+        revoked.set((false, false), DRAIN, 70_000, 10);
+        assert!(!revoked.is_over(80_000, 6), "the end of both lets everything go on");
+        revoked.set((false, true), DRAIN, 90_000, 11);
+        assert!(revoked.is_over(95_000, 10), "another rollback");
     }
 }

@@ -115,7 +115,7 @@ impl Exchange<'_> {
         self.record.says(answered.verdict.grpc_status);
         if answered.upgraded {
             self.record.upgraded();
-            return Next::Close;
+            return Next::Linger;
         }
         if progress.half_closed.get() && !answered.keep_alive {
             if !Box::pin(took_the_answer(self.client)).await {
@@ -167,8 +167,9 @@ impl Exchange<'_> {
                     .await
             }
             Failed::Deadline => self.cut(Termination::Deadline),
+            Failed::Idle => self.cut(Termination::Idle),
             Failed::Revoked if !answer_begun => {
-                let why = "a kill switch is on, and the version it stopped had not answered";
+                let why = "the version was stopped, by a kill switch or a rollback, and had not answered";
                 self.fail(503, Termination::Revoked, why, !uploaded).await
             }
             Failed::Revoked => self.cut(Termination::Revoked),
@@ -189,7 +190,7 @@ impl Exchange<'_> {
     /// The answer ends in the middle, and the client sees that.
     pub(super) fn cut(&self, termination: Termination) -> Next {
         self.client.link.cut(match termination {
-            Termination::Deadline | Termination::Revoked => Reason::CANCEL,
+            Termination::Deadline | Termination::Revoked | Termination::Idle => Reason::CANCEL,
             _ => Reason::INTERNAL_ERROR,
         });
         self.record.ends_cut(termination);

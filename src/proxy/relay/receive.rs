@@ -56,6 +56,7 @@ impl Attempt<'_> {
                     if let Some(kind) = verdict.failure.filter(|&kind| self.withholds(kind)) {
                         return Err(Failed::Withheld { status, kind });
                     }
+                    self.note_event_stream(&head, &bytes)?;
                     let relayed = self.relay(&head, &bytes, body, answer).await;
                     self.client.worker.recycle(head);
                     return relayed.map(Received::Whole);
@@ -107,6 +108,22 @@ impl Attempt<'_> {
             }
             _ => Verdict::default(),
         }
+    }
+
+    /// An event stream goes on for as long as something comes: its silence is bounded, its length is not. Where nobody
+    /// reads it, it is over.
+    fn note_event_stream(&self, head: &ResponseHead, bytes: &[u8]) -> Result<(), Failed> {
+        let fields = head.fields(bytes);
+        if head.status != 200 || !fields.nth("content-type", 0).is_some_and(is_event_stream) {
+            return Ok(());
+        }
+        self.progress.endless.set(true);
+        self.client.slot.clear_total();
+        if matches!(self.client.link, Link::Nowhere) {
+            self.answers(head.status);
+            return Err(Failed::Client(Termination::Ok));
+        }
+        Ok(())
     }
 
     /// The next head of the endpoint.
@@ -345,6 +362,14 @@ impl Attempt<'_> {
     }
 }
 
+/// Whether this is the media type of server-sent events, with any parameters.
+fn is_event_stream(media_type: &[u8]) -> bool {
+    const NAME: &[u8] = b"text/event-stream";
+    media_type.split_at_checked(NAME.len()).is_some_and(|(name, rest)| {
+        name.eq_ignore_ascii_case(NAME) && matches!(rest.first(), None | Some(b';' | b' ' | b'\t'))
+    })
+}
+
 fn framing_of(body: &ResponseBody) -> Framing {
     match body {
         ResponseBody::None => Framing::Done,
@@ -365,4 +390,23 @@ fn cut(error: BodyError) -> Failed {
 
 fn broken_head(error: HeadError) -> Failed {
     Failed::upstream(Termination::UpstreamProtocol, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_stream_is_known_by_its_media_type() {
+        for yes in [
+            "text/event-stream",
+            "Text/Event-Stream; charset=utf-8",
+            "text/event-stream ;a=b",
+        ] {
+            assert!(is_event_stream(yes.as_bytes()), "{yes}");
+        }
+        for no in ["text/event-streams", "text/event", "application/json", ""] {
+            assert!(!is_event_stream(no.as_bytes()), "{no}");
+        }
+    }
 }

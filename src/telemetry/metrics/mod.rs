@@ -62,7 +62,7 @@ impl Versions {
             ),
             durations: Family::histogram(
                 "rollgate_request_duration_seconds",
-                "From the request's head to the end of its answer; without upgraded connections.",
+                "From the request's head to the end of its answer; without upgraded connections and event streams.",
             ),
             failures: Family::counter(
                 "rollgate_request_failures_total",
