@@ -105,6 +105,7 @@ fn access_log(criterion: &mut Criterion) {
         request_id: "0197f9a0c3d47be2a9d1c4e5f6071829",
         trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736"),
         user_agent: Some(b"Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"),
+        grpc_status: None,
         failure: None,
         refusal: None,
     };

@@ -15,16 +15,19 @@ pub enum FailureKind {
     Protocol,
     /// No endpoint was usable.
     NoEndpoint,
+    /// The `grpc-status` of the answer was one of [`is_grpc_failure`].
+    Grpc,
 }
 
 impl FailureKind {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Connect,
         Self::Reset,
         Self::Timeout,
         Self::Status5xx,
         Self::Protocol,
         Self::NoEndpoint,
+        Self::Grpc,
     ];
 
     /// Position in [`Self::ALL`].
@@ -41,8 +44,17 @@ impl FailureKind {
             Self::Status5xx => "5xx",
             Self::Protocol => "protocol",
             Self::NoEndpoint => "no_endpoint",
+            Self::Grpc => "grpc",
         }
     }
+}
+
+/// Whether a `grpc-status` says that the server failed, and not that the call was a wrong one or was answered: UNKNOWN,
+/// DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS. What has no number of its own, and an answer that ends
+/// without a status (`None`), is UNKNOWN to clients
+/// (<https://github.com/grpc/grpc/blob/master/doc/statuscodes.md>).
+pub fn is_grpc_failure(status: Option<u32>) -> bool {
+    !matches!(status, Some(0 | 1 | 3 | 5..=11 | 16))
 }
 
 /// Why a request that was to be copied for a mirror was not: the `reason` label of `rollgate_mirror_dropped_total`.
@@ -426,11 +438,19 @@ mod tests {
     }
 
     #[test]
-    fn every_failure_but_a_status_has_an_ending() {
+    fn every_failure_but_those_that_an_answer_says_has_an_ending() {
         for kind in FailureKind::ALL {
             let has = Termination::ALL.iter().any(|ending| ending.failure() == Some(kind));
-            assert_eq!(has, kind != FailureKind::Status5xx, "{kind:?}");
+            let by_answer = matches!(kind, FailureKind::Status5xx | FailureKind::Grpc);
+            assert_eq!(has, !by_answer, "{kind:?}");
         }
+    }
+
+    #[test]
+    fn six_statuses_of_grpc_are_the_servers_and_those_that_nobody_knows() {
+        let failures: Vec<u32> = (0..=17).filter(|&status| is_grpc_failure(Some(status))).collect();
+        assert_eq!(failures, [2, 4, 12, 13, 14, 15, 17]);
+        assert!(is_grpc_failure(None));
     }
 
     #[test]

@@ -256,7 +256,8 @@ settings! {
         ejection: Ejection = "{}",
         /// How long an attempt may take.
         timeouts: Timeouts = "{}",
-        /// What is spoken to the endpoints.
+        /// What is spoken to the endpoints: `h2` is HTTP/2 over `tls`, `h2c` HTTP/2 in plain text with prior knowledge. Health
+        /// checks speak the same. gRPC needs one of the two.
         protocol: Protocol = "http1",
         /// TLS to the endpoints. Absent: plain text.
         tls: Option<PoolTls>,
@@ -378,7 +379,7 @@ settings! {
         methods: List<String> = "[GET, HEAD, OPTIONS]",
         /// After which failures, as long as nothing of an answer has reached the client and at most 64 KiB of a body were
         /// read.
-        on: List<RescueOn> = "[connect, reset, timeout, 5xx]",
+        on: List<RescueOn> = "[connect, reset, timeout, 5xx, grpc]",
     }
 
     /// The plan by which a version is delivered.
@@ -537,6 +538,7 @@ words! {
         Status5xx = "5xx",
         Protocol = "protocol",
         NoEndpoint = "no_endpoint",
+        Grpc = "grpc",
     }
     /// How a rollout begins.
     Start { Automatic = "automatic", Manual = "manual", }

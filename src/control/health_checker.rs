@@ -5,8 +5,8 @@ use crate::opening::write_proxy_header;
 use crate::shared::{Endpoint, InForce, Shared, explain_tls};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -203,6 +203,8 @@ enum ProbeError {
     Connect(std::io::Error),
     #[error("no TLS: {}", explain_tls(.0))]
     Tls(std::io::Error),
+    #[error("no HTTP/2: the endpoint does not agree on it (ALPN `h2`)")]
+    NoHttp2,
     #[error("no answer in time")]
     Timeout,
     #[error("the probe cannot be written: {0}")]
@@ -233,41 +235,62 @@ async fn probe(endpoint: &Endpoint, check: &HealthCheck) -> Result<(), ProbeErro
         .connect(tls.name.clone(), stream)
         .await
         .map_err(ProbeError::Tls)?;
+    if endpoint.transport.http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+        return Err(ProbeError::NoHttp2);
+    }
     ask(stream, endpoint, check).await
 }
 
-/// The question of a probe on its connection, if it has one.
+/// The question of a probe on its connection, if it has one: in the version of HTTP that requests are sent in.
 async fn ask<S>(stream: S, endpoint: &Endpoint, check: &HealthCheck) -> Result<(), ProbeError>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let Some(path) = &check.path else { return Ok(()) };
-    let request = http::Request::get(&**path)
-        .header(http::header::HOST, &*endpoint.label)
-        .header(
-            http::header::USER_AGENT,
-            concat!("rollgate/", env!("CARGO_PKG_VERSION"), " health check"),
-        )
-        .header(http::header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let exchange = async {
-        let answer = sender.send_request(request).await?;
-        let status = answer.status();
-        // A server whose page is read to the end is not left with a reset connection in its log.
-        read_some(answer.into_body()).await;
-        Ok::<_, hyper::Error>(status)
-    };
-    tokio::pin!(exchange);
-    let status = tokio::select! {
-        biased;
-        status = &mut exchange => status?,
-        // The connection's end does not mean that there was no answer: the exchange knows.
-        _ = connection => exchange.await?,
+    let agent = concat!("rollgate/", env!("CARGO_PKG_VERSION"), " health check");
+    let request = http::Request::builder().header(http::header::USER_AGENT, agent);
+    let status = if endpoint.transport.http2 {
+        let scheme = if endpoint.transport.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        let url = format!("{scheme}://{}{path}", endpoint.label);
+        let request = request.uri(url).body(Empty::<Bytes>::new())?;
+        let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+        answer(sender.send_request(request), connection).await?
+    } else {
+        let request = request
+            .uri(&**path)
+            .header(http::header::HOST, &*endpoint.label)
+            .header(http::header::CONNECTION, "close")
+            .body(Empty::<Bytes>::new())?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        answer(sender.send_request(request), connection).await?
     };
     match status.as_u16() {
         200..=399 => Ok(()),
         _ => Err(ProbeError::Status(status)),
+    }
+}
+
+async fn answer(
+    asked: impl Future<Output = hyper::Result<http::Response<Incoming>>>,
+    connection: impl Future,
+) -> hyper::Result<http::StatusCode> {
+    let exchange = async {
+        let answer = asked.await?;
+        let status = answer.status();
+        // A server whose page is read to the end is not left with a reset connection in its log.
+        read_some(answer.into_body()).await;
+        Ok(status)
+    };
+    tokio::pin!(exchange);
+    tokio::select! {
+        biased;
+        status = &mut exchange => status,
+        // The connection's end does not mean that there was no answer: the exchange knows.
+        _ = connection => exchange.await,
     }
 }
 

@@ -1,6 +1,14 @@
 //! What gRPC puts into fields (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
 
+use super::write::lines;
 use std::time::Duration;
+
+const UNKNOWN: u32 = 2;
+const DEADLINE_EXCEEDED: u32 = 4;
+const RESOURCE_EXHAUSTED: u32 = 8;
+const UNIMPLEMENTED: u32 = 12;
+const INTERNAL: u32 = 13;
+const UNAVAILABLE: u32 = 14;
 
 const CONTENT_TYPE: &[u8] = b"application/grpc";
 
@@ -34,6 +42,33 @@ pub fn timeout(value: &[u8]) -> Option<Duration> {
         b'n' => Duration::from_nanos(number),
         _ => return None,
     })
+}
+
+/// The `grpc-status` among trailer fields in wire form; `None`: there is none, or none that is a number.
+pub fn status_in(trailers: &[u8]) -> Option<u32> {
+    lines(trailers)
+        .find(|(name, _)| name.eq_ignore_ascii_case(b"grpc-status"))
+        .and_then(|(_, value)| status(value))
+}
+
+/// The number that a `grpc-status` is; `None`: it is none.
+pub fn status(value: &[u8]) -> Option<u32> {
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+/// What a gRPC client is told instead of a status of HTTP that the proxy answers of itself: INVALID_ARGUMENT would blame what
+/// the caller asked for, so what it sent is INTERNAL, as clients take it that see the 400
+/// (<https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md>).
+pub fn status_for(http: u16) -> u32 {
+    match http {
+        400 => INTERNAL,
+        404 | 405 => UNIMPLEMENTED,
+        408 | 504 => DEADLINE_EXCEEDED,
+        413 | 414 | 429 | 431 => RESOURCE_EXHAUSTED,
+        502 | 503 => UNAVAILABLE,
+        500 => INTERNAL,
+        _ => UNKNOWN,
+    }
 }
 
 /// Writes a text as `grpc-message` has it: printable ASCII as it is, everything else and `%` as `%XX`.

@@ -12,7 +12,7 @@
 
 mod budget;
 mod frame_count;
-mod grpc;
+pub mod grpc;
 mod read;
 mod write;
 
@@ -21,7 +21,6 @@ mod tests;
 
 pub use budget::Budget;
 pub use frame_count::{FrameCount, Frames};
-pub use grpc::{is_grpc, timeout, write_message};
 pub use read::{read_answer, read_request, read_trailers};
 pub use write::{Untranslatable, answer, request, trailers};
 

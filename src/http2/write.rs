@@ -82,7 +82,7 @@ fn first_line(text: &[u8]) -> Result<(&[u8], &[u8]), Untranslatable> {
 }
 
 /// Names and values of `name: value CRLF`, to the end or an empty line.
-fn lines(text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let mut rest = text;
     std::iter::from_fn(move || {
         let end = memchr::memchr(b'\r', rest).filter(|&end| end > 0)?;

@@ -347,6 +347,7 @@ fn turn_away(worker: &Worker, tcp: &TcpStream, peer: IpAddr, speaks_tls: bool) {
         close: true,
         head_only: false,
         fields: "",
+        is_grpc: false,
         content: None,
     }
     .write(&mut out);

@@ -1,6 +1,7 @@
 //! The answers the proxy gives of itself: short, plain, never cached.
 
 use crate::http1::Version;
+use crate::http2::grpc;
 use std::io::Write;
 
 /// What one of our own answers says.
@@ -18,6 +19,8 @@ pub struct OwnAnswer<'a> {
     pub head_only: bool,
     /// Further field lines, each with its end.
     pub fields: &'a str,
+    /// To a call of gRPC: the status is told as `grpc-status`, in a head that nothing follows.
+    pub is_grpc: bool,
     /// What the file says, in place of `text`. It is not ours to say whether it may be cached.
     pub content: Option<Content<'a>>,
 }
@@ -32,6 +35,10 @@ pub struct Content<'a> {
 impl OwnAnswer<'_> {
     /// Writes the head to `out`; returns the body.
     pub fn write(&self, out: &mut Vec<u8>) -> Vec<u8> {
+        if self.is_grpc {
+            self.write_grpc(out);
+            return Vec::new();
+        }
         let reason = reason_phrase(self.status);
         let said = match self.content {
             Some(_) => String::new(),
@@ -72,6 +79,22 @@ impl OwnAnswer<'_> {
         }
         body
     }
+
+    fn write_grpc(&self, out: &mut Vec<u8>) {
+        // Writing to a vector does not fail.
+        let _ = write!(
+            out,
+            "HTTP/1.1 200 OK\r\nDate: {}\r\nContent-Type: application/grpc\r\nGrpc-Status: {}\r\nGrpc-Message: ",
+            self.date,
+            grpc::status_for(self.status),
+        );
+        grpc::write_message(out, &format!("{} (request {})", self.text, self.request_id));
+        let _ = write!(
+            out,
+            "\r\n{}X-Request-Id: {}\r\nVia: 1.1 rollgate\r\n\r\n",
+            self.fields, self.request_id
+        );
+    }
 }
 /// The phrase of RFC 9110 section 15 for the statuses the proxy answers of itself.
 fn reason_phrase(status: u16) -> &'static str {
@@ -97,6 +120,7 @@ mod tests {
                 close: true,
                 head_only: false,
                 fields: "X-More: 1\r\n",
+                is_grpc: false,
                 content: None,
             };
             let mut head = Vec::new();
@@ -117,5 +141,27 @@ mod tests {
             answer.write(&mut only);
             assert!(!String::from_utf8(only).unwrap().contains("Connection"));
         }
+    }
+
+    #[test]
+    fn a_call_of_grpc_is_told_in_a_head_that_nothing_follows() {
+        let answer = OwnAnswer {
+            status: 503,
+            text: "no endpoint: 100% down",
+            request_id: "abc",
+            date: "Sun, 06 Nov 1994 08:49:37 GMT",
+            client: Version::Http2,
+            close: false,
+            head_only: false,
+            fields: "",
+            is_grpc: true,
+            content: None,
+        };
+        let mut head = Vec::new();
+        assert!(answer.write(&mut head).is_empty());
+        let text = String::from_utf8(head).unwrap();
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
+        assert!(text.contains("\r\nGrpc-Status: 14\r\nGrpc-Message: no endpoint: 100%25 down (request abc)\r\n"));
+        assert!(text.ends_with("\r\n\r\n") && !text.contains("Content-Length"), "{text}");
     }
 }

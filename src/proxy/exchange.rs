@@ -20,17 +20,22 @@ use super::panics;
 use super::record::Record;
 use super::worker::{Local, Moment};
 use crate::config::snapshot::{Limits, RouteTimeouts, Snapshot};
-use crate::http1::{MethodKind, RequestBody, RequestHead};
+use crate::http1::{MethodKind, RequestBody, RequestHead, Version};
+use crate::http2::grpc;
 use crate::outcome::{FailureKind, Refusal, Termination};
 use crate::routing::{
     self, Decision, Destination, HeaderFields, Reason, RequestView, Role, RouteAnswer, Routed, VersionId,
 };
 use crate::shared::VersionInForce;
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// How much earlier than by our clock a client's own deadline may come: its clock began to run before ours.
+const EARLY: Duration = Duration::from_millis(100);
 
 /// Serves the request whose head has arrived.
 pub async fn run(client: &Client, head: &RequestHead, bytes: &[u8], body: &mut BodyReader<'_>) -> Next {
@@ -47,6 +52,11 @@ pub async fn run(client: &Client, head: &RequestHead, bytes: &[u8], body: &mut B
             Box::pin(exchange.fail(500, Termination::Internal, "the proxy failed; its log says more", true)).await
         }
     }
+}
+
+fn is_grpc(head: &RequestHead, bytes: &[u8]) -> bool {
+    let fields = head.fields(bytes);
+    fields.nth("content-type", 0).is_some_and(grpc::is_grpc)
 }
 
 /// What a client that came by TLS is told of it, if anything.
@@ -68,6 +78,10 @@ pub(super) struct Exchange<'c> {
     pub started: Instant,
     pub client_ip: IpAddr,
     peer_trusted: bool,
+    /// A call of gRPC, to be answered as such.
+    is_grpc: bool,
+    /// How long its client waits, where that counts.
+    grpc_timeout: Cell<Option<Duration>>,
     fresh_id: [u8; 32],
     fresh_trace: [u8; 55],
     /// What it takes up of its service's and its version's `max_in_flight`.
@@ -96,6 +110,8 @@ impl<'c> Exchange<'c> {
             started,
             client_ip,
             peer_trusted,
+            is_grpc: head.version == Version::Http2 && is_grpc(head, bytes),
+            grpc_timeout: Cell::new(None),
             fresh_id,
             fresh_trace,
             places: Places::default(),
@@ -115,6 +131,27 @@ impl<'c> Exchange<'c> {
     pub fn trace_id(&self) -> Option<&str> {
         let traceparent = self.head.traceparent(self.bytes);
         traceparent.unwrap_or_else(|| text(&self.fresh_trace)).get(3..35)
+    }
+
+    /// A call of gRPC goes to endpoints that may speak it: it may take no longer than its client waits for it. What a client says
+    /// to others is of no effect, or any client could make them fail.
+    fn keep_grpc_timeout(&self) {
+        let timeout = || {
+            let fields = self.head.fields(self.bytes);
+            grpc::timeout(fields.nth("grpc-timeout", 0)?)
+        };
+        if let Some(timeout) = self.is_grpc.then(timeout).flatten() {
+            self.grpc_timeout.set(Some(timeout));
+            self.client.slot.set_total(timeout.min(self.time_limit()));
+        }
+    }
+
+    /// The client had said how long it would wait, and has waited: it leaves of itself then, a moment before or after us.
+    fn client_waited_long_enough(&self) -> bool {
+        self.grpc_timeout.get().is_some_and(|timeout| {
+            let early = (timeout / 10).min(EARLY);
+            self.started.elapsed() >= timeout.saturating_sub(early)
+        })
     }
 
     fn snapshot(&self) -> &Snapshot {

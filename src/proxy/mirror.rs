@@ -41,6 +41,8 @@ pub struct Copy {
     pub text: HeadBytes,
     pub body: Vec<u8>,
     pub coding: Coding,
+    /// See [`Attempt`].
+    pub is_grpc: bool,
     pub from: From,
     /// How the request itself ended.
     pub original: Ended,
@@ -193,6 +195,7 @@ impl Copy {
             client,
             upstream: &link,
             request: &self.head,
+            is_grpc: self.is_grpc,
             limits,
             timeouts,
             set_cookie: None,
@@ -200,7 +203,7 @@ impl Copy {
             // What a copy is answered counts for nothing.
             service: None,
             record: &Record::default(),
-            withholds_5xx: None,
+            withholds: None,
             progress: Progress::default(),
         };
         let mut reader = BodyReader::Kept;
@@ -286,7 +289,7 @@ impl End {
     }
 
     fn answered(answered: &Answered) -> Self {
-        let outcome = answered.failure.map_or(Outcome::Success, Outcome::Failure);
+        let outcome = answered.verdict.failure.map_or(Outcome::Success, Outcome::Failure);
         Self::new(answered.status, outcome)
     }
 

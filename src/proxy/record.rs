@@ -23,6 +23,7 @@ pub struct Record {
     status: Cell<u16>,
     termination: Cell<Option<Termination>>,
     failure: Cell<Option<FailureKind>>,
+    grpc_status: Cell<Option<u32>>,
     refusal: Cell<Option<Refusal>>,
     own_answer: Cell<Option<OwnAnswerKind>>,
     request_bytes: Cell<u64>,
@@ -172,9 +173,15 @@ impl Record {
         self.failure.set(None);
     }
 
-    pub fn refused(&self, refusal: Refusal) {
+    /// `status`: what its client gets.
+    pub fn refused(&self, refusal: Refusal, status: u16) {
         self.refusal.set(Some(refusal));
-        self.ends(refusal.status(), Termination::Refused, None);
+        self.ends(status, Termination::Refused, None);
+    }
+
+    /// The `grpc-status` that its client gets.
+    pub fn says(&self, grpc_status: Option<u32>) {
+        self.grpc_status.set(grpc_status);
     }
 
     /// The proxy answers by itself, as the file says.
@@ -299,6 +306,7 @@ impl Exchange<'_> {
                 .fields(self.bytes)
                 .find(|(name, _)| name.eq_ignore_ascii_case("user-agent"))
                 .map(|(_, value)| value),
+            grpc_status: record.grpc_status.get(),
             failure: record.failure.get(),
             refusal: record.refusal.get(),
         }
@@ -376,6 +384,7 @@ pub fn log_unread(worker: &Worker, peer: IpAddr, version: Version, refusal: Refu
             request_id,
             trace_id: None,
             user_agent: None,
+            grpc_status: None,
             failure: None,
             refusal: Some(refusal),
         });

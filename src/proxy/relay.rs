@@ -38,8 +38,8 @@ pub enum Failed {
         unprocessed: bool,
         why: String,
     },
-    /// A 5xx that stable may better: the client has seen nothing of it.
-    Withheld { status: u16 },
+    /// A failure by answer (a 5xx, a `grpc-status`) that stable may better: the client has seen nothing of it.
+    Withheld { status: u16, kind: FailureKind },
     /// Nothing came on an event stream for `timeouts.idle`.
     Idle,
     /// `limits.request_timeout` has passed.
@@ -69,8 +69,15 @@ pub struct Answered {
     pub upgraded: bool,
     /// [`Termination::Ok`], unless an upgraded connection was ended by the proxy.
     pub termination: Termination,
-    /// The `grpc-status` or anything else that decides success comes with other protocols; here the status does.
+    pub verdict: Verdict,
+}
+
+/// What an answer says of itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Verdict {
+    /// By its status, or its `grpc-status`.
     pub failure: Option<FailureKind>,
+    pub grpc_status: Option<u32>,
 }
 
 /// The request's body and what is needed to send it again.
@@ -117,6 +124,8 @@ pub struct Attempt<'a> {
     pub client: &'a Client,
     pub upstream: &'a upstream::Link,
     pub request: &'a RequestHead,
+    /// It is a call of gRPC: its answer's `grpc-status` counts, and its body may come as slowly as it likes.
+    pub is_grpc: bool,
     pub limits: &'a Limits,
     pub timeouts: &'a Timeouts,
     /// What is added to the final answer.
@@ -126,8 +135,8 @@ pub struct Attempt<'a> {
     /// Whose numbers its answer may hold, and where they are kept.
     pub service: Option<&'a Service>,
     pub record: &'a Record,
-    /// Asked when the answer is a 5xx: whether another one will be had instead.
-    pub withholds_5xx: Option<&'a dyn Fn() -> bool>,
+    /// Asked when the head of the answer says that it is a failure: whether another one will be had instead.
+    pub withholds: Option<&'a dyn Fn(FailureKind) -> bool>,
     pub progress: Progress,
 }
 
@@ -203,7 +212,7 @@ impl Attempt<'_> {
                     reusable: false,
                     keep_alive: false,
                     upgraded: true,
-                    failure: None,
+                    verdict: Verdict::default(),
                 })
             }
         }

@@ -100,7 +100,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// `most_idle`: idle upstream connections kept.
+    /// `most_idle`: idle upstream connections kept, of HTTP/1.1 and of HTTP/2 each.
     pub fn new(
         index: usize,
         shared: Arc<Shared>,
@@ -116,7 +116,7 @@ impl Worker {
             shared,
             deadlines: Rc::default(),
             idle: RefCell::new(IdlePool::new(most_idle)),
-            multiplexed: RefCell::default(),
+            multiplexed: RefCell::new(Multiplexed::new(most_idle)),
             handshakes: RefCell::default(),
             copies: Copies::default(),
             random: RefCell::new(fastrand::Rng::new()),
@@ -231,6 +231,7 @@ impl Worker {
         if let Some(log) = self.log.borrow_mut().as_mut() {
             log.flush();
         }
+        self.multiplexed.borrow().tick();
         let ticks = self.ticks.get().wrapping_add(1);
         self.ticks.set(ticks);
         if ticks.is_multiple_of(SWEEP_TICKS) {

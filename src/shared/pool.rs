@@ -104,7 +104,7 @@ impl Pool {
     pub fn failed(&self, endpoint: &Endpoint, kind: FailureKind, now_ms: u64) {
         let unreachable = match kind {
             FailureKind::Connect | FailureKind::Reset => true,
-            FailureKind::Timeout | FailureKind::Status5xx | FailureKind::Protocol => false,
+            FailureKind::Timeout | FailureKind::Status5xx | FailureKind::Protocol | FailureKind::Grpc => false,
             FailureKind::NoEndpoint => return,
         };
         // What ends while the endpoint is away was begun before, or is panic mode: it does not count against its return.

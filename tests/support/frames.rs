@@ -3,7 +3,9 @@
 
 use super::PATIENCE;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -174,7 +176,10 @@ pub enum Outcome {
 impl RawClient {
     /// Connected, and nothing sent.
     pub fn connect(port: u16) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", port)).expect("connect");
+        Self::over(TcpStream::connect(("127.0.0.1", port)).expect("connect"))
+    }
+
+    fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -305,6 +310,26 @@ impl RawClient {
         Outcome::Silent
     }
 
+    /// The stream of the next request of which the head is there; `None`: the connection has ended. As a server.
+    pub fn next_request(&mut self) -> Option<u32> {
+        loop {
+            let frame = self.try_read().ok().flatten()?;
+            match frame.kind {
+                HEADERS => return Some(frame.stream),
+                SETTINGS if !frame.has(ACK) => {
+                    self.send(SETTINGS, ACK, 0, "");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Answers 200 with this body. As a server.
+    pub fn respond(&mut self, stream: u32, body: &str) -> &mut Self {
+        self.send(HEADERS, END_HEADERS, stream, [0x88]);
+        self.send(DATA, END_STREAM, stream, body)
+    }
+
     /// The answer to a request on `stream`.
     ///
     /// # Panics
@@ -330,6 +355,45 @@ impl RawClient {
             }
         }
         false
+    }
+}
+
+/// Serves connections whose clients speak HTTP/2 with prior knowledge, each in a thread of its own.
+pub struct RawServer {
+    port: u16,
+    connections: Arc<AtomicUsize>,
+}
+
+impl RawServer {
+    /// `settings`: the payload of its SETTINGS. `serve` gets each connection behind its preface, with its position.
+    pub fn start(settings: &'static [u8], serve: impl Fn(&mut RawClient, usize) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (serve, count) = (Arc::new(serve), Arc::clone(&connections));
+        std::thread::spawn(move || {
+            while let Ok((stream, _)) = listener.accept() {
+                let (serve, count) = (Arc::clone(&serve), Arc::clone(&count));
+                std::thread::spawn(move || {
+                    let mut client = RawClient::over(stream);
+                    // A health check that only connects says nothing.
+                    if client.take(PREFACE.len()).ok().flatten().as_deref() == Some(PREFACE) {
+                        client.send(SETTINGS, 0, 0, settings);
+                        serve(&mut client, count.fetch_add(1, Ordering::SeqCst));
+                    }
+                });
+            }
+        });
+        Self { port, connections }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Connections on which HTTP/2 was spoken.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
     }
 }
 

@@ -18,7 +18,11 @@ impl Nginx {
     /// # Panics
     /// When nginx is not installed or does not start.
     pub fn named(name: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::listening(name, "", tempfile::tempdir().unwrap())
+    }
+
+    /// As [`Self::named`], with `how` behind its `listen` (as `http2`) and what else is needed for it in its directory.
+    pub fn listening(name: &str, how: &str, directory: TempDir) -> Self {
         let at = directory.path();
         // The kernel hands out ports in turn: another process hardly gets this one before nginx binds it.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -29,7 +33,7 @@ impl Nginx {
              http {{\n access_log {at}/access.log; keepalive_requests 100000; client_max_body_size 0;\n\
              client_body_temp_path {at}/body; proxy_temp_path {at}/proxy; fastcgi_temp_path {at}/fastcgi;\n\
              uwsgi_temp_path {at}/uwsgi; scgi_temp_path {at}/scgi;\n\
-             server {{ listen 127.0.0.1:{port};\n\
+             server {{ listen 127.0.0.1:{port} {how};\n\
              location / {{ add_header x-served-by {name} always; return 200 '{name}\\n'; }}\n\
              location /files/ {{ root {at}; add_header x-served-by {name} always; }} }} }}\n",
             at = at.display()
@@ -69,6 +73,14 @@ impl Nginx {
     /// A file below `/files/`.
     pub fn put_file(&self, name: &str, content: &[u8]) {
         fs::write(self.directory.path().join("files").join(name), content).unwrap();
+    }
+
+    /// Requests that came in this version, as `HTTP/2.0`.
+    pub fn served_over(&self, version: &str) -> usize {
+        let log = fs::read_to_string(self.directory.path().join("access.log")).unwrap_or_default();
+        log.lines()
+            .filter(|line| line.contains(&format!(" {version}\"")))
+            .count()
     }
 
     /// Lines of its access log.

@@ -224,14 +224,14 @@ impl Context<'_> {
     }
 
     /// Notes a key that is accepted and not acted on.
-    fn unsupported(&mut self, path: &Path<'_>, instead: &str, refuses_to_run: bool) {
+    fn unsupported(&mut self, path: &Path<'_>, instead: &str) {
         let (line, column) = self.problems.position_of_key(path);
         self.unsupported.push(Unsupported {
             path: path.to_string(),
             line,
             column,
             message: format!("not acted on by this version: {instead}"),
-            refuses_to_run,
+            refuses_to_run: false,
         });
     }
 

@@ -48,10 +48,7 @@ impl Context<'_> {
     fn speaks_http2(&mut self, pool: &schema::Pool, path: &Path<'_>) -> Option<bool> {
         let (message, suggestion) = match (pool.protocol, &pool.tls) {
             (schema::Protocol::Http1, _) => return Some(false),
-            (schema::Protocol::H2, Some(_)) | (schema::Protocol::H2c, None) => {
-                self.unsupported(path, "HTTP/1.1 would be spoken to the endpoints", true);
-                return Some(true);
-            }
+            (schema::Protocol::H2, Some(_)) | (schema::Protocol::H2c, None) => return Some(true),
             (schema::Protocol::H2, None) => ("`h2` is HTTP/2 over TLS, and this pool has no `tls`", "h2c"),
             (schema::Protocol::H2c, Some(_)) => ("`h2c` is HTTP/2 in plain text, and this pool has `tls`", "h2"),
         };

@@ -29,6 +29,7 @@ fn failure_kind(on: schema::RescueOn) -> FailureKind {
         schema::RescueOn::Status5xx => FailureKind::Status5xx,
         schema::RescueOn::Protocol => FailureKind::Protocol,
         schema::RescueOn::NoEndpoint => FailureKind::NoEndpoint,
+        schema::RescueOn::Grpc => FailureKind::Grpc,
     }
 }
 

@@ -72,7 +72,7 @@ impl Context<'_> {
     pub(super) fn tracing(&mut self, root: &Root) {
         let Some(tracing) = &root.tracing else { return };
         let path = Path::ROOT.key("tracing");
-        self.unsupported(&path, "no spans are sent", false);
+        self.unsupported(&path, "no spans are sent");
         if let Some(url) = tracing.otlp.get() {
             self.url(url, &path.key("otlp"));
         }

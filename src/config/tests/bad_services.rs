@@ -143,6 +143,14 @@ fn pools_and_endpoints() {
             with_pool("{ endpoints: [\"h:1\"], protocol: http2, tls: { sni: \"a:443\", verify: 1 } }"),
         ),
         (
+            "HTTP/2 over TLS without TLS",
+            with_pool("{ endpoints: [\"h:1\"], protocol: h2 }"),
+        ),
+        (
+            "HTTP/2 in plain text over TLS",
+            with_pool("{ endpoints: [\"h:1\"], protocol: h2c, tls: { sni: a } }"),
+        ),
+        (
             "an empty name never means that nothing is verified",
             with_pool("{ endpoints: [\"h:1\"], tls: { sni: \"\" } }"),
         ),

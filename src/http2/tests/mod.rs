@@ -251,7 +251,7 @@ fn grpc_is_known_by_its_content_type() {
         "Application/gRPC;x=y",
         "application/grpc ; x",
     ] {
-        assert!(is_grpc(yes.as_bytes()), "{yes}");
+        assert!(grpc::is_grpc(yes.as_bytes()), "{yes}");
     }
     for no in [
         "application/grpc-web",
@@ -260,27 +260,27 @@ fn grpc_is_known_by_its_content_type() {
         "text/plain",
         "",
     ] {
-        assert!(!is_grpc(no.as_bytes()), "{no}");
+        assert!(!grpc::is_grpc(no.as_bytes()), "{no}");
     }
 }
 
 #[test]
 fn timeouts_of_grpc_are_read_to_the_letter() {
-    assert_eq!(timeout(b"1H"), Some(Duration::from_secs(3600)));
-    assert_eq!(timeout(b"2M"), Some(Duration::from_secs(120)));
-    assert_eq!(timeout(b"99999999S"), Some(Duration::from_secs(99_999_999)));
-    assert_eq!(timeout(b"150m"), Some(Duration::from_millis(150)));
-    assert_eq!(timeout(b"7u"), Some(Duration::from_micros(7)));
-    assert_eq!(timeout(b"0n"), Some(Duration::ZERO));
+    assert_eq!(grpc::timeout(b"1H"), Some(Duration::from_secs(3600)));
+    assert_eq!(grpc::timeout(b"2M"), Some(Duration::from_secs(120)));
+    assert_eq!(grpc::timeout(b"99999999S"), Some(Duration::from_secs(99_999_999)));
+    assert_eq!(grpc::timeout(b"150m"), Some(Duration::from_millis(150)));
+    assert_eq!(grpc::timeout(b"7u"), Some(Duration::from_micros(7)));
+    assert_eq!(grpc::timeout(b"0n"), Some(Duration::ZERO));
     for no in ["", "S", "1", "1s", "-1S", "123456789S", "1 S", "1.5S"] {
-        assert_eq!(timeout(no.as_bytes()), None, "{no}");
+        assert_eq!(grpc::timeout(no.as_bytes()), None, "{no}");
     }
 }
 
 #[test]
 fn messages_of_grpc_are_percent_encoded() {
     let mut out = Vec::new();
-    write_message(&mut out, "50% of \u{e9}\n");
+    grpc::write_message(&mut out, "50% of \u{e9}\n");
     assert_eq!(out, b"50%25 of %C3%A9%0A");
 }
 
@@ -319,5 +319,29 @@ fn frames_are_counted_however_they_are_split() {
         bytes.chunks(step).for_each(|part| count.pass(part));
         assert_eq!(count.take(), expected, "in steps of {step}");
         assert_eq!(count.take(), Frames::default());
+    }
+}
+
+#[test]
+fn a_status_of_grpc_is_a_number_in_the_trailers_or_it_is_none() {
+    assert_eq!(grpc::status_in(b"a: b\r\ngrpc-status: 14\r\n"), Some(14));
+    assert_eq!(grpc::status_in(b"Grpc-Status: 0\r\ngrpc-message: x\r\n"), Some(0));
+    for none in [
+        &b""[..],
+        b"grpc-message: x\r\n",
+        b"grpc-status: -1\r\n",
+        b"grpc-status: OK\r\n",
+    ] {
+        assert_eq!(grpc::status_in(none), None);
+    }
+}
+
+/// What the proxy answers of itself, and nothing that blames the caller for what is not its fault.
+#[test]
+fn every_status_that_the_proxy_answers_is_an_error_of_grpc() {
+    use crate::outcome::Refusal;
+    let refusals = Refusal::ALL.map(Refusal::status);
+    for status in refusals.into_iter().chain([500, 502, 503, 504]) {
+        assert!(matches!(grpc::status_for(status), 2 | 4 | 8 | 12 | 13 | 14), "{status}");
     }
 }

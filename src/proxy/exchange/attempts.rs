@@ -61,6 +61,9 @@ impl Exchange<'_> {
         cookie: Option<&[u8]>,
         upload: &mut Upload<'_, '_>,
     ) -> Next {
+        if version.pool.spec.http2 {
+            self.keep_grpc_timeout();
+        }
         let mut tried = Tried::default();
         let mut fresh = false;
         self.with_budget(serving, |budget| budget.request(self.started_ms()));
@@ -207,19 +210,20 @@ impl Exchange<'_> {
         let begun = link.begin(&mut out, ended);
         begun.map_err(|why| Failure::to_begin(why, upload.reader.is_done()))?;
         let mut answer = Buffer::default();
-        let withholds = || self.takes_rescue(serving, FailureKind::Status5xx);
+        let withholds = |kind| self.takes_rescue(serving, kind);
         let told = || self.told();
         let attempt = Attempt {
             client: self.client,
             upstream: &link,
             request: self.head,
+            is_grpc: self.is_grpc,
             limits: self.limits(),
             timeouts: self.attempt_timeouts(serving).unwrap_or(timeouts),
             set_cookie: cookie,
             told: &told,
             service: self.service(),
             record: &self.record,
-            withholds_5xx: self.rescue(serving).is_some().then_some(&withholds),
+            withholds: self.rescue(serving).is_some().then_some(&withholds),
             progress: Progress::default(),
         };
         let result = attempt.run(out, upload, &mut answer).await;
@@ -227,7 +231,7 @@ impl Exchange<'_> {
         self.record.progressed(&progress, upload.bytes, began);
         match result {
             Ok(answered) => {
-                match answered.failure {
+                match answered.verdict.failure {
                     Some(kind) => version.pool.failed(endpoint, kind, self.now_ms()),
                     None => version.pool.succeeded(endpoint),
                 }
@@ -249,8 +253,8 @@ impl Exchange<'_> {
                     keep_broken(worker, endpoint, why, bytes);
                 }
                 let failure = Failure::of(failed, &progress, (link.reused(), fresh));
-                if matches!(failure.failed, Failed::Withheld { .. }) {
-                    version.pool.failed(endpoint, FailureKind::Status5xx, self.now_ms());
+                if let Failed::Withheld { kind, .. } = failure.failed {
+                    version.pool.failed(endpoint, kind, self.now_ms());
                 }
                 if let (Failed::Upstream { termination, .. }, false) = (&failure.failed, failure.stale) {
                     let kind = termination.failure().unwrap_or(FailureKind::Reset);

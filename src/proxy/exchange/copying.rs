@@ -85,6 +85,7 @@ impl Exchange<'_> {
             text,
             body,
             coding: upload.coding,
+            is_grpc: self.is_grpc,
             from: From {
                 peer: self.client.peer,
                 client_ip: self.client_ip,

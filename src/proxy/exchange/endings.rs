@@ -3,7 +3,8 @@
 use super::attempts::Failure;
 use super::{Exchange, hsts, text};
 use crate::http1::{MethodKind, RequestBody, Version};
-use crate::outcome::{Refusal, Termination};
+use crate::http2::grpc;
+use crate::outcome::{CLIENT_ABORT_STATUS, Refusal, Termination};
 use crate::proxy::answers::{Content, OwnAnswer};
 use crate::proxy::body::{Accepted, Coding};
 use crate::proxy::buffer::HeadBytes;
@@ -34,6 +35,7 @@ pub async fn refuse_unread(client: &Client, refusal: Refusal, why: &str, bytes: 
         head_only: false,
         fields: "",
         content: None,
+        is_grpc: false,
     };
     if send_own(client, &answer).await {
         Next::Linger
@@ -64,6 +66,7 @@ struct Own<'a> {
     /// Further field lines, each with its end.
     fields: &'a str,
     content: Option<Content<'a>>,
+    is_grpc: bool,
 }
 
 /// One of our own answers; whether the client took all of it. In a time of its own: the exchange's may be over.
@@ -83,6 +86,7 @@ async fn send_own(client: &Client, answer: &Own<'_>) -> bool {
         close: answer.close,
         head_only: answer.head_only,
         fields: &fields,
+        is_grpc: answer.is_grpc,
         content: answer.content,
     }
     .write(&mut head);
@@ -107,7 +111,8 @@ async fn send_own(client: &Client, answer: &Own<'_>) -> bool {
 impl Exchange<'_> {
     pub(super) async fn answered(&self, answered: &Answered, progress: &Progress) -> Next {
         self.record
-            .ends(answered.status, answered.termination, answered.failure);
+            .ends(answered.status, answered.termination, answered.verdict.failure);
+        self.record.says(answered.verdict.grpc_status);
         if answered.upgraded {
             self.record.upgraded();
             return Next::Linger;
@@ -134,6 +139,10 @@ impl Exchange<'_> {
             ..
         } = failure;
         match failed {
+            Failed::Client(_) if self.client_waited_long_enough() => {
+                self.record.ends(CLIENT_ABORT_STATUS, Termination::Deadline, None);
+                Next::Close
+            }
             Failed::Client(termination) => {
                 self.record.client_left(termination);
                 Next::Close
@@ -149,7 +158,7 @@ impl Exchange<'_> {
             }
             Failed::Upstream { termination, .. } => self.cut(termination),
             // Whoever withholds an answer has another one.
-            Failed::Withheld { status } => {
+            Failed::Withheld { status, .. } => {
                 self.fail(status, Termination::Internal, "the answer was withheld", true)
                     .await
             }
@@ -169,6 +178,9 @@ impl Exchange<'_> {
 
     /// What was not kept when the whole request took too long.
     fn time_limit_key(&self) -> &'static str {
+        if self.client_waited_long_enough() {
+            return "no answer within the grpc-timeout of its client";
+        }
         match self.route_timeouts().and_then(|timeouts| timeouts.request) {
             Some(_) => "no answer within timeouts.request of the route",
             None => "no answer within limits.request_timeout",
@@ -198,16 +210,21 @@ impl Exchange<'_> {
 
     /// Answers for the proxy's or a version's failure. `unread`: something of the request was not read.
     pub(super) async fn fail(&self, status: u16, termination: Termination, why: &str, unread: bool) -> Next {
-        self.record.ends(status, termination, None);
+        self.record.ends(self.shown(status), termination, None);
         self.own_answer(status, why, unread).await
     }
 
     /// Answers a request that no version may see.
     pub(super) async fn refuse(&self, refusal: Refusal, why: &str) -> Next {
-        self.record.refused(refusal);
+        self.record.refused(refusal, self.shown(refusal.status()));
         keep_refused(&self.client.worker, self.client_ip, refusal, why, self.bytes);
         let unread = !matches!(self.head.body, RequestBody::None);
         self.own_answer(refusal.status(), why, unread).await
+    }
+
+    /// The status of HTTP that the client gets where `status` is meant: gRPC tells the others another way.
+    pub(super) fn shown(&self, status: u16) -> u16 {
+        if self.is_grpc { 200 } else { status }
     }
 
     pub(super) async fn own_answer(&self, status: u16, why: &str, unread: bool) -> Next {
@@ -223,6 +240,9 @@ impl Exchange<'_> {
     pub(super) async fn say(&self, said: Said<'_>, unread: bool) -> Next {
         let ends = self.client.worker.answers_close() || self.client.is_old(self.limits().connection_age);
         let close = unread || ends || !self.head.keep_alive;
+        // What is no error, or said by the file, has no form of gRPC.
+        let is_grpc = self.is_grpc && said.status >= 400 && said.content.is_none();
+        self.record.says(is_grpc.then(|| grpc::status_for(said.status)));
         let answer = Own {
             status: said.status,
             why: said.why,
@@ -232,6 +252,7 @@ impl Exchange<'_> {
             head_only: self.head.method_kind == MethodKind::Head,
             fields: said.fields,
             content: said.content,
+            is_grpc,
         };
         match (send_own(self.client, &answer).await, close) {
             // Half an answer, or none: what came next would be taken for it.

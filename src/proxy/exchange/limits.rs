@@ -77,7 +77,7 @@ impl Exchange<'_> {
         };
         // What it takes up is not held while its client takes the answer.
         self.places.leave();
-        self.record.refused(refusal);
+        self.record.refused(refusal, self.shown(refusal.status()));
         let said = Said {
             status: refusal.status(),
             why,

@@ -41,7 +41,7 @@ impl Exchange<'_> {
     ) -> Option<(VersionId, &VersionInForce)> {
         let (kind, status) = match &failure.failed {
             // That was asked when its head came.
-            Failed::Withheld { status } => (FailureKind::Status5xx, *status),
+            Failed::Withheld { status, kind } => (*kind, *status),
             Failed::Upstream { termination, why, .. } => {
                 let kind = termination.failure()?;
                 let takes = !failure.answer_begun && upload.can_repeat() && self.takes_rescue(serving, kind);

@@ -1,12 +1,12 @@
 //! The answer's way to the client.
 
-use super::{Answered, Attempt, Failed, Received, Told};
+use super::{Answered, Attempt, Failed, Received, Told, Verdict};
 use crate::http1::{
     Framing as AnswerFraming, HeadError, HeadLimits, ResponseAdditions, ResponseBody, ResponseHead, Version,
     parse_response, write_response,
 };
-use crate::http2;
-use crate::outcome::{FailureKind, Termination};
+use crate::http2::{self, grpc};
+use crate::outcome::{FailureKind, Termination, is_grpc_failure};
 use crate::proxy::body::{BodyError, BodyReader, BodyWriter, Coding, Framing};
 use crate::proxy::buffer::{Buffer, HeadBytes};
 use crate::proxy::downstream::Link;
@@ -51,8 +51,11 @@ impl Attempt<'_> {
                     }
                     self.relay_interim(&head, &bytes).await?;
                 }
-                status @ 500..=599 if self.withholds() => return Err(Failed::Withheld { status }),
-                _ => {
+                status => {
+                    let verdict = self.verdict_at_once(&head, &bytes, body.as_ref());
+                    if let Some(kind) = verdict.failure.filter(|&kind| self.withholds(kind)) {
+                        return Err(Failed::Withheld { status, kind });
+                    }
                     self.note_event_stream(&head, &bytes)?;
                     let relayed = self.relay(&head, &bytes, body, answer).await;
                     self.client.worker.recycle(head);
@@ -72,8 +75,39 @@ impl Attempt<'_> {
         }
     }
 
-    fn withholds(&self) -> bool {
-        !self.progress.body_lost.get() && self.withholds_5xx.is_some_and(|ask| ask())
+    fn withholds(&self, kind: FailureKind) -> bool {
+        !self.progress.body_lost.get() && self.withholds.is_some_and(|ask| ask(kind))
+    }
+
+    /// What the head of an answer says before its body. gRPC may say its status there when nothing follows.
+    fn verdict_at_once(&self, head: &ResponseHead, bytes: &[u8], body: Option<&RecvStream>) -> Verdict {
+        let whole = body.is_some_and(RecvStream::is_end_stream) || matches!(head.body, ResponseBody::None);
+        if whole || (500..=599).contains(&head.status) {
+            self.verdict(head, bytes, b"")
+        } else {
+            Verdict::default()
+        }
+    }
+
+    /// What a whole answer says, `trailers` behind it. Only an endpoint that answers in gRPC is judged by it: any client may ask
+    /// so.
+    fn verdict(&self, head: &ResponseHead, bytes: &[u8], trailers: &[u8]) -> Verdict {
+        let fields = head.fields(bytes);
+        match head.status {
+            500..=599 => Verdict {
+                failure: Some(FailureKind::Status5xx),
+                grpc_status: None,
+            },
+            200 if self.is_grpc && fields.nth("content-type", 0).is_some_and(grpc::is_grpc) => {
+                let in_head = || fields.nth("grpc-status", 0).and_then(grpc::status);
+                let grpc_status = grpc::status_in(trailers).or_else(in_head);
+                Verdict {
+                    failure: is_grpc_failure(grpc_status).then_some(FailureKind::Grpc),
+                    grpc_status,
+                }
+            }
+            _ => Verdict::default(),
+        }
     }
 
     /// An event stream goes on for as long as something comes: its silence is bounded, its length is not. Where nobody
@@ -234,6 +268,7 @@ impl Attempt<'_> {
             stream.close_in_order();
         }
         let until_close = matches!(head.body, ResponseBody::UntilClose);
+        let verdict = self.verdict(head, bytes, reader.trailers());
         drop(reader);
         let whole = self.progress.uploaded.get() && answer.is_empty();
         Ok(Answered {
@@ -242,7 +277,7 @@ impl Attempt<'_> {
             keep_alive: !close && self.progress.uploaded.get(),
             upgraded: false,
             termination: Termination::Ok,
-            failure: (500..=599).contains(&head.status).then_some(FailureKind::Status5xx),
+            verdict,
         })
     }
 

@@ -75,7 +75,7 @@ impl Attempt<'_> {
                     "the body is larger than limits.max_body",
                 )));
             }
-            if is_slow(upload.bytes, waited) {
+            if !self.is_grpc && is_slow(upload.bytes, waited) {
                 return Err(SendError::Failed(Failed::Refused(
                     Refusal::RequestTimeout,
                     "the body did not arrive in time",

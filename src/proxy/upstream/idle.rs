@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a connection is kept that may serve one client address alone.
-const BOUND_LIFE: Duration = Duration::from_secs(15);
+pub(super) const BOUND_LIFE: Duration = Duration::from_secs(15);
 
 struct Idle {
     connection: Connection,

@@ -1,7 +1,7 @@
 //! Connections of HTTP/2 to endpoints: each carries the streams of many requests of this thread at once. Like idle ones of
 //! HTTP/1.1 they belong to one thread, one endpoint and so to one version.
 
-use super::idle::{Key, PointerHasher};
+use super::idle::{BOUND_LIFE, Key, PointerHasher};
 use super::{Connection, OnBehalf, open_unhurried, out_of_time};
 use crate::config::snapshot::{Limits, Timeouts};
 use crate::proxy::body::Outgoing;
@@ -16,7 +16,7 @@ use h2::client::{self, ResponseFuture, SendRequest};
 use h2::{Ping, PingPong};
 use http::Request;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::hash::BuildHasherDefault;
 use std::io;
@@ -46,10 +46,51 @@ const SEND_BUFFER: usize = 64 << 10;
 const QUIET: Duration = Duration::from_secs(10);
 const NO_PONG: Duration = Duration::from_secs(5);
 
-/// The connections of one thread.
-#[derive(Default)]
+/// A stream that its client takes back before the endpoint has answered is reset at the second tick from then (0.1 to 0.2 s). A
+/// server that finds a request and its reset in one read takes many of them for an attack and ends the connection
+/// (CVE-2023-44487), and other clients' requests are on it.
+const TAKEN_BACK_TICKS: u32 = 2;
+
+/// The connections of one thread, up to a bound over all endpoints on those that carry nothing.
 pub struct Multiplexed {
+    most: usize,
+    partings: Rc<Partings>,
     by_use: HashMap<Key, Entry, BuildHasherDefault<PointerHasher>>,
+}
+
+/// Streams that are about to be reset, the oldest first. No more than the connections have.
+#[derive(Default)]
+struct Partings {
+    tick: Cell<u32>,
+    queue: RefCell<VecDeque<(u32, Parting)>>,
+}
+
+impl Partings {
+    fn add(&self, parting: Parting) {
+        self.queue.borrow_mut().push_back((self.tick.get(), parting));
+    }
+
+    /// The next one whose time has come.
+    fn next(&self) -> Option<Parting> {
+        let mut queue = self.queue.borrow_mut();
+        let (tick, _) = queue.front()?;
+        let is_due = self.tick.get().wrapping_sub(*tick) >= TAKEN_BACK_TICKS;
+        is_due.then(|| queue.pop_front()).flatten().map(|(_, parting)| parting)
+    }
+}
+
+/// A stream that counts for its connection until this is dropped. Before its end, that resets it.
+struct Parting {
+    load: Rc<Load>,
+    begun: Option<Begun>,
+}
+
+impl Drop for Parting {
+    fn drop(&mut self) {
+        self.begun = None;
+        self.load.streams.set(self.load.streams.get() - 1);
+        self.load.freed.notify_one();
+    }
 }
 
 struct Entry {
@@ -88,14 +129,18 @@ impl Shared {
         self.load.streams.get() < self.send.current_max_send_streams().min(STREAMS)
     }
 
-    fn lease(&self, reused: bool) -> Lease {
+    fn lease(&self, partings: &Rc<Partings>, reused: bool) -> Lease {
         self.load.streams.set(self.load.streams.get() + 1);
         self.load.used.set(true);
         Lease {
             send: self.send.clone(),
-            load: Rc::clone(&self.load),
+            stream: Parting {
+                load: Rc::clone(&self.load),
+                begun: None,
+            },
+            partings: Rc::clone(partings),
             reused,
-            begun: None,
+            answered: Cell::new(false),
         }
     }
 
@@ -116,6 +161,26 @@ fn is_alive(send: &mut SendRequest<Bytes>) -> bool {
 }
 
 impl Multiplexed {
+    /// `most`: connections held while some of them carry nothing.
+    pub fn new(most: usize) -> Self {
+        Self {
+            most,
+            partings: Rc::default(),
+            by_use: HashMap::default(),
+        }
+    }
+
+    /// Takes a new connection, for a request.
+    fn add(&mut self, endpoint: &Arc<Endpoint>, client: Option<IpAddr>, shared: Shared) -> Lease {
+        let held: usize = self.by_use.values().map(|entry| entry.connections.len()).sum();
+        if held >= self.most {
+            self.clear();
+        }
+        let lease = shared.lease(&self.partings, false);
+        self.entry(endpoint, client).connections.push(shared);
+        lease
+    }
+
     /// The connection with the fewest streams that has room for another.
     fn take(&mut self, endpoint: &Arc<Endpoint>, client: Option<IpAddr>) -> Option<Lease> {
         let connections = &mut self.by_use.get_mut(&Key::new(endpoint, client))?.connections;
@@ -123,7 +188,7 @@ impl Multiplexed {
         connections.retain_mut(|shared| shared.edition == edition && is_alive(&mut shared.send));
         let with_room = connections.iter().filter(|shared| shared.has_room());
         let shared = with_room.min_by_key(|shared| shared.load.streams.get())?;
-        Some(shared.lease(true))
+        Some(shared.lease(&self.partings, true))
     }
 
     fn entry(&mut self, endpoint: &Arc<Endpoint>, client: Option<IpAddr>) -> &mut Entry {
@@ -149,6 +214,14 @@ impl Multiplexed {
         });
     }
 
+    /// A tick has passed: resets streams that were taken back.
+    pub fn tick(&self) {
+        self.partings.tick.set(self.partings.tick.get().wrapping_add(1));
+        while let Some(parting) = self.partings.next() {
+            drop(parting);
+        }
+    }
+
     /// Lets go of all that carry nothing.
     pub fn clear(&mut self) {
         for entry in self.by_use.values_mut() {
@@ -160,10 +233,12 @@ impl Multiplexed {
 /// Room for one stream on a connection, and the stream once it has begun. Dropped before its end, the stream is reset.
 pub struct Lease {
     send: SendRequest<Bytes>,
-    load: Rc<Load>,
+    stream: Parting,
+    partings: Rc<Partings>,
     /// The connection was there before.
     pub reused: bool,
-    begun: Option<Begun>,
+    /// The endpoint has answered the request, or ended it.
+    answered: Cell<bool>,
 }
 
 struct Begun {
@@ -178,7 +253,7 @@ impl Lease {
     /// The connection takes no further streams.
     pub fn begin(&mut self, request: Request<()>, ended: bool) -> Result<(), h2::Error> {
         let (answer, stream) = self.send.send_request(request, ended)?;
-        self.begun = Some(Begun {
+        self.stream.begun = Some(Begun {
             outgoing: Outgoing::after_request(stream, ended),
             answer: RefCell::new(answer),
         });
@@ -186,12 +261,12 @@ impl Lease {
     }
 
     pub fn is_tls(&self) -> bool {
-        self.load.stream.is_tls()
+        self.stream.load.stream.is_tls()
     }
 
     /// What follows the head; `None` before it was sent.
     pub fn outgoing(&self) -> Option<&Outgoing> {
-        self.begun.as_ref().map(|begun| &begun.outgoing)
+        self.stream.begun.as_ref().map(|begun| &begun.outgoing)
     }
 
     /// The next head of the answer, with the body behind it if it is the last.
@@ -199,10 +274,10 @@ impl Lease {
     /// # Errors
     /// The endpoint has reset the stream, or its connection is gone.
     pub async fn next_head(&self) -> Result<(http::response::Parts, Option<h2::RecvStream>), h2::Error> {
-        let Some(begun) = &self.begun else {
+        let Some(begun) = &self.stream.begun else {
             return std::future::pending().await;
         };
-        poll_fn(|context| {
+        let head = poll_fn(|context| {
             let mut answer = begun.answer.borrow_mut();
             match answer.poll_informational(context) {
                 Poll::Ready(Some(interim)) => {
@@ -216,14 +291,25 @@ impl Lease {
                 Poll::Pending => Poll::Pending,
             }
         })
-        .await
+        .await;
+        self.answered.set(true);
+        head
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.load.streams.set(self.load.streams.get() - 1);
-        self.load.freed.notify_one();
+        if self.answered.get() {
+            return;
+        }
+        if let Some(begun) = self.stream.begun.take() {
+            let load = Rc::clone(&self.stream.load);
+            load.streams.set(load.streams.get() + 1);
+            self.partings.add(Parting {
+                load,
+                begun: Some(begun),
+            });
+        }
     }
 }
 
@@ -250,8 +336,8 @@ async fn lease_unhurried(
     loop {
         let taken = pool.borrow_mut().take(endpoint, bound_to);
         if let Some(mut lease) = taken {
-            let only = lease.load.streams.get() == 1;
-            if !(sure && only) || lease.load.stream.is_quiet_for_sure() {
+            let load = &lease.stream.load;
+            if !(sure && load.streams.get() == 1) || load.stream.is_quiet_for_sure() {
                 return Ok(lease);
             }
             // Something has come in: its task reads it first.
@@ -276,9 +362,7 @@ async fn lease_unhurried(
             return Ok(lease);
         }
         let shared = open(on_behalf, endpoint, timeouts, freed).await?;
-        let lease = shared.lease(false);
-        pool.borrow_mut().entry(endpoint, bound_to).connections.push(shared);
-        return Ok(lease);
+        return Ok(pool.borrow_mut().add(endpoint, bound_to, shared));
     }
 }
 
@@ -318,7 +402,10 @@ async fn open(
         send,
         load,
         edition,
-        life: timeouts.idle,
+        life: match on_behalf.bound_to(endpoint) {
+            Some(_) => timeouts.idle.min(BOUND_LIFE),
+            None => timeouts.idle,
+        },
         idle_since: None,
     })
 }
@@ -332,7 +419,10 @@ fn settings(limits: &Limits) -> client::Builder {
         .max_header_list_size(head)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buffer_size(SEND_BUFFER);
+        .max_send_buffer_size(SEND_BUFFER)
+        // What comes for a stream that a client has taken back is answered with a reset once it is forgotten: no number of
+        // such clients may end the connection of the others.
+        .max_local_error_reset_streams(None);
     builder
 }
 

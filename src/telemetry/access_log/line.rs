@@ -54,6 +54,7 @@ pub struct Line<'a> {
     pub request_id: &'a str,
     pub trace_id: Option<&'a str>,
     pub user_agent: Option<&'a [u8]>,
+    pub grpc_status: Option<u32>,
     pub failure: Option<FailureKind>,
     pub refusal: Option<Refusal>,
 }
@@ -80,6 +81,9 @@ impl Line<'_> {
             milliseconds(out, ",\"upstream_ms\":", time);
         }
         word(out, ",\"termination\":\"", self.termination.as_str());
+        if let Some(status) = self.grpc_status {
+            number(out, ",\"grpc_status\":", u64::from(status));
+        }
         if let Some(failure) = self.failure {
             word(out, ",\"failure\":\"", failure.as_str());
         }

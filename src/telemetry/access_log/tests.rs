@@ -33,6 +33,7 @@ fn line() -> Line<'static> {
         request_id: "0",
         trace_id: None,
         user_agent: None,
+        grpc_status: None,
         failure: None,
         refusal: None,
     }

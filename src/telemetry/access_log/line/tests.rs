@@ -27,6 +27,7 @@ fn full<'a>() -> Line<'a> {
         request_id: "5f0c",
         trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736"),
         user_agent: Some(b"curl/8"),
+        grpc_status: Some(14),
         failure: Some(FailureKind::Reset),
         refusal: None,
     }
@@ -64,6 +65,7 @@ fn a_refused_request_shows_what_is_known() {
         trace_id: None,
         user_agent: None,
         failure: None,
+        grpc_status: None,
         refusal: Some(Refusal::BadRequest),
         ..full()
     };

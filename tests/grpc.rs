@@ -1,0 +1,444 @@
+//! gRPC with a real client and a real server (tonic): the four kinds of calls, trailers, deadlines, statuses, cancelling.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+#[path = "grpc/service.rs"]
+mod service;
+
+use bytes::Bytes;
+use service::{Answers, EchoClient, EchoServer, Plain, Seen, receiver};
+use std::process::Command;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+use support::frames::*;
+use support::{Config, Gate, PATIENCE, Service, Upstream, eventually};
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::codegen::tokio_stream::StreamExt;
+use tonic::{Code, Request};
+
+const UNARY: &str = "/test.Echo/Unary";
+
+fn gate(service: Service) -> Gate {
+    Gate::start(&Config::with(service.never_eject().pools("protocol: h2c")).text())
+}
+
+#[test]
+fn the_four_kinds_of_calls_and_their_metadata() {
+    let server = EchoServer::start("v1");
+    let gate = gate(Service::only(server.port()));
+    let client = EchoClient::connect(gate.port());
+
+    let answer = client.say("hello").unwrap();
+    assert_eq!(answer.metadata().get("x-served-by").unwrap(), "v1");
+    assert_eq!(answer.into_inner(), "hello");
+
+    let mut grpc = client.grpc.clone();
+    client.run(async {
+        grpc.ready().await.unwrap();
+        let path = PathAndQuery::from_static("/test.Echo/Count");
+        let request = Request::new(Bytes::from("50 0"));
+        let answers = grpc.server_streaming(request, path, Plain).await.unwrap().into_inner();
+        let answers: Vec<Bytes> = answers.map(Result::unwrap).collect().await;
+        assert_eq!(answers, (0..50).map(|n| Bytes::from(n.to_string())).collect::<Vec<_>>());
+
+        // Far more than any window holds.
+        let messages = tonic::codegen::tokio_stream::iter(vec![Bytes::from(vec![b'x'; 100_000]); 50]);
+        let path = PathAndQuery::from_static("/test.Echo/Sum");
+        grpc.ready().await.unwrap();
+        let sum = grpc
+            .client_streaming(Request::new(messages), path, Plain)
+            .await
+            .unwrap();
+        assert_eq!(sum.into_inner(), "50 5000000");
+    });
+    gate.expect_metric("rollgate_requests_total", &[("version", "v1"), ("code", "200")], 3.0);
+    assert_eq!(gate.metrics().sum("rollgate_request_failures_total", &[]), 0.0);
+}
+
+/// Each message is answered before the next is sent: nothing is held back on the way, in either direction.
+#[test]
+fn a_conversation_goes_message_by_message() {
+    let server = EchoServer::start("v1");
+    let gate = gate(Service::only(server.port()));
+    let client = EchoClient::connect(gate.port());
+    let mut grpc = client.grpc.clone();
+    client.run(async {
+        let (say, messages) = tokio::sync::mpsc::channel(1);
+        grpc.ready().await.unwrap();
+        let path = PathAndQuery::from_static("/test.Echo/Both");
+        let messages = Request::new(receiver(messages));
+        let mut answers = grpc.streaming(messages, path, Plain).await.unwrap().into_inner();
+        for n in 0..100 {
+            let message = Bytes::from(format!("message {n}"));
+            say.send(message.clone()).await.unwrap();
+            assert_eq!(answers.next().await.unwrap().unwrap(), message);
+        }
+        drop(say);
+        assert!(answers.next().await.is_none());
+    });
+    let line = gate.access_line("the call", |line| line["path"] == "/test.Echo/Both");
+    assert_eq!((&line["status"], &line["termination"]), (&200.into(), &"ok".into()));
+    assert_eq!(line["grpc_status"], 0);
+}
+
+#[test]
+fn calls_of_one_connection_are_split_between_versions() {
+    let servers = [EchoServer::start("v1"), EchoServer::start("v2")];
+    let gate = gate(Service::split(servers[0].port(), 90, servers[1].port(), 10));
+    let client = EchoClient::connect(gate.port());
+    let by_canary = (0..200).filter(|_| {
+        let answer = client.say("hello").unwrap();
+        answer.metadata().get("x-served-by").unwrap() == "v2"
+    });
+    assert_eq!(by_canary.count(), 20);
+}
+
+#[test]
+fn a_status_reaches_the_client_whole_and_six_of_them_are_the_versions_failure() {
+    let server = EchoServer::start("v1");
+    let gate = gate(Service::only(server.port()));
+    let client = EchoClient::connect(gate.port());
+    for code in 1..=16 {
+        let status = client
+            .unary(UNARY, Request::new(Bytes::from(format!("code:{code}"))))
+            .unwrap_err();
+        assert_eq!(
+            (status.code(), status.message()),
+            (Code::from(code), "as asked: 50% \u{e9}")
+        );
+        assert_eq!(status.metadata().get("x-detail").unwrap(), "100%");
+    }
+    gate.expect_metric(
+        "rollgate_request_failures_total",
+        &[("version", "v1"), ("kind", "grpc")],
+        6.0,
+    );
+    gate.expect_metric("rollgate_requests_total", &[("version", "v1"), ("code", "200")], 16.0);
+
+    // And behind messages, in trailers.
+    let mut grpc = client.grpc.clone();
+    for (code, failures) in [(5, 6.0), (13, 7.0)] {
+        client.run(async {
+            grpc.ready().await.unwrap();
+            let path = PathAndQuery::from_static("/test.Echo/Count");
+            let request = Request::new(Bytes::from(format!("3 {code}")));
+            let mut answers = grpc.server_streaming(request, path, Plain).await.unwrap().into_inner();
+            for _ in 0..3 {
+                assert!(answers.next().await.unwrap().is_ok());
+            }
+            assert_eq!(answers.next().await.unwrap().unwrap_err().code(), Code::from(code));
+        });
+        gate.expect_metric("rollgate_request_failures_total", &[("kind", "grpc")], failures);
+    }
+}
+
+#[test]
+fn a_deadline_is_kept_for_the_client_and_is_the_versions_failure() {
+    let (told, hears) = mpsc::channel();
+    let server = RawServer::start(&[], move |client, _| {
+        while client.next_request().is_some() {
+            let reset = client.until("the call is taken back", |frame| frame.kind == RST_STREAM);
+            told.send(reset.error()).unwrap();
+        }
+    });
+    let gate = gate(Service::only(server.port()));
+    let asked = Instant::now();
+    let url = format!("http://127.0.0.1:{}{UNARY}", gate.port());
+    let output = Command::new("curl")
+        .args(["-sSi", "--max-time", "20", "--http2-prior-knowledge", "-d", "x"])
+        .args([
+            "-H",
+            "content-type: application/grpc+proto",
+            "-H",
+            "grpc-timeout: 300m",
+            &url,
+        ])
+        .output()
+        .unwrap();
+    let (said, took) = (String::from_utf8_lossy(&output.stdout), asked.elapsed());
+    assert!(
+        said.starts_with("HTTP/2 200") && said.contains("\r\ngrpc-status: 4\r\n"),
+        "{said}"
+    );
+    assert!(
+        (Duration::from_millis(280)..Duration::from_secs(3)).contains(&took),
+        "{took:?}"
+    );
+    assert_eq!(hears.recv_timeout(PATIENCE), Ok(CANCEL), "the server's work ends, too");
+    gate.expect_metric(
+        "rollgate_request_failures_total",
+        &[("version", "v1"), ("kind", "timeout")],
+        1.0,
+    );
+
+    // A client that keeps the time itself says the same by leaving then.
+    let client = EchoClient::connect(gate.port());
+    let mut request = Request::new(Bytes::from("x"));
+    request.set_timeout(Duration::from_millis(350));
+    assert_eq!(client.unary(UNARY, request).unwrap_err().code(), Code::Cancelled);
+    assert_eq!(hears.recv_timeout(PATIENCE), Ok(CANCEL));
+    gate.expect_metric(
+        "rollgate_request_failures_total",
+        &[("version", "v1"), ("kind", "timeout")],
+        2.0,
+    );
+
+    // Before that it only leaves.
+    let mut grpc = client.grpc.clone();
+    client.run(async {
+        grpc.ready().await.unwrap();
+        let mut request = Request::new(Bytes::from("x"));
+        request.set_timeout(Duration::from_secs(60));
+        let call = grpc.unary(request, PathAndQuery::from_static(UNARY), Plain);
+        assert!(tokio::time::timeout(Duration::from_millis(300), call).await.is_err());
+    });
+    gate.expect_metric("rollgate_terminations_total", &[("code", "client_abort")], 1.0);
+    assert_eq!(gate.metrics().sum("rollgate_request_failures_total", &[]), 2.0);
+}
+
+#[test]
+fn a_call_that_is_cancelled_is_cancelled_at_its_server_and_nobodys_failure() {
+    let server = EchoServer::start("v1");
+    let gate = gate(Service::only(server.port()));
+    let client = EchoClient::connect(gate.port());
+    let mut grpc = client.grpc.clone();
+    client.run(async {
+        grpc.ready().await.unwrap();
+        let call = grpc.unary(
+            Request::new(Bytes::from("hang")),
+            PathAndQuery::from_static(UNARY),
+            Plain,
+        );
+        assert!(tokio::time::timeout(Duration::from_millis(200), call).await.is_err());
+    });
+    assert_eq!(server.seen.recv_timeout(PATIENCE), Ok(Seen::Dropped));
+
+    client.run(async {
+        grpc.ready().await.unwrap();
+        let path = PathAndQuery::from_static("/test.Echo/Count");
+        let request = Request::new(Bytes::from("1000000 0"));
+        let mut answers = grpc.server_streaming(request, path, Plain).await.unwrap().into_inner();
+        assert_eq!(answers.next().await.unwrap().unwrap(), "0");
+    });
+    assert_eq!(server.seen.recv_timeout(PATIENCE), Ok(Seen::Dropped));
+    gate.expect_metric("rollgate_terminations_total", &[("code", "client_abort")], 1.0);
+    gate.expect_metric("rollgate_terminations_total", &[("code", "client_abort_answer")], 1.0);
+    assert_eq!(gate.metrics().sum("rollgate_request_failures_total", &[]), 0.0);
+    assert!(client.say("still there").is_ok());
+}
+
+/// A connection to an endpoint is shared: who takes calls back, again and again, does not bring it down.
+#[test]
+fn calls_taken_back_harm_no_other_call_on_the_same_connection() {
+    let server = EchoServer::start("v1");
+    let service = Service::only(server.port()).never_eject().pools("protocol: h2c");
+    let gate = Gate::start(&Config::with(service).top("threads: 1").text());
+    let client = EchoClient::connect(gate.port());
+    let mut grpc = client.grpc.clone();
+    client.run(async {
+        let (say, messages) = tokio::sync::mpsc::channel(1);
+        grpc.ready().await.unwrap();
+        let path = PathAndQuery::from_static("/test.Echo/Both");
+        let messages = Request::new(receiver(messages));
+        let mut answers = grpc.streaming(messages, path, Plain).await.unwrap().into_inner();
+        for round in 0..30 {
+            let port = gate.port();
+            tokio::task::spawn_blocking(move || take_back(port, round))
+                .await
+                .unwrap();
+            say.send(Bytes::from("x")).await.unwrap();
+            assert_eq!(answers.next().await.unwrap().unwrap(), "x", "after round {round}");
+        }
+    });
+    assert_eq!(gate.metrics().sum("rollgate_request_failures_total", &[]), 0.0);
+}
+
+/// 60 calls on a connection of its own, taken back at different moments.
+fn take_back(port: u16, round: u64) {
+    let mut client = RawClient::greeted(port);
+    let mut head = POST.to_vec();
+    head[2].1 = "/test.Echo/Count";
+    head.extend([("content-type", "application/grpc"), ("te", "trailers")]);
+    let streams = (0..60).map(|n| n * 2 + 1);
+    for stream in streams.clone() {
+        client.head(stream, &head);
+        client.send(DATA, END_STREAM, stream, b"\0\0\0\0\x091000000 0");
+    }
+    std::thread::sleep(Duration::from_millis(round));
+    for stream in streams {
+        client.send(RST_STREAM, 0, stream, CANCEL.to_be_bytes());
+    }
+    // It may have lost its connection for that.
+    client.lives();
+}
+
+#[test]
+fn the_proxys_own_errors_are_statuses_of_grpc() {
+    let dead = Upstream::named("dead");
+    let port = dead.port();
+    dead.kill();
+    let silent = EchoServer::start("silent");
+    let services = [
+        Service::new("dead")
+            .stable("v1", 1, &[port])
+            .route("path_prefix: /dead.Echo"),
+        Service::new("silent")
+            .stable("v1", 1, &[silent.port()])
+            .pools("timeouts: { first_byte: 300ms }")
+            .route("path_prefix: /test.Echo"),
+    ];
+    let [dead, silent] = services.map(|service| service.never_eject().pools("protocol: h2c"));
+    let config = Config::with(dead).and(silent).limit("max_body: 1KiB");
+    let gate = Gate::start(&config.text());
+    let client = EchoClient::connect(gate.port());
+    let cases: [(&'static str, Request<Bytes>, Code, &str); 4] = [
+        (
+            "/dead.Echo/Unary",
+            Request::new(Bytes::from("x")),
+            Code::Unavailable,
+            "connecting to the endpoint",
+        ),
+        (
+            "/other.Echo/Unary",
+            Request::new(Bytes::from("x")),
+            Code::Unimplemented,
+            "no route",
+        ),
+        (
+            UNARY,
+            Request::new(Bytes::from("hang")),
+            Code::DeadlineExceeded,
+            "timeouts.first_byte",
+        ),
+        (
+            UNARY,
+            Request::new(Bytes::from(vec![b'x'; 5000])),
+            Code::ResourceExhausted,
+            "limits.max_body",
+        ),
+    ];
+    for (path, request, code, why) in cases {
+        let status = client.unary(path, request).unwrap_err();
+        assert_eq!(status.code(), code, "{path}: {status:?}");
+        assert!(status.message().contains(why), "{path}: {status:?}");
+        assert!(status.metadata().get("x-request-id").is_some(), "{path}");
+    }
+    gate.expect_metric("rollgate_refusals_total", &[("reason", "no_route")], 1.0);
+    gate.expect_metric(
+        "rollgate_request_failures_total",
+        &[("service", "dead"), ("kind", "connect")],
+        1.0,
+    );
+    // Others on the same listener are told as ever.
+    assert_eq!(gate.get("/other", &[]).status, 404);
+}
+
+/// A server whose every answer is 200, and says this status in its head.
+fn failing(status: &'static str) -> RawServer {
+    RawServer::start(&[], move |client, _| {
+        while let Some(stream) = client.next_request() {
+            let fields = [
+                (":status", "200"),
+                ("content-type", "application/grpc"),
+                ("grpc-status", status),
+            ];
+            client.send(HEADERS, END_HEADERS | END_STREAM, stream, hpack(&fields));
+        }
+    })
+}
+
+/// An answer that only says its status can be withheld: the client gets stable's.
+#[test]
+fn a_failed_call_on_the_canary_is_rescued_where_the_method_allows_it() {
+    let stable = EchoServer::start("v1");
+    let canary = failing("14");
+    let service = Service::split(stable.port(), 1, canary.port(), 99).key("rescue: { methods: [POST] }");
+    let gate = gate(service);
+    let client = EchoClient::connect(gate.port());
+    for _ in 0..50 {
+        let answer = client.say("hello").unwrap();
+        assert_eq!(answer.metadata().get("x-served-by").unwrap(), "v1");
+    }
+    let rescued = gate.metric("rollgate_rescues_total", &[("version", "v2")]);
+    assert!(rescued >= 49.0, "{rescued}");
+    gate.expect_metric(
+        "rollgate_request_failures_total",
+        &[("version", "v2"), ("kind", "grpc")],
+        rescued,
+    );
+}
+
+/// Its answers are all 200 to HTTP.
+#[test]
+fn a_candidate_that_fails_by_its_statuses_is_rolled_back() {
+    let (stable, candidate) = (EchoServer::start("v1"), failing("13"));
+    let plan = "rollout: { steps: [{ share: 50%, hold: 1h }, { share: 100%, hold: 1s }], guard: { max_failures: 20 } }";
+    let gate = gate(Service::split(stable.port(), 50, candidate.port(), 50).key(plan));
+    let client = EchoClient::connect(gate.port());
+    let mut failed = 0;
+    eventually(PATIENCE, "the rollback", || {
+        failed += u32::from(client.say("hello").is_err());
+        gate.metric("rollgate_rollout_phase", &[("phase", "rolled_back")]) == 1.0
+    });
+    assert!((20..=60).contains(&failed), "{failed} calls failed");
+    for _ in 0..50 {
+        assert_eq!(client.say("hello").unwrap().into_inner(), "hello");
+    }
+}
+
+/// An endpoint that breaks off is UNAVAILABLE or INTERNAL to the client, and never a good end.
+#[test]
+fn an_answer_without_a_status_is_a_failure() {
+    let server = RawServer::start(&[], |client, _| {
+        while let Some(stream) = client.next_request() {
+            let fields = [(":status", "200"), ("content-type", "application/grpc")];
+            client.send(HEADERS, END_HEADERS, stream, hpack(&fields));
+            client.send(DATA, END_STREAM, stream, b"\0\0\0\0\x01x");
+        }
+    });
+    let gate = gate(Service::only(server.port()));
+    let client = EchoClient::connect(gate.port());
+    assert!(client.say("hello").is_err());
+    gate.expect_metric("rollgate_request_failures_total", &[("kind", "grpc")], 1.0);
+}
+
+/// Any client may say that it speaks gRPC: an endpoint of plain HTTP is judged as such.
+#[test]
+fn a_plain_endpoint_is_not_judged_by_what_its_client_calls_itself() {
+    let plain = Upstream::with("v1", |exchange| {
+        std::thread::sleep(Duration::from_millis(300));
+        exchange.answer(200, &[], b"whole")
+    });
+    let gate = Gate::start(&Config::with(Service::only(plain.port())).text());
+    let url = format!("http://127.0.0.1:{}/", gate.port());
+    let output = Command::new("curl")
+        .args(["-sS", "--max-time", "20", "--http2-prior-knowledge", "-d", "x"])
+        .args(["-H", "content-type: application/grpc", "-H", "grpc-timeout: 1m", &url])
+        .output()
+        .unwrap();
+    assert_eq!(output.stdout, b"whole");
+    let line = gate.access_line("the call", |line| line["path"] == "/");
+    assert_eq!((&line["status"], &line["termination"]), (&200.into(), &"ok".into()));
+    assert_eq!(gate.metrics().sum("rollgate_request_failures_total", &[]), 0.0);
+}
+
+#[test]
+fn a_stream_may_be_silent_between_messages_longer_than_a_body_may_be_slow() {
+    let server = EchoServer::start("v1");
+    let gate = gate(Service::only(server.port()));
+    let client = EchoClient::connect(gate.port());
+    let mut grpc = client.grpc.clone();
+    client.run(async {
+        let (say, messages) = tokio::sync::mpsc::channel(1);
+        grpc.ready().await.unwrap();
+        let path = PathAndQuery::from_static("/test.Echo/Both");
+        let messages = Request::new(receiver(messages));
+        let mut answers: Answers = Box::pin(grpc.streaming(messages, path, Plain).await.unwrap().into_inner());
+        for _ in 0..6 {
+            say.send(Bytes::from("x")).await.unwrap();
+            assert_eq!(answers.next().await.unwrap().unwrap(), "x");
+            tokio::time::sleep(Duration::from_millis(2_200)).await;
+        }
+    });
+}

@@ -1,0 +1,423 @@
+//! HTTP/2 to endpoints: a real server, and servers by hand that do what real ones do at their worst.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+use support::frames::*;
+use support::{Authority, Config, Gate, Nginx, PATIENCE, Service, Upstream, Write, eventually, in_parallel};
+
+fn over_h2c(service: Service) -> Config {
+    Config::with(service.pools("protocol: h2c"))
+}
+
+/// One request to `gate` over HTTP/1.1: status and body.
+fn ask(gate: &Gate, method: &str, body: &[u8]) -> (u16, String) {
+    let answer = gate.client().request(method, "/", &[], body);
+    (answer.status, answer.text())
+}
+
+/// Serves every request with this body.
+fn serve_all(client: &mut RawClient, body: &str) {
+    while let Some(stream) = client.next_request() {
+        client.respond(stream, body);
+    }
+}
+
+#[test]
+fn a_real_server_is_spoken_to_in_http2_whatever_the_client_speaks() {
+    let servers = ["v1", "v2"].map(|name| Nginx::listening(name, "http2", tempfile::tempdir().unwrap()));
+    let service = Service::split(servers[0].port(), 50, servers[1].port(), 50);
+    let gate = Gate::start(&over_h2c(service.pools("health_check: { path: /healthz, every: 1s }")).text());
+    let page = "0123456789".repeat(200_000);
+    for server in &servers {
+        server.put_file("page", page.as_bytes());
+    }
+    gate.expect_metric("rollgate_endpoint_healthy", &[], 2.0);
+    for how in ["--http1.1", "--http2-prior-knowledge"] {
+        for _ in 0..10 {
+            let url = format!("http://127.0.0.1:{}/files/page", gate.port());
+            let output = Command::new("curl")
+                .args(["-sS", "--max-time", "20", how, &url])
+                .output()
+                .unwrap();
+            assert!(output.stdout == page.as_bytes(), "{how}: {} bytes", output.stdout.len());
+        }
+    }
+    let (_, answer) = ask(&gate, "POST", &vec![b'x'; 300_000]);
+    assert!(answer.starts_with('v'), "{answer}");
+    for server in &servers {
+        eventually(PATIENCE, "nginx has told of all", || server.served() >= 10);
+        assert_eq!(server.served_over("HTTP/1.1"), 0);
+    }
+    assert_eq!(gate.metrics().sum("rollgate_request_failures_total", &[]), 0.0);
+}
+
+#[test]
+fn over_tls_http2_is_agreed_on_or_nothing_is_said() {
+    let authority = Authority::new("test");
+    let directory = tempfile::tempdir().unwrap();
+    authority.server(&["shop.internal"]).write(directory.path(), "shop");
+    let at = directory.path().display().to_string();
+    let how = format!("ssl http2; ssl_certificate {at}/shop.pem; ssl_certificate_key {at}/shop.key");
+    let nginx = Nginx::listening("v1", &how, directory);
+    let files = tempfile::tempdir().unwrap();
+    authority.write(&files.path().join("ca.pem"));
+    let tls = "tls: { sni: shop.internal, ca: ca.pem }";
+    let only = |port| Config::with(Service::only(port).pools("protocol: h2").pools(tls)).text();
+    let gate = Gate::start_in(files, &only(nginx.port()));
+    assert_eq!(ask(&gate, "GET", b""), (200, "v1\n".to_owned()));
+    assert_eq!((nginx.served_over("HTTP/2.0"), nginx.served()), (1, 1));
+
+    // A server that knows only HTTP/1.1 is not spoken to.
+    let old = Upstream::tls("old", authority.server(&["shop.internal"]).serves(None));
+    gate.write_config(&only(old.port()), Write::Rename);
+    eventually(PATIENCE, "the other endpoint is in force", || {
+        ask(&gate, "GET", b"").0 != 200
+    });
+    assert_eq!(ask(&gate, "GET", b"").0, 502);
+    assert_eq!(old.count(), 0);
+}
+
+#[test]
+fn many_requests_share_few_connections_and_versions_share_none() {
+    let servers = ["v1", "v2"].map(|name| RawServer::start(&[], move |client, _| serve_all(client, name)));
+    let service = Service::split(servers[0].port(), 90, servers[1].port(), 10);
+    let gate = Gate::start(&over_h2c(service).top("threads: 1").text());
+    let url = format!("http://127.0.0.1:{}/", gate.port());
+    let output = Command::new("h2load")
+        .args(["-n1000", "-c4", "-m25", &url])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("1000 succeeded, 0 failed, 0 errored"), "{said}");
+    gate.expect_metric("rollgate_requests_total", &[("version", "v2")], 100.0);
+    for server in &servers {
+        assert!(
+            (1..=2).contains(&server.connections()),
+            "{} connections",
+            server.connections()
+        );
+    }
+}
+
+#[test]
+fn a_server_that_takes_few_streams_gets_more_connections() {
+    // SETTINGS_MAX_CONCURRENT_STREAMS: 2.
+    let server = RawServer::start(&[0, 3, 0, 0, 0, 2], |client, _| {
+        while let Some(stream) = client.next_request() {
+            std::thread::sleep(Duration::from_millis(30));
+            client.respond(stream, "v1");
+        }
+    });
+    let gate = Gate::start(&over_h2c(Service::only(server.port())).top("threads: 1").text());
+    // Its settings are known from here on.
+    assert_eq!(ask(&gate, "GET", b"").0, 200);
+    let answers = in_parallel(12, |_| ask(&gate, "POST", b"x"));
+    assert!(
+        answers.iter().all(|answer| *answer == (200, "v1".to_owned())),
+        "{answers:?}"
+    );
+    assert!(server.connections() > 1, "{} connections", server.connections());
+}
+
+#[test]
+fn what_an_endpoint_says_it_has_not_begun_is_sent_again_even_a_post() {
+    let server = RawServer::start(&[], |client, connection| {
+        let mut refused = false;
+        while let Some(stream) = client.next_request() {
+            match connection {
+                0 if !refused => {
+                    client.send(RST_STREAM, 0, stream, REFUSED_STREAM.to_be_bytes());
+                    refused = true;
+                }
+                // The second time it says that it ends, and has begun nothing after stream 3.
+                0 if stream > 3 => {
+                    client.send(GOAWAY, 0, 0, [0, 0, 0, 3, 0, 0, 0, 0]);
+                }
+                _ => {
+                    client.respond(stream, &format!("on {connection}"));
+                }
+            }
+        }
+    });
+    let gate = Gate::start(&over_h2c(Service::only(server.port())).top("threads: 1").text());
+    assert_eq!(ask(&gate, "POST", b"one"), (200, "on 0".to_owned()));
+    assert_eq!(ask(&gate, "POST", b"two"), (200, "on 1".to_owned()));
+    assert_eq!(gate.metrics().sum("rollgate_request_failures_total", &[]), 0.0);
+}
+
+#[test]
+fn a_reset_is_the_versions_failure_and_a_post_is_not_repeated() {
+    let seen = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&seen);
+    let server = RawServer::start(&[], move |client, _| {
+        while let Some(stream) = client.next_request() {
+            count.fetch_add(1, Ordering::SeqCst);
+            client.send(RST_STREAM, 0, stream, INTERNAL_ERROR.to_be_bytes());
+        }
+    });
+    let gate = Gate::start(
+        &over_h2c(Service::only(server.port()).never_eject())
+            .top("threads: 1")
+            .text(),
+    );
+    assert_eq!(ask(&gate, "POST", b"x").0, 502);
+    assert_eq!(seen.load(Ordering::SeqCst), 1);
+    gate.expect_metric("rollgate_request_failures_total", &[("kind", "reset")], 1.0);
+    assert_eq!(
+        server.connections(),
+        1,
+        "the connection outlives a stream that was reset"
+    );
+}
+
+#[test]
+fn a_connection_that_ended_while_nothing_ran_costs_no_request() {
+    let server = RawServer::start(&[], |client, connection| {
+        let stream = client.next_request().unwrap();
+        client.respond(stream, &format!("on {connection}"));
+        // And it closes, without a word.
+    });
+    let gate = Gate::start(&over_h2c(Service::only(server.port())).top("threads: 1").text());
+    for n in 0..20 {
+        assert_eq!(ask(&gate, "POST", b"x"), (200, format!("on {n}")));
+    }
+}
+
+#[test]
+fn answers_that_break_http2_are_the_versions_failure_and_cost_only_their_connection() {
+    type Answer = fn(&mut RawClient, u32);
+    let broken: [(&str, Answer); 7] = [
+        ("no status", |client, stream| {
+            client.send(HEADERS, END_HEADERS, stream, hpack(&[("server", "x")]));
+        }),
+        ("a name in capitals", |client, stream| {
+            client.send(HEADERS, END_HEADERS, stream, hpack(&[(":status", "200"), ("X", "y")]));
+        }),
+        ("a field of a connection", |client, stream| {
+            client.send(
+                HEADERS,
+                END_HEADERS,
+                stream,
+                hpack(&[(":status", "200"), ("connection", "close")]),
+            );
+        }),
+        ("an invalid block", |client, stream| {
+            client.send(HEADERS, END_HEADERS, stream, [0xff; 24]);
+        }),
+        ("a body on stream 0", |client, _| {
+            client.send(DATA, 0, 0, "x");
+        }),
+        ("a push", |client, stream| {
+            client.send(
+                PUSH_PROMISE,
+                END_HEADERS,
+                stream,
+                [&[0, 0, 0, 2][..], &hpack(&GET)].concat(),
+            );
+        }),
+        ("a head without an end", |client, stream| {
+            client.send(HEADERS, 0, stream, hpack(&[(":status", "200")]));
+            let piece = Frame::new(CONTINUATION, 0, stream, hpack(&[("x-more", &"x".repeat(8000))])).bytes();
+            // Until the proxy has had enough of it; 800 MB would be enough of a failure.
+            assert!(
+                (0..100_000).any(|_| !client.try_send_bytes(&piece)),
+                "it took all of that"
+            );
+        }),
+    ];
+    for (what, answer) in broken {
+        let server = RawServer::start(&[], move |client, connection| {
+            while let Some(stream) = client.next_request() {
+                if connection == 0 && stream == 1 {
+                    answer(client, stream);
+                } else {
+                    client.respond(stream, "whole");
+                }
+            }
+        });
+        let gate = Gate::start(
+            &over_h2c(Service::only(server.port()).never_eject())
+                .top("threads: 1")
+                .text(),
+        );
+        assert_eq!(ask(&gate, "POST", b"x").0, 502, "{what}");
+        assert_eq!(ask(&gate, "POST", b"x"), (200, "whole".to_owned()), "after {what}");
+        assert_eq!(
+            gate.metrics().sum("rollgate_request_failures_total", &[]),
+            1.0,
+            "{what}"
+        );
+        assert_eq!(gate.metric("rollgate_panics_total", &[]), 0.0);
+    }
+}
+
+#[test]
+fn a_client_that_takes_nothing_holds_up_nobody_on_the_same_connection() {
+    let server = RawServer::start(&[], |client, _| {
+        let first = client.next_request().unwrap();
+        client.send(HEADERS, END_HEADERS, first, [0x88]);
+        // As much as one stream may hold, all of it.
+        for _ in 0..8 {
+            client.send(DATA, 0, first, vec![b'x'; 16 << 10]);
+        }
+        serve_all(client, "fast");
+    });
+    let gate = Gate::start(&over_h2c(Service::only(server.port())).top("threads: 1").text());
+    let mut slow = RawClient::greeted(gate.port());
+    slow.request(1, &GET);
+    slow.until("the slow answer begins", |frame| frame.kind == DATA);
+    for _ in 0..20 {
+        assert_eq!(ask(&gate, "GET", b""), (200, "fast".to_owned()));
+    }
+    assert_eq!(server.connections(), 1);
+}
+
+#[test]
+fn a_client_that_leaves_takes_its_stream_back() {
+    let (told, hears) = mpsc::channel();
+    let server = RawServer::start(&[], move |client, _| {
+        while let Some(stream) = client.next_request() {
+            let reset = client.until("the stream is taken back", |frame| frame.kind == RST_STREAM);
+            told.send((stream == reset.stream, reset.error())).unwrap();
+        }
+    });
+    let gate = Gate::start(&over_h2c(Service::only(server.port())).top("threads: 1").text());
+    for _ in 0..3 {
+        let mut client = gate.client();
+        client.send("GET / HTTP/1.1\r\nhost: shop.example\r\n\r\n");
+        eventually(PATIENCE, "the request is under way", || {
+            gate.metric("rollgate_requests_in_flight", &[]) == 1.0
+        });
+        client.reset();
+        assert_eq!(hears.recv_timeout(PATIENCE), Ok((true, CANCEL)));
+        gate.expect_metric("rollgate_requests_in_flight", &[], 0.0);
+    }
+    assert_eq!(server.connections(), 1);
+}
+
+/// From a client of HTTP/1.1: pieces become DATA frames, and what follows them a head of its own.
+#[test]
+fn a_chunked_body_and_its_trailers_reach_the_endpoint() {
+    let (told, hears) = mpsc::channel();
+    let server = RawServer::start(&[], move |client, _| {
+        while let Some(stream) = client.next_request() {
+            let (mut body, mut trailers) = (Vec::new(), false);
+            loop {
+                let frame = client.read().unwrap();
+                match frame.kind {
+                    DATA => body.extend(&frame.payload),
+                    HEADERS => trailers = true,
+                    _ => {}
+                }
+                if matches!(frame.kind, DATA | HEADERS) && frame.has(END_STREAM) {
+                    break;
+                }
+            }
+            told.send((String::from_utf8(body).unwrap(), trailers)).unwrap();
+            client.respond(stream, "got it");
+        }
+    });
+    let gate = Gate::start(&over_h2c(Service::only(server.port())).text());
+    for (trailer, expected) in [("", false), ("x-sum: 1\r\n", true)] {
+        let mut client = gate.client();
+        client.send("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n");
+        client.send(format!("4\r\ndefg\r\n0\r\n{trailer}\r\n"));
+        assert_eq!(client.read(false).unwrap().text(), "got it");
+        assert_eq!(hears.recv_timeout(PATIENCE), Ok(("abcdefg".to_owned(), expected)));
+    }
+}
+
+#[test]
+fn a_client_is_held_back_by_an_endpoint_that_takes_nothing() {
+    const MOST: usize = 64 << 20;
+    let server = RawServer::start(&[], |client, _| {
+        client.next_request();
+        // Reads on, and opens no window.
+        while let Ok(Some(_)) = client.try_read() {}
+    });
+    let config = over_h2c(Service::only(server.port())).limit("max_body: 1GiB");
+    let gate = Gate::start(&config.text());
+    let mut client = gate.client();
+    client.send(format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {MOST}\r\n\r\n"));
+    client.stream().set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+    let (piece, mut sent) = (vec![b'x'; 64 << 10], 0);
+    while sent < MOST && client.try_send(&piece).is_ok() {
+        sent += piece.len();
+    }
+    assert!(
+        sent < MOST / 2,
+        "{sent} bytes were taken for an endpoint that takes nothing"
+    );
+}
+
+#[test]
+fn interim_answers_and_their_ends_reach_clients_of_both_versions() {
+    let server = RawServer::start(&[], |client, _| {
+        while let Some(stream) = client.next_request() {
+            client.send(
+                HEADERS,
+                END_HEADERS,
+                stream,
+                hpack(&[(":status", "103"), ("link", "</a.css>")]),
+            );
+            client.respond(stream, "page");
+        }
+    });
+    let gate = Gate::start(&over_h2c(Service::only(server.port())).text());
+    let mut client = gate.client();
+    client.send("GET / HTTP/1.1\r\nhost: shop.example\r\n\r\n");
+    let interim = client.read_head().unwrap();
+    assert_eq!((interim.status, interim.header("link")), (103, Some("</a.css>")));
+    assert_eq!(client.read(false).unwrap().text(), "page");
+    let mut client = RawClient::greeted(gate.port());
+    client.request(1, &GET);
+    let interim = client.until("a head", |frame| frame.kind == HEADERS);
+    assert_eq!(interim.status(), 103);
+    assert_eq!(client.answer(1), (200, b"page".to_vec()));
+}
+
+#[test]
+fn a_reload_changes_what_is_spoken_and_the_next_request_is_sent_so() {
+    let old = Nginx::named("one");
+    let server = RawServer::start(&[], |client, _| serve_all(client, "two"));
+    let one = Config::with(Service::only(old.port())).text();
+    let gate = Gate::start(&one);
+    assert_eq!(ask(&gate, "GET", b"").1, "one\n");
+    gate.write_config(&over_h2c(Service::only(server.port())).text(), Write::Rename);
+    eventually(PATIENCE, "HTTP/2 is spoken", || {
+        ask(&gate, "GET", b"") == (200, "two".to_owned())
+    });
+    // The same address, and another way to speak to it: what is idle is of no use.
+    let other = RawServer::start(&[], |client, _| serve_all(client, "h2"));
+    gate.write_config(&over_h2c(Service::only(other.port())).text(), Write::Rename);
+    eventually(PATIENCE, "the other one", || {
+        ask(&gate, "GET", b"") == (200, "h2".to_owned())
+    });
+    gate.write_config(&Config::with(Service::only(other.port())).text(), Write::Rename);
+    eventually(PATIENCE, "a server of HTTP/2 does not speak HTTP/1.1", || {
+        ask(&gate, "GET", b"").0 == 502
+    });
+}
+
+/// What stays silent is asked for a sign of life, and its requests need not wait for `timeouts.first_byte`.
+#[test]
+fn a_connection_that_is_dead_is_given_up() {
+    let server = RawServer::start(&[], |client, connection| {
+        if connection > 0 {
+            return serve_all(client, "alive");
+        }
+        // Reads nothing more: pings are not answered.
+        client.next_request();
+        std::thread::sleep(Duration::from_secs(60));
+    });
+    let gate = Gate::start(&over_h2c(Service::only(server.port())).top("threads: 1").text());
+    let asked = std::time::Instant::now();
+    assert_eq!(ask(&gate, "POST", b"x").0, 502);
+    assert!(asked.elapsed() < Duration::from_secs(25), "{:?}", asked.elapsed());
+    assert_eq!(ask(&gate, "GET", b""), (200, "alive".to_owned()));
+}
