@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import time
 
@@ -153,6 +154,39 @@ def parse_wrk(text, errors=""):
         "p50_us": float(p50.group(1)) * unit_us[p50.group(2)],
         "p99_us": float(p99.group(1)) * unit_us[p99.group(2)],
     }
+
+
+def h2load(url, core, connections, seconds):
+    """One run of h2load with one thread, 10 streams at once on each connection. Returns requests and requests/s.
+
+    Raises Failed when an answer was not 2xx, a stream failed, or h2load said something unknown."""
+    command = ["taskset", "-c", str(core), "h2load", "-t1", f"-c{connections}", "-m10", f"-D{seconds}", url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30, check=False)
+    return parse_h2load(done.stdout, done.stderr)
+
+
+def parse_h2load(text, errors=""):
+    """The figures of h2load's report. It knows no percentiles."""
+    rate = re.search(r"^finished in [\d.]+\w+, ([\d.]+) req/s", text, re.MULTILINE)
+    counts = re.search(r"^requests: .* (\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", text, re.MULTILINE)
+    codes = re.search(r"^status codes: (\d+) 2xx", text, re.MULTILINE)
+    if not (rate and counts and codes) or int(counts.group(1)) == 0:
+        raise Failed(f"h2load gave no figures: {(errors or text).strip()[-200:]}")
+    succeeded, *bad = (int(count) for count in counts.groups())
+    # One that was under way at the end has a status and no end.
+    if any(bad) or int(codes.group(1)) < succeeded:
+        raise Failed(counts.group(0))
+    return {"requests": succeeded, "rate": float(rate.group(1))}
+
+
+def connect(port, tls):
+    """A connection to the proxy; over TLS its certificate is not looked at."""
+    plain = socket.create_connection(("127.0.0.1", port), timeout=5)
+    if not tls:
+        return plain
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context.wrap_socket(plain, server_hostname="localhost")
 
 
 def hold_idle(port, count, host="localhost"):

@@ -22,7 +22,7 @@ MAX_CONNECTIONS = 8192
 class Site:
     """What a configuration is made of: ports, sizes, the directory for its files."""
 
-    def __init__(self, directory, port, admin_port, stable_port, canary_port, connections, sticky):
+    def __init__(self, directory, port, admin_port, stable_port, canary_port, connections, sticky, tls):
         self.directory = directory
         self.port = port
         self.admin_port = admin_port
@@ -30,6 +30,20 @@ class Site:
         self.canary_port = canary_port
         self.pool = max(128, 2 * connections)
         self.sticky = sticky
+        self.tls = tls
+        if tls:
+            self.make_certificate()
+
+    def make_certificate(self):
+        """An ECDSA certificate (P-256) in cert.pem and key.pem, and both in both.pem."""
+        self.cert, self.key, self.both = (os.path.join(self.directory, name) for name in ("cert.pem", "key.pem", "both.pem"))
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+                        "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", self.key,
+                        "-out", self.cert], check=True, capture_output=True, timeout=30)
+        with open(self.both, "w", encoding="ascii") as both:
+            for part in (self.cert, self.key):
+                with open(part, encoding="ascii") as file:
+                    both.write(file.read())
 
     def write(self, name, text):
         path = os.path.join(self.directory, name)
@@ -90,6 +104,12 @@ def nginx(site):
         split = f"""
   upstream both {{ {stable} weight=90; {canary} weight=10; keepalive {site.pool}; keepalive_requests 1000000000; }}"""
         target = "http://both"
+    tls, speaks = "", ""
+    if site.tls:
+        speaks = " ssl http2"
+        tls = f"""
+    ssl_certificate {site.cert}; ssl_certificate_key {site.key}; ssl_protocols TLSv1.2 TLSv1.3; ssl_session_cache shared:tls:10m;
+    http2_max_concurrent_streams 128;"""
     path = site.write("nginx.conf", f"""
 daemon off; worker_processes 1; worker_rlimit_nofile {MAX_CONNECTIONS}; pid {site.directory}/nginx.pid;
 error_log stderr crit;
@@ -98,7 +118,7 @@ http {{
 {nginx_files(site.directory)}
   keepalive_requests 1000000000; keepalive_timeout 300s;{split}
   server {{
-    listen 127.0.0.1:{site.port} backlog=4096;
+    listen 127.0.0.1:{site.port}{speaks} backlog=4096;{tls}
     client_body_buffer_size 64k; proxy_buffers 16 8k; proxy_busy_buffers_size 64k;
     location / {{ proxy_pass {target}; proxy_http_version 1.1; proxy_set_header Connection ""; }}
   }}
@@ -109,6 +129,7 @@ http {{
 
 def haproxy(site):
     balance = f"balance hdr({USER_HEADER})\n  hash-type consistent" if site.sticky else "balance roundrobin"
+    tls = f" ssl crt {site.both} alpn h2,http/1.1" if site.tls else ""
     path = site.write("haproxy.cfg", f"""
 global
   nbthread 1
@@ -123,7 +144,7 @@ defaults
   timeout http-keep-alive 300s
   http-reuse always
 frontend in
-  bind 127.0.0.1:{site.port} backlog 4096
+  bind 127.0.0.1:{site.port}{tls} backlog 4096
   default_backend app
 backend app
   {balance}
@@ -174,7 +195,13 @@ def envoy(site):
                                             "routes": [{"match": {"prefix": "/"}, "route": route}]}]},
     }
     filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
-    listener = {"name": "in", "address": envoy_address(site.port), "filter_chains": [{"filters": filters}]}
+    chain = {"filters": filters}
+    if site.tls:
+        files = {"certificate_chain": {"filename": site.cert}, "private_key": {"filename": site.key}}
+        context = {"@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+                   "common_tls_context": {"tls_certificates": [files], "alpn_protocols": ["h2", "http/1.1"]}}
+        chain["transport_socket"] = {"name": "envoy.transport_sockets.tls", "typed_config": context}
+    listener = {"name": "in", "address": envoy_address(site.port), "filter_chains": [chain]}
     path = site.write("envoy.json", {"static_resources": {"listeners": [listener], "clusters": clusters}})
     program = packaged("envoy")
     return [program, "-c", path, "--concurrency", "1", "--disable-hot-restart", "--log-level", "error"], {}
@@ -183,6 +210,8 @@ def envoy(site):
 def traefik(site):
     if site.sticky:
         raise Failed("no affinity by header")
+    if site.tls:
+        raise Failed("not set up for TLS here")
     services = {"both": {"weighted": {"services": [{"name": "stable", "weight": 90}, {"name": "canary", "weight": 10}]}}}
     for name, port in (("stable", site.stable_port), ("canary", site.canary_port)):
         services[name] = {"loadBalancer": {"servers": [{"url": f"http://127.0.0.1:{port}"}], "serversTransport": "pool"}}
@@ -203,10 +232,11 @@ def traefik(site):
 
 def rollgate(program):
     def command(site):
+        tls = f"\n    tls: {{ certificates: [{{ cert: {site.cert}, key: {site.key} }}] }}" if site.tls else ""
         affinity = f"\n    affinity: {{ key: [{{ header: {USER_HEADER} }}] }}" if site.sticky else ""
         path = site.write("rollgate.yaml", f"""
 listeners:
-  - address: 127.0.0.1:{site.port}
+  - address: 127.0.0.1:{site.port}{tls}
 threads: 1
 access_log: off
 limits: {{ max_connections: {MAX_CONNECTIONS} }}

@@ -28,6 +28,25 @@ Transfer/sec:     79.02MB
 """
 
 
+REPORT_H2 = """starting benchmark...
+TLS Protocol: TLSv1.3
+finished in 2.00s, 41234.50 req/s, 43.10MB/s
+requests: 82480 total, 83120 started, 82469 done, 82469 succeeded, 0 failed, 0 errored, 0 timeout
+status codes: 82471 2xx, 0 3xx, 0 4xx, 0 5xx
+traffic: 86.20MB (90387000) total, 1.20MB (1258000) headers (space savings 95.00%), 80.54MB (84449000) data
+"""
+
+
+class ParseH2load(unittest.TestCase):
+    def test_reads_figures(self):
+        self.assertEqual(measure.parse_h2load(REPORT_H2), {"requests": 82469, "rate": 41234.5})
+
+    def test_refuses_what_is_not_whole(self):
+        for bad in (REPORT_H2.replace("0 failed", "3 failed"), REPORT_H2.replace("82471 2xx", "80000 2xx"), ""):
+            with self.assertRaises(measure.Failed):
+                measure.parse_h2load(bad)
+
+
 class ParseWrk(unittest.TestCase):
     def test_reads_figures_in_microseconds(self):
         figures = measure.parse_wrk(REPORT)

@@ -249,6 +249,7 @@ impl<'a> Steering<'a> {
             return;
         };
         let weights = match (&rollout.machine.candidate, rollout.weights_are_a_persons()) {
+            (Some(candidate), false) if gives(service, &known.weights(), candidate, rollout.machine.share) => return,
             (Some(candidate), false) => weights_at(service, known, candidate, rollout.machine.share),
             _ => completed(service, &known.file, &known.weights()),
         };
@@ -351,8 +352,10 @@ impl<'a> Steering<'a> {
                 state.rollout.get_or_insert_default().before = before;
             }
             Effect::SetShare { candidate, share, .. } => {
-                let weights = weights_at(service, state, &candidate, share);
-                set_weights(state, weights, at_ms);
+                if !gives(service, &state.weights(), &candidate, share) {
+                    let weights = weights_at(service, state, &candidate, share);
+                    set_weights(state, weights, at_ms);
+                }
             }
             Effect::ApplyWeights(weights) => {
                 let weights = completed(service, &state.file, &weights);
@@ -421,6 +424,15 @@ fn set_weights(state: &mut ServiceState, weights: Weights, at_ms: u64) {
         reason: None,
     };
     state.set = Some(WeightsSet { weights, by });
+}
+
+/// Whether `weights` are of the versions that there are, and give the candidate `share` already, to the nearest thousandth of a
+/// percent: what a person set is left as they set it.
+fn gives(service: &Service, weights: &Weights, candidate: &str, share: Share) -> bool {
+    let names = || service.versions.iter().map(|version| &*version.name);
+    let in_order: Option<Vec<u32>> = names().map(|name| weights.get(name).copied()).collect();
+    let position = names().position(|name| name == candidate).unwrap_or(usize::MAX);
+    in_order.is_some_and(|in_order| weights.len() == in_order.len() && share_of(&in_order, position) == share)
 }
 
 /// The weights of all versions that give the candidate `share`, by those that were in force before the rollout.

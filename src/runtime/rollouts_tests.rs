@@ -548,7 +548,9 @@ proptest! {
             if machine.owns_split() && machine.phase.reason().is_none_or(|reason| reason.cause != Cause::Weights) {
                 let candidate = machine.candidate.clone().unwrap();
                 let given = index_of(&world, &candidate).map(|index| live.split.share_percent(index));
-                prop_assert_eq!(given, Some(machine.share.fraction() * 100.0));
+                // Weights that a person set give a share to the nearest thousandth.
+                let off = given.map(|given| (given - machine.share.fraction() * 100.0).abs());
+                prop_assert!(off.is_some_and(|off| off <= 0.001), "{:?} of {:?}", given, machine);
             }
             if by_person {
                 convicted = None;
