@@ -66,7 +66,7 @@ fn slow_handshakes_are_late_and_hinder_nobody() {
     }
     let took = start.elapsed();
     assert!(
-        (Duration::from_secs(2)..Duration::from_secs(6)).contains(&took),
+        (Duration::from_secs(2)..Duration::from_secs(10)).contains(&took),
         "{took:?}"
     );
     shop.handshakes("late", 201.0);
