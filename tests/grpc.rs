@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use support::frames::*;
-use support::{Config, Gate, PATIENCE, Service, Upstream, eventually};
+use support::{Authority, Config, Gate, PATIENCE, Service, Trust, Upstream, eventually};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::codegen::tokio_stream::StreamExt;
 use tonic::{Code, Request};
@@ -80,6 +80,20 @@ fn a_conversation_goes_message_by_message() {
     let line = gate.access_line("the call", |line| line["path"] == "/test.Echo/Both");
     assert_eq!((&line["status"], &line["termination"]), (&200.into(), &"ok".into()));
     assert_eq!(line["grpc_status"], 0);
+}
+
+#[test]
+fn calls_go_by_tls_as_well() {
+    let server = EchoServer::start("v1");
+    let (files, authority) = (tempfile::tempdir().unwrap(), Authority::new("tests"));
+    let pair = authority.server(&["shop.test"]).write(files.path(), "shop");
+    let service = Service::only(server.port()).pools("protocol: h2c");
+    let config = Config::with(service).listener(&format!("tls: {{ certificates: [{pair}] }}"));
+    let gate = Gate::start_in(files, &config.text());
+    let client = EchoClient::connect_tls(gate.port(), &Trust::new(&authority));
+    assert_eq!(client.say("hello").unwrap().into_inner(), "hello");
+    let failed = client.unary(UNARY, Request::new(Bytes::from("code:5"))).unwrap_err();
+    assert_eq!(failed.code(), Code::NotFound);
 }
 
 #[test]

@@ -1,14 +1,18 @@
 //! A gRPC service and its clients on tonic, with messages of plain bytes: no code is generated.
 
-use crate::support::PATIENCE;
+use crate::support::{PATIENCE, Trust};
 use bytes::{Buf, BufMut, Bytes};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
+use tokio_rustls::TlsConnector;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::tokio_stream::{Stream, StreamExt};
 use tonic::codegen::{BoxFuture, Service, http};
@@ -242,6 +246,32 @@ pub fn receiver<T: Send + 'static>(receive: tokio::sync::mpsc::Receiver<T>) -> P
     Box::pin(tonic::codegen::tokio_stream::wrappers::ReceiverStream::new(receive))
 }
 
+/// Opens connections with TLS to this port.
+struct Handshake {
+    port: u16,
+    config: Arc<rustls::ClientConfig>,
+}
+
+impl Service<http::Uri> for Handshake {
+    type Response = TokioIo<tokio_rustls::client::TlsStream<TcpStream>>;
+    type Error = std::io::Error;
+    type Future = BoxFuture<Self::Response, std::io::Error>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), std::io::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: http::Uri) -> Self::Future {
+        let (port, connector) = (self.port, TlsConnector::from(Arc::clone(&self.config)));
+        Box::pin(async move {
+            let tcp = TcpStream::connect(("127.0.0.1", port)).await?;
+            tcp.set_nodelay(true)?;
+            let name = ServerName::try_from("shop.test").unwrap();
+            connector.connect(name, tcp).await.map(TokioIo::new)
+        })
+    }
+}
+
 /// A client on one connection.
 pub struct EchoClient {
     pub runtime: Runtime,
@@ -253,6 +283,19 @@ impl EchoClient {
         let runtime = Runtime::new().unwrap();
         let channel = Channel::from_shared(format!("http://127.0.0.1:{port}")).unwrap();
         let channel = runtime.block_on(channel.connect()).unwrap();
+        Self {
+            grpc: tonic::client::Grpc::new(channel),
+            runtime,
+        }
+    }
+
+    /// By TLS, to `shop.test`.
+    pub fn connect_tls(port: u16, trust: &Trust) -> Self {
+        let runtime = Runtime::new().unwrap();
+        let config = trust.speaking(&["h2"]).config();
+        let endpoint = Channel::from_static("http://shop.test");
+        let channel = runtime.block_on(endpoint.connect_with_connector(Handshake { port, config }));
+        let channel = channel.unwrap();
         Self {
             grpc: tonic::client::Grpc::new(channel),
             runtime,

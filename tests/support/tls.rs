@@ -207,6 +207,11 @@ impl Trust {
         Self(Arc::new(config))
     }
 
+    /// For clients of other libraries.
+    pub fn config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.0)
+    }
+
     /// A connection to `name`, its handshake done.
     ///
     /// # Errors

@@ -1,0 +1,95 @@
+//! Certificates of clients: who is let in, and which version they get.
+
+use crate::Shop;
+use crate::support::{Authority, Config, Gate, PATIENCE, Service, Trust, Upstream, eventually};
+
+/// With the canary, which the rules send some to.
+fn with_clients(auth: &str) -> (Shop, Upstream) {
+    let (v1, authority) = (Upstream::named("v1"), Authority::new("tests"));
+    let v2 = Upstream::named("v2");
+    let files = tempfile::tempdir().unwrap();
+    authority.write(&files.path().join("ca.pem"));
+    let line = authority.server(&["shop.test"]).write(files.path(), "shop");
+    let service = Service::split(v1.port(), 100, v2.port(), 0).pools("health_check: { every: 50ms }").key(
+        "rules:\n  - { name: ops, when: { client_cert: subject_cn, equals: ops }, version: v2 }\n  - { name: mail, when: { \
+         client_cert: san, ends_with: \"@canary.test\" }, version: v2 }",
+    );
+    let config = Config::with(service).listener(&format!(
+        "tls: {{ certificates: [{line}], client_ca: {}, client_auth: {auth} }}",
+        files.path().join("ca.pem").display()
+    ));
+    let gate = Gate::start(&config.text());
+    let shop = Shop {
+        authority,
+        files,
+        upstream: v1,
+        gate,
+    };
+    (shop, v2)
+}
+
+fn served(shop: &Shop, trust: &Trust) -> String {
+    let mut client = shop.try_client(trust).unwrap();
+    client.get("/", &[]).served_by().to_owned()
+}
+
+#[test]
+fn clients_without_a_certificate_of_the_authority_are_refused_where_one_is_required() {
+    let (shop, _canary) = with_clients("required");
+    let (stranger, ops) = (
+        Authority::new("strangers"),
+        shop.authority.client("ops", "ops@example.test"),
+    );
+    for trust in [
+        Trust::new(&shop.authority),
+        Trust::showing(&shop.authority, &stranger.client("ops", "ops@example.test")),
+        Trust::showing(&shop.authority, &stranger.server(&["ops"])),
+    ] {
+        assert!(shop.try_client(&trust).is_err());
+    }
+    shop.handshakes("failed", 3.0);
+    assert_eq!(served(&shop, &Trust::showing(&shop.authority, &ops)), "v2");
+    let visitor = shop.authority.client("visitor", "visitor@example.test");
+    assert_eq!(served(&shop, &Trust::showing(&shop.authority, &visitor)), "v1");
+    let canary = shop.authority.client("visitor", "visitor@canary.test");
+    let trust = Trust::showing(&shop.authority, &canary);
+    assert_eq!(served(&shop, &trust), "v2");
+    // The session brings the certificate along.
+    let mut again = shop.try_client(&trust).unwrap();
+    assert!(again.wire().is_resumed());
+    assert_eq!(again.get("/", &[]).served_by(), "v2");
+}
+
+#[test]
+fn where_it_is_optional_rules_tell_them_apart() {
+    let (shop, _canary) = with_clients("optional");
+    assert_eq!(served(&shop, &Trust::new(&shop.authority)), "v1");
+    let ops = shop.authority.client("ops", "ops@example.test");
+    assert_eq!(served(&shop, &Trust::showing(&shop.authority, &ops)), "v2");
+    let forged = Authority::new("strangers").client("ops", "ops@example.test");
+    assert!(
+        shop.try_client(&Trust::showing(&shop.authority, &forged)).is_err(),
+        "one that is shown is verified"
+    );
+    // The same over HTTP/2, by curl.
+    ops.write(shop.files.path(), "ops");
+    let path = |name: &str| shop.files.path().join(name).display().to_string();
+    let shown = ["--http2", "--cert", &path("ops.pem"), "--key", &path("ops.key")];
+    assert_eq!(shop.curl(&shown), (true, "v2".to_owned()));
+    assert_eq!(shop.curl(&["--http2"]), (true, "v1".to_owned()));
+    shop.gate
+        .access_line("the rule is told", |line| line["reason"] == "rule:ops");
+}
+
+#[test]
+fn a_session_does_not_outlive_the_authorities_that_let_it_in() {
+    let (shop, _canary) = with_clients("required");
+    let ops = shop.authority.client("ops", "ops@example.test");
+    let trust = Trust::showing(&shop.authority, &ops);
+    assert!(shop.try_client(&trust).is_ok());
+    Authority::new("others").write(&shop.files.path().join("ca.pem"));
+    eventually(PATIENCE, "the certificate is not believed any more", || {
+        shop.try_client(&trust).is_err()
+    });
+    assert!(shop.try_client(&trust).is_err());
+}

@@ -1,0 +1,486 @@
+//! TLS to endpoints: who they have to be, what is shown to them, and that no connection outlives what it was made by.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::collections::HashSet;
+use std::io::{Read as _, Write as _};
+use std::path::Path;
+use support::{
+    Authority, Broken, Client, Config, Gate, PATIENCE, Service, Then, Trust, Upstream, Write, der, eventually, file,
+};
+
+/// A gate before one endpoint that speaks TLS.
+struct Shop {
+    authority: Authority,
+    files: tempfile::TempDir,
+    upstream: Upstream,
+    gate: Gate,
+}
+
+impl Shop {
+    /// The endpoint has a certificate for `names`; `tls`: further keys of `tls`, each with a comma before.
+    fn new(names: &[&str], tls: &str) -> Self {
+        let authority = Authority::new("tests");
+        let upstream = Upstream::tls("v1", authority.server(names).serves(None));
+        Self::before(authority, upstream, tls)
+    }
+
+    fn before(authority: Authority, upstream: Upstream, tls: &str) -> Self {
+        let files = tempfile::tempdir().unwrap();
+        let ca = file(files.path(), "ca.pem", authority.pem()).display().to_string();
+        let tls = tls.replace("DIR", &files.path().display().to_string());
+        let service = Service::only(upstream.port())
+            .never_eject()
+            .pools(&format!("tls: {{ ca: {ca}{tls} }}"))
+            .pools("health_check: { path: /healthz, every: 100ms }");
+        Self {
+            gate: Gate::start(&Config::with(service).top("threads: 1").text()),
+            authority,
+            files,
+            upstream,
+        }
+    }
+
+    fn healthy(&self) -> bool {
+        self.gate.metric("rollgate_endpoint_healthy", &[]) > 0.5
+    }
+
+    /// Without probes: those that brought requests.
+    fn requests(&self) -> Vec<support::Received> {
+        let all = self.upstream.requests().into_iter();
+        all.filter(|request| request.target != "/healthz").collect()
+    }
+
+    /// A request fails with 502, and the log says `why`.
+    fn refuses(&self, why: &str) {
+        let response = self.gate.get("/", &[]);
+        assert_eq!(response.status, 502);
+        assert!(response.text().contains("TLS: "), "{}", response.text());
+        assert!(self.requests().is_empty(), "nothing was sent");
+        let line = self.gate.access_line("it is told", |line| line["status"] == 502);
+        assert_eq!(
+            (line["termination"].as_str(), line["failure"].as_str()),
+            (Some("upstream_connect"), Some("connect"))
+        );
+        let of_request = |log: &str| {
+            log.lines()
+                .any(|line| line.contains("no TLS with an endpoint") && line.contains(why))
+        };
+        eventually(PATIENCE, why, || of_request(&self.gate.log()));
+        eventually(PATIENCE, "probes find the same", || !self.healthy());
+        let log = self.gate.log();
+        assert!(
+            log.lines()
+                .any(|line| line.contains("unhealthy: no TLS: ") && line.contains(why)),
+            "{log}"
+        );
+    }
+}
+
+// ---- who an endpoint has to be ----
+
+#[test]
+fn the_host_of_an_endpoint_is_verified_unless_another_name_is_given() {
+    let by_address = Shop::new(&["127.0.0.1"], "");
+    assert_eq!(by_address.gate.get("/", &[]).served_by(), "v1");
+    eventually(PATIENCE, "its probes succeed", || by_address.healthy());
+    assert_eq!(
+        by_address.upstream.handshakes()[0].sni,
+        None,
+        "an address is no name to ask for"
+    );
+
+    let by_name = Shop::new(&["shop.internal"], ", sni: Shop.Internal");
+    assert_eq!(by_name.gate.get("/", &[]).served_by(), "v1");
+    let asked = by_name.upstream.handshakes();
+    assert!(
+        asked
+            .iter()
+            .all(|shaken| shaken.sni.as_deref() == Some("shop.internal")),
+        "{asked:?}"
+    );
+}
+
+#[test]
+fn a_name_that_is_resolved_is_the_name_that_is_verified() {
+    let authority = Authority::new("tests");
+    let upstream = Upstream::tls("v1", authority.server(&["localhost"]).serves(None));
+    let files = tempfile::tempdir().unwrap();
+    let ca = file(files.path(), "ca.pem", authority.pem());
+    let config = format!(
+        "listeners:\n  - address: 127.0.0.1:0\nadmin:\n  address: 127.0.0.1:0\nservices:\n  - name: shop\n    versions:\n      \
+         - name: v1\n        pool: {{ endpoints: [\"localhost:{}\"], tls: {{ ca: {} }} }}\n",
+        upstream.port(),
+        ca.display()
+    );
+    let gate = Gate::start(&config);
+    assert_eq!(gate.get("/", &[]).served_by(), "v1");
+    assert_eq!(upstream.handshakes().pop().unwrap().sni.as_deref(), Some("localhost"));
+}
+
+#[test]
+fn a_wrong_name_is_refused() {
+    Shop::new(&["other.internal"], ", sni: shop.internal").refuses("certificate not valid for name");
+    Shop::new(&["shop.internal"], "").refuses(": `tls.sni` must be a name it has");
+}
+
+#[test]
+fn an_unknown_authority_is_refused() {
+    let upstream = Upstream::tls("v1", Authority::new("strangers").server(&["127.0.0.1"]).serves(None));
+    Shop::before(Authority::new("tests"), upstream, "").refuses("UnknownIssuer: `tls.ca` must have");
+}
+
+#[test]
+fn without_a_ca_the_systems_authorities_count() {
+    let authority = Authority::new("tests");
+    let upstream = Upstream::tls("v1", authority.server(&["127.0.0.1"]).serves(None));
+    let service = Service::only(upstream.port()).never_eject().pools("tls: {}");
+    let gate = Gate::start(&Config::with(service).text());
+    assert_eq!(gate.get("/", &[]).status, 502);
+    assert!(gate.log().contains("UnknownIssuer"), "{}", gate.log());
+}
+
+#[test]
+fn an_expired_certificate_is_refused() {
+    let authority = Authority::new("tests");
+    let upstream = Upstream::tls("v1", authority.expired_server(&["127.0.0.1"]).serves(None));
+    Shop::before(authority, upstream, "").refuses(": it must be renewed");
+}
+
+#[test]
+fn an_endpoint_that_speaks_no_tls_is_refused() {
+    let files = tempfile::tempdir().unwrap();
+    let ca = file(files.path(), "ca.pem", Authority::new("tests").pem());
+    // It answers whatever comes with something that is no TLS.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            if stream.read(&mut [0; 1000]).is_ok_and(|read| read > 0) {
+                stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").ok();
+            }
+        }
+    });
+    let service = Service::only(port)
+        .never_eject()
+        .pools(&format!("tls: {{ ca: {} }}", ca.display()));
+    let gate = Gate::start(&Config::with(service).text());
+    let response = gate.get("/", &[]);
+    assert_eq!(response.status, 502);
+    assert!(
+        response.text().contains("TLS: received corrupt message"),
+        "{}",
+        response.text()
+    );
+}
+
+#[test]
+fn an_endpoint_that_does_not_answer_the_handshake_is_late() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let service = Service::only(port)
+        .never_eject()
+        .pools("tls: { verify: false }")
+        .pools("timeouts: { connect: 300ms }");
+    let gate = Gate::start(&Config::with(service).text());
+    let response = gate.get("/", &[]);
+    assert_eq!(response.status, 504);
+    assert!(response.text().contains("timeouts.connect"), "{}", response.text());
+}
+
+#[test]
+fn verification_can_be_turned_off_and_that_is_told() {
+    let authority = Authority::new("tests");
+    let upstream = Upstream::tls("v1", authority.expired_server(&["other.internal"]).serves(None));
+    let service = Service::only(upstream.port()).pools("tls: { verify: false, sni: shop.internal }");
+    let gate = Gate::start(&Config::with(service).text());
+    assert_eq!(gate.get("/", &[]).served_by(), "v1");
+    assert_eq!(upstream.handshakes()[0].sni.as_deref(), Some("shop.internal"));
+    assert!(gate.log().contains("`verify: false`"), "{}", gate.log());
+}
+
+// ---- who we are ----
+
+#[test]
+fn an_endpoint_that_asks_is_shown_the_certificate() {
+    let authority = Authority::new("tests");
+    let upstream = Upstream::tls("v1", authority.server(&["127.0.0.1"]).serves(Some(&authority)));
+    let us = authority.client("rollgate", "gate@example.test");
+    let files = tempfile::tempdir().unwrap();
+    us.write(files.path(), "us");
+    let shown = format!(", cert: {0}/us.pem, key: {0}/us.key", files.path().display());
+    let shop = Shop::before(authority, upstream, &shown);
+    assert_eq!(shop.gate.get("/", &[]).served_by(), "v1");
+    assert_eq!(shop.upstream.handshakes()[0].shown, Some(der(&us.cert)));
+    eventually(PATIENCE, "probes show it, too", || shop.healthy());
+
+    let authority = Authority::new("tests");
+    let upstream = Upstream::tls("v1", authority.server(&["127.0.0.1"]).serves(Some(&authority)));
+    let nobody = Shop::before(authority, upstream, "");
+    let response = nobody.gate.get("/", &[]);
+    assert_eq!(response.status, 502);
+    assert!(response.text().contains("CertificateRequired"), "{}", response.text());
+}
+
+// ---- connections ----
+
+#[test]
+fn a_connection_is_used_again_and_a_session_resumed() {
+    let shop = Shop::new(&["127.0.0.1"], "");
+    for _ in 0..10 {
+        assert_eq!(shop.gate.get("/", &[]).status, 200);
+    }
+    let of = |requests: &[support::Received]| requests.iter().map(|r| r.connection).collect::<HashSet<_>>();
+    assert_eq!(of(&shop.requests()).len(), 1);
+    // The endpoint closes what rests, with a close_notify; the next request gets a new connection.
+    shop.upstream.close_connections();
+    assert_eq!(shop.gate.get("/", &[]).status, 200);
+    assert_eq!(of(&shop.requests()).len(), 2);
+    assert!(shop.upstream.handshakes().last().unwrap().resumed);
+    let body = vec![1; 100_000];
+    assert_eq!(shop.gate.client().request("POST", "/", &[], &body).status, 200);
+    assert!(shop.upstream.last().body == body);
+}
+
+#[test]
+fn no_connection_is_shared_between_settings() {
+    let authority = Authority::new("tests");
+    let upstream = Upstream::tls("v1", authority.server(&["a.internal", "b.internal"]).serves(None));
+    let files = tempfile::tempdir().unwrap();
+    let ca = file(files.path(), "ca.pem", authority.pem()).display().to_string();
+    let pool = |name: &str| {
+        format!(
+            "{{ endpoints: [\"127.0.0.1:{}\"], tls: {{ ca: {ca}, sni: {name} }} }}",
+            upstream.port()
+        )
+    };
+    let text = |a: &str, b: &str| {
+        format!(
+            "listeners:\n  - address: 127.0.0.1:0\nadmin:\n  address: 127.0.0.1:0\nthreads: 1\nservices:\n  - name: a\n    routes: [{{ \
+             host: a.test }}]\n    versions: [{{ name: v1, pool: {} }}]\n  - name: b\n    routes: [{{ host: b.test }}]\n    \
+             versions: [{{ name: v1, pool: {} }}]\n",
+            pool(a),
+            pool(b)
+        )
+    };
+    let gate = Gate::start(&text("a.internal", "b.internal"));
+    let mut client = gate.client();
+    for host in ["a.test", "b.test", "a.test", "b.test"] {
+        assert_eq!(client.get("/", &[("host", host)]).status, 200);
+    }
+    let asked: Vec<_> = upstream
+        .handshakes()
+        .into_iter()
+        .filter_map(|shaken| shaken.sni)
+        .collect();
+    assert_eq!(asked, ["a.internal", "b.internal"]);
+    // Another name for one of them: its idle connection is of no use any more.
+    gate.write_config(&text("b.internal", "b.internal"), Write::Rename);
+    eventually(PATIENCE, "the name is asked for anew", || {
+        client.get("/", &[("host", "a.test")]);
+        upstream.handshakes().len() == 3
+    });
+    assert_eq!(upstream.handshakes()[2].sni.as_deref(), Some("b.internal"));
+}
+
+#[test]
+fn other_authorities_on_the_disk_hold_for_the_next_request() {
+    let shop = Shop::new(&["127.0.0.1"], "");
+    let mut client = shop.gate.client();
+    assert_eq!(client.get("/", &[]).status, 200);
+    let ca = shop.files.path().join("ca.pem");
+    Authority::new("others").write(&ca);
+    eventually(PATIENCE, "the endpoint is not believed any more", || {
+        client.get("/", &[]).status == 502
+    });
+    assert!(shop.gate.log().contains("authorities are replaced"));
+    std::fs::write(&ca, "nonsense").unwrap();
+    eventually(PATIENCE, "a broken file is told", || {
+        shop.gate.log().contains("ca.pem: no certificate in it")
+    });
+    let label = ca.display().to_string();
+    shop.gate.expect_metric(
+        "rollgate_certificate_last_load_successful",
+        &[("certificate", &label)],
+        0.0,
+    );
+    shop.authority.write(&ca);
+    eventually(PATIENCE, "and believed again", || client.get("/", &[]).status == 200);
+    eventually(PATIENCE, "by probes, too", || shop.healthy());
+}
+
+#[test]
+fn bodies_go_both_ways_and_an_answer_that_is_cut_is_seen_as_cut() {
+    let authority = Authority::new("tests");
+    let config = authority.server(&["127.0.0.1"]).serves(None);
+    let upstream = Upstream::tls_with("v1", config, |exchange| {
+        let body = exchange.read_body().to_vec();
+        match exchange.request.target.as_str() {
+            // Until the connection closes: with a close_notify it is whole.
+            "/close" => {
+                exchange.send("HTTP/1.1 200 OK\r\n\r\nhello");
+                if let support::Wire::Server(tls) = &mut exchange.io().stream {
+                    tls.conn.send_close_notify();
+                    tls.flush().ok();
+                }
+                Then::Close
+            }
+            "/cut" => {
+                exchange.send("HTTP/1.1 200 OK\r\n\r\nhello");
+                Then::Close
+            }
+            _ => exchange.answer(200, &[], &body),
+        }
+    });
+    let shop = Shop::before(authority, upstream, "");
+    let mut client = shop.gate.client();
+    for size in [1, 16_384, 70_000, 5_000_000] {
+        let body: Vec<u8> = (0..size).map(|at| (at * 13 % 251) as u8).collect();
+        assert!(client.request("POST", "/", &[], &body).body == body, "{size}");
+    }
+    assert_eq!(client.get("/close", &[]).body, b"hello");
+    let cut = shop.gate.client().try_request("GET", "/cut", &[], b"");
+    assert!(matches!(cut, Err(Broken::Cut(_))), "{cut:?}");
+    shop.gate
+        .access_line("whose fault it was", |line| line["termination"] == "upstream_truncated");
+}
+
+#[test]
+fn tls_on_both_sides_and_web_sockets() {
+    let authority = Authority::new("tests");
+    let config = authority.server(&["127.0.0.1"]).serves(None);
+    let upstream = Upstream::tls_with("v1", config, |exchange| {
+        exchange.send(
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\nfirst",
+        );
+        let io = exchange.io();
+        let mut buffer = [0; 4096];
+        while let Ok(read @ 1..) = io.stream.read(&mut buffer) {
+            io.stream.write_all(&buffer[..read]).ok();
+        }
+        Then::Close
+    });
+    let files = tempfile::tempdir().unwrap();
+    let ca = file(files.path(), "ca.pem", authority.pem()).display().to_string();
+    let line = authority.server(&["shop.test"]).write(files.path(), "shop");
+    let service = Service::only(upstream.port()).pools(&format!("tls: {{ ca: {ca} }}"));
+    let gate = Gate::start(
+        &Config::with(service)
+            .listener(&format!("tls: {{ certificates: [{line}] }}"))
+            .text(),
+    );
+    let mut client = Client::connect_tls(gate.port(), &Trust::new(&authority), "shop.test");
+    client.send(
+        "GET /ws HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    );
+    assert_eq!(client.read(false).unwrap().status, 101);
+    assert_eq!(client.read_bytes(5), b"first");
+    for n in 0..100_u8 {
+        client.send([n; 5000]);
+        assert_eq!(client.read_bytes(5000), [n; 5000]);
+    }
+    upstream.close_connections();
+    assert!(client.is_closed_within(PATIENCE));
+}
+
+/// A real nginx that asks for a PROXY protocol header, then TLS.
+#[test]
+fn nginx_with_tls_behind_a_proxy_header() {
+    let authority = Authority::new("tests");
+    let files = tempfile::tempdir().unwrap();
+    let ca = file(files.path(), "ca.pem", authority.pem()).display().to_string();
+    authority.server(&["shop.internal"]).write(files.path(), "nginx");
+    let nginx = Nginx::start(files.path());
+    let service = Service::only(nginx.port)
+        .pools(&format!("tls: {{ ca: {ca}, sni: shop.internal }}"))
+        .pools("send_proxy_protocol: v2")
+        .pools("health_check: { path: /, every: 100ms }");
+    let gate = Gate::start(&Config::with(service).listener("proxy_protocol: true").text());
+    eventually(PATIENCE, "its probes succeed", || {
+        gate.metric("rollgate_endpoint_healthy", &[]) > 0.5
+    });
+    let mut client = gate.client();
+    client.send("PROXY TCP4 203.0.113.7 198.51.100.1 4711 443\r\n");
+    for _ in 0..3 {
+        let response = client.get("/", &[]);
+        assert_eq!(
+            (response.status, response.text().as_str()),
+            (200, "203.0.113.7 shop.internal TLSv1.3")
+        );
+    }
+}
+
+struct Nginx {
+    child: std::process::Child,
+    port: u16,
+}
+
+impl Nginx {
+    fn start(at: &Path) -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let at = at.display();
+        let text = format!(
+            "daemon off; master_process off; pid {at}/nginx.pid; error_log {at}/error.log info;\nevents {{ }}\nhttp {{\n access_log \
+             off; client_body_temp_path {at}/body; proxy_temp_path {at}/proxy; fastcgi_temp_path {at}/fastcgi; uwsgi_temp_path \
+             {at}/uwsgi; scgi_temp_path {at}/scgi;\n server {{ listen 127.0.0.1:{port} ssl proxy_protocol; ssl_certificate \
+             {at}/nginx.pem; ssl_certificate_key {at}/nginx.key; ssl_protocols TLSv1.2 TLSv1.3;\n location / {{ return 200 \
+             '$proxy_protocol_addr $ssl_server_name $ssl_protocol'; }} }} }}\n"
+        );
+        let path = file(Path::new(&at.to_string()), "nginx.conf", &text);
+        let paths = format!(
+            "{}:/usr/sbin:/usr/local/sbin",
+            std::env::var("PATH").unwrap_or_default()
+        );
+        let child = std::process::Command::new("nginx")
+            .env("PATH", paths)
+            .arg("-p")
+            .arg(at.to_string())
+            .arg("-c")
+            .arg(path)
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("nginx is needed for this test ({error}); `make test` installs it"));
+        let nginx = Self { child, port };
+        eventually(PATIENCE, "nginx listens", || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        nginx
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+#[test]
+fn files_of_pools_are_checked_like_those_of_listeners() {
+    let files = tempfile::tempdir().unwrap();
+    let wrong = file(files.path(), "wrong.pem", "nonsense").display().to_string();
+    let service = |tls: &str| Config::with(Service::only(1).pools(&format!("tls: {{ {tls} }}"))).text();
+    for (tls, place) in [
+        (format!("ca: {wrong}"), "services[0].versions[0].pool.tls.ca: "),
+        (
+            format!("cert: {wrong}, key: {wrong}"),
+            "services[0].versions[0].pool.tls.cert: ",
+        ),
+    ] {
+        let exit = Gate::try_start(&service(&tls)).err().unwrap();
+        assert_eq!(exit.code, Some(1));
+        assert!(
+            exit.stderr.contains(place) && exit.stderr.contains("no certificate in it"),
+            "{}",
+            exit.stderr
+        );
+    }
+}
