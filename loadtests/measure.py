@@ -156,11 +156,14 @@ def parse_wrk(text, errors=""):
     }
 
 
-def h2load(url, core, connections, seconds):
+def h2load(url, core, connections, seconds, grpc_call=None):
     """One run of h2load with one thread, 10 streams at once on each connection. Returns requests and requests/s.
+    `grpc_call`: the file of a message to send instead of a GET.
 
     Raises Failed when an answer was not 2xx, a stream failed, or h2load said something unknown."""
     command = ["taskset", "-c", str(core), "h2load", "-t1", f"-c{connections}", "-m10", f"-D{seconds}", url]
+    if grpc_call:
+        command += ["-d", grpc_call, "-H", "content-type: application/grpc", "-H", "te: trailers"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30, check=False)
     return parse_h2load(done.stdout, done.stderr)
 

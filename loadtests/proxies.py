@@ -20,18 +20,21 @@ MAX_CONNECTIONS = 8192
 
 
 class Site:
-    """What a configuration is made of: ports, sizes, the directory for its files."""
+    """What a configuration is made of: ports, sizes, the directory for its files.
 
-    def __init__(self, directory, port, admin_port, stable_port, canary_port, connections, sticky, tls):
+    `ports` of the upstream: of stable and of the canary, and both again for HTTP/2. `speaks`: as in the cases."""
+
+    def __init__(self, directory, port, admin_port, ports, connections, sticky, speaks):
         self.directory = directory
         self.port = port
         self.admin_port = admin_port
-        self.stable_port = stable_port
-        self.canary_port = canary_port
+        self.ports = ports
+        self.grpc = speaks == "grpc"
+        self.stable_port, self.canary_port = ports[2:] if self.grpc else ports[:2]
         self.pool = max(128, 2 * connections)
         self.sticky = sticky
-        self.tls = tls
-        if tls:
+        self.tls = speaks != "http"
+        if self.tls:
             self.make_certificate()
 
     def make_certificate(self):
@@ -65,8 +68,10 @@ def upstream(site):
     /small 1 KiB from memory; /large 64 KiB from a file; /upload reads the whole body (mirror does that before
     try_files looks) and then answers, so that no proxy is measured on an answer that overtakes its request."""
     site.write("large", "x" * 65536)
+    grpc_call(site.directory)
     servers = ""
-    for name, port in (("stable", site.stable_port), ("canary", site.canary_port)):
+    stable, canary, stable_h2, canary_h2 = site.ports
+    for name, port in (("stable", stable), ("canary", canary), ("stable", f"{stable_h2} http2"), ("canary", f"{canary_h2} http2")):
         servers += f"""
   server {{
     listen 127.0.0.1:{port} backlog=4096;
@@ -78,6 +83,10 @@ def upstream(site):
     location = /drop {{ internal; return 204; }}
     location @taken {{ return 200 "taken"; }}
     location = /healthz {{ return 200 "ok"; }}
+    location = /load.Echo/Call {{ mirror /drop; try_files /no-such-file =418; error_page 418 =200 /call; }}
+    location = /call {{
+      open_file_cache max=4; default_type application/grpc; add_header x-version {name}; add_trailer grpc-status 0 always;
+    }}
   }}"""
     path = site.write("upstream.conf", f"""
 daemon off; master_process off; worker_rlimit_nofile {MAX_CONNECTIONS}; pid {site.directory}/upstream.pid;
@@ -92,6 +101,14 @@ http {{
     return ["nginx", "-p", site.directory, "-e", "stderr", "-c", path]
 
 
+def grpc_call(directory):
+    """A file with one message of gRPC, 1 KiB long: not compressed, its length, its bytes."""
+    path = os.path.join(directory, "call")
+    with open(path, "wb") as file:
+        file.write(b"\0" + (1024).to_bytes(4, "big") + b"x" * 1024)
+    return path
+
+
 def nginx(site):
     stable, canary = f"server 127.0.0.1:{site.stable_port}", f"server 127.0.0.1:{site.canary_port}"
     if site.sticky:
@@ -104,6 +121,9 @@ def nginx(site):
         split = f"""
   upstream both {{ {stable} weight=90; {canary} weight=10; keepalive {site.pool}; keepalive_requests 1000000000; }}"""
         target = "http://both"
+    passing = f'proxy_pass {target}; proxy_http_version 1.1; proxy_set_header Connection "";'
+    if site.grpc:
+        passing = f"grpc_pass {target.replace('http://', 'grpc://')};"
     tls, speaks = "", ""
     if site.tls:
         speaks = " ssl http2"
@@ -120,7 +140,7 @@ http {{
   server {{
     listen 127.0.0.1:{site.port}{speaks} backlog=4096;{tls}
     client_body_buffer_size 64k; proxy_buffers 16 8k; proxy_busy_buffers_size 64k;
-    location / {{ proxy_pass {target}; proxy_http_version 1.1; proxy_set_header Connection ""; }}
+    location / {{ {passing} }}
   }}
 }}
 """)
@@ -130,6 +150,7 @@ http {{
 def haproxy(site):
     balance = f"balance hdr({USER_HEADER})\n  hash-type consistent" if site.sticky else "balance roundrobin"
     tls = f" ssl crt {site.both} alpn h2,http/1.1" if site.tls else ""
+    proto = " proto h2" if site.grpc else ""
     path = site.write("haproxy.cfg", f"""
 global
   nbthread 1
@@ -148,8 +169,8 @@ frontend in
   default_backend app
 backend app
   {balance}
-  server stable 127.0.0.1:{site.stable_port} weight 90
-  server canary 127.0.0.1:{site.canary_port} weight 10
+  server stable 127.0.0.1:{site.stable_port} weight 90{proto}
+  server canary 127.0.0.1:{site.canary_port} weight 10{proto}
 """)
     return ["haproxy", "-db", "-q", "-f", path], {}
 
@@ -185,6 +206,11 @@ def envoy(site):
                     envoy_cluster("canary", [envoy_endpoint(canary, 1)], "ROUND_ROBIN")]
         weights = [{"name": "stable", "weight": 90}, {"name": "canary", "weight": 10}]
         route = {"weighted_clusters": {"clusters": weights}}
+    if site.grpc:
+        kind = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+        options = {"@type": f"type.googleapis.com/{kind}", "explicit_http_config": {"http2_protocol_options": {}}}
+        for cluster in clusters:
+            cluster["typed_extension_protocol_options"] = {kind: options}
     package = "type.googleapis.com/envoy.extensions.filters"
     manager = {
         "@type": f"{package}.network.http_connection_manager.v3.HttpConnectionManager",
@@ -233,6 +259,7 @@ def traefik(site):
 def rollgate(program):
     def command(site):
         tls = f"\n    tls: {{ certificates: [{{ cert: {site.cert}, key: {site.key} }}] }}" if site.tls else ""
+        protocol = ", protocol: h2c" if site.grpc else ""
         affinity = f"\n    affinity: {{ key: [{{ header: {USER_HEADER} }}] }}" if site.sticky else ""
         path = site.write("rollgate.yaml", f"""
 listeners:
@@ -249,11 +276,11 @@ services:
       - name: v1
         role: stable
         weight: 90
-        pool: {{ endpoints: ["127.0.0.1:{site.stable_port}"], health_check: {{ path: /healthz, every: 2s }} }}
+        pool: {{ endpoints: ["127.0.0.1:{site.stable_port}"]{protocol}, health_check: {{ path: /healthz, every: 2s }} }}
       - name: v2
         role: canary
         weight: 10
-        pool: {{ endpoints: ["127.0.0.1:{site.canary_port}"], health_check: {{ path: /healthz, every: 2s }} }}
+        pool: {{ endpoints: ["127.0.0.1:{site.canary_port}"]{protocol}, health_check: {{ path: /healthz, every: 2s }} }}
 """)
         if not os.access(program, os.X_OK):
             raise Failed(f"no program at {program} (cargo build --release)")

@@ -352,10 +352,11 @@ impl<'a> Steering<'a> {
                 state.rollout.get_or_insert_default().before = before;
             }
             Effect::SetShare { candidate, share, .. } => {
-                if !gives(service, &state.weights(), &candidate, share) {
-                    let weights = weights_at(service, state, &candidate, share);
-                    set_weights(state, weights, at_ms);
-                }
+                let given = gives(service, &state.weights(), &candidate, share);
+                let weights = (!given).then(|| weights_at(service, state, &candidate, share));
+                weights
+                    .into_iter()
+                    .for_each(|weights| set_weights(state, weights, at_ms));
             }
             Effect::ApplyWeights(weights) => {
                 let weights = completed(service, &state.file, &weights);
