@@ -181,7 +181,7 @@ pub fn instructions(snapshot: &Snapshot, config: &Path) -> String {
 
 /// Whether a service of the file has a rollout.
 pub fn is_rolled_out(snapshot: &Snapshot) -> bool {
-    snapshot.services.iter().any(|service| service.rollout.is_some())
+    snapshot.plans().next().is_some()
 }
 
 /// Whether anyone who sends `x-version: v2` falls under the rule.

@@ -2,7 +2,7 @@
 
 use super::api::{CheckStatus, RolloutStatus, StepStatus};
 use crate::analysis::{Finding, Verdict};
-use crate::rollout::{self, Action, CheckPlan, Plan, Step};
+use crate::rollout::{self, CheckPlan, Plan, Step};
 use crate::runtime::RolloutState;
 use crate::shared::InForce;
 use serde_json::Value;
@@ -11,10 +11,7 @@ use serde_json::Value;
 pub fn status(in_force: &InForce, service: usize) -> Option<RolloutStatus> {
     let plan = in_force.snapshot.services.get(service)?.rollout.as_ref()?;
     let none = RolloutState::default();
-    let known = in_force
-        .state
-        .service(&plan.service)
-        .and_then(|known| known.rollout.as_ref());
+    let known = in_force.state.rollout(&plan.service);
     let rollout = known.unwrap_or(&none);
     let machine = &rollout.machine;
     let reason = machine.phase.reason();
@@ -57,13 +54,10 @@ fn checks(plan: &Plan, findings: &[Finding]) -> Vec<CheckStatus> {
             metric: planned.check.metric.clone(),
             verdict: word(&finding.map_or(Verdict::NoEvidence, |finding| finding.verdict)),
             reason: finding.map_or_else(|| "nothing was seen yet".to_owned(), |finding| finding.reason.clone()),
-            on_fail: match planned.on_fail {
-                _ if planned.check.test.is_report() => "nothing",
-                Action::Rollback => "rollback",
-                Action::Pause => "pause",
-                Action::StepBack => "step_back",
-            }
-            .to_owned(),
+            on_fail: match planned.check.test.is_report() {
+                true => "nothing".to_owned(),
+                false => word(&planned.on_fail),
+            },
             evidence: finding.and_then(|finding| finding.evidence),
             needed: finding.and_then(|finding| finding.needed),
         }

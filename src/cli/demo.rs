@@ -60,7 +60,7 @@ fn start(config: Option<PathBuf>, json: bool, context: &Context) -> anyhow::Resu
 
 /// Less than half of the step in which it breaks.
 fn good_for(snapshot: &Snapshot) -> Duration {
-    let plan = snapshot.services.iter().find_map(|service| service.rollout.as_ref());
+    let plan = snapshot.plans().next();
     let step = plan.and_then(|plan| plan.step(BREAKS_IN));
     step.map_or(Duration::ZERO, |step| step.hold * 2 / 5)
 }

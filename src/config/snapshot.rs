@@ -39,6 +39,11 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// The plans of the services that have a rollout.
+    pub fn plans(&self) -> impl Iterator<Item = &Plan> {
+        self.services.iter().filter_map(|service| service.rollout.as_ref())
+    }
+
     /// Files of certificates, keys and authorities.
     pub fn tls_files(&self) -> impl Iterator<Item = &Path> {
         let listeners = self.listeners.iter().filter_map(|listener| listener.tls.as_ref());

@@ -6,7 +6,7 @@ pub use outside::Outside;
 
 use super::commands::{Commander, Looking, Order};
 use super::writer::now_ms;
-use crate::runtime::{Ask, Origin, ROLLOUT, ServiceState};
+use crate::runtime::{Ask, Origin, ServiceState};
 use crate::shared::Shared;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -80,22 +80,21 @@ impl Driver {
             outside: self.outside.numbers(&self.shared.load()),
         };
         // A writer that has ended was told of.
-        drop(self.commander.submit(Order::Look(looking), by_rollout(), None).await);
+        drop(
+            self.commander
+                .submit(Order::Look(looking), Origin::rollout(now_ms()), None)
+                .await,
+        );
     }
 
     async fn take_answers(&self) {
         for answer in self.outside.answers() {
             // One that came too late changes nothing.
-            drop(self.commander.submit(Order::Change(answer), by_rollout(), None).await);
+            drop(
+                self.commander
+                    .submit(Order::Change(answer), Origin::rollout(now_ms()), None)
+                    .await,
+            );
         }
-    }
-}
-
-fn by_rollout() -> Origin {
-    Origin {
-        who: ROLLOUT.to_owned(),
-        from: ROLLOUT.to_owned(),
-        at_ms: now_ms(),
-        reason: None,
     }
 }

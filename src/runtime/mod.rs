@@ -80,6 +80,18 @@ pub struct Origin {
     pub reason: Option<String>,
 }
 
+impl Origin {
+    /// A rollout, which acts by itself.
+    pub fn rollout(at_ms: u64) -> Self {
+        Self {
+            who: ROLLOUT.to_owned(),
+            from: ROLLOUT.to_owned(),
+            at_ms,
+            reason: None,
+        }
+    }
+}
+
 /// What an audit event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]

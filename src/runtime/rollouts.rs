@@ -2,7 +2,7 @@
 //! a clock or at a counter: what was seen comes as [`Seen`], what others have to do goes as an [`Ask`].
 
 use super::apply::known_service;
-use super::state::{FileSplit, ROLLOUT, RolloutState, ServiceState, State, WeightsSet};
+use super::state::{FileSplit, RolloutState, ServiceState, State, WeightsSet};
 use super::{EventKind, Happened, Origin, Refusal, Weights};
 use crate::analysis::{Finding, Judge, Names, Observed, Window};
 use crate::config::Snapshot;
@@ -197,7 +197,7 @@ impl<'a> Steering<'a> {
     /// The process ended and begins again: what the state says of rollouts is in force.
     pub(super) fn restored(&mut self) {
         let snapshot = self.snapshot;
-        for plan in plans(snapshot) {
+        for plan in snapshot.plans() {
             if self
                 .state
                 .service(&plan.service)
@@ -219,7 +219,7 @@ impl<'a> Steering<'a> {
             self.happen(name, Event::FileWeights(weights));
         }
         let snapshot = self.snapshot;
-        for plan in plans(snapshot) {
+        for plan in snapshot.plans() {
             let rules = plan.analysis.rules();
             self.state.edit(&plan.service, |service| {
                 let judge = service.rollout.as_mut().and_then(|rollout| rollout.judge.as_mut());
@@ -260,7 +260,7 @@ impl<'a> Steering<'a> {
     /// Tells each rollout whether a kill switch holds its service, where that is news.
     pub(super) fn tell_kills(&mut self) {
         let snapshot = self.snapshot;
-        for plan in plans(snapshot) {
+        for plan in snapshot.plans() {
             let Some(known) = self.state.service(&plan.service) else {
                 continue;
             };
@@ -296,7 +296,7 @@ impl<'a> Steering<'a> {
     }
 
     pub(super) fn machine(&self, name: &str) -> rollout::State {
-        let rollout = self.state.service(name).and_then(|service| service.rollout.as_ref());
+        let rollout = self.state.rollout(name);
         rollout.map(|rollout| rollout.machine.clone()).unwrap_or_default()
     }
 
@@ -418,12 +418,7 @@ fn set_weights(state: &mut ServiceState, weights: Weights, at_ms: u64) {
     if state.weights() == weights {
         return;
     }
-    let by = Origin {
-        who: ROLLOUT.to_owned(),
-        from: ROLLOUT.to_owned(),
-        at_ms,
-        reason: None,
-    };
+    let by = Origin::rollout(at_ms);
     state.set = Some(WeightsSet { weights, by });
 }
 
@@ -510,10 +505,6 @@ pub(super) fn policy<'s>(snapshot: &'s Snapshot, name: &str) -> Option<&'s Servi
 
 pub(super) fn plan<'s>(snapshot: &'s Snapshot, name: &str) -> Option<&'s Plan> {
     planned(snapshot, name).map(|(_, plan)| plan)
-}
-
-fn plans(snapshot: &Snapshot) -> impl Iterator<Item = &Plan> {
-    snapshot.services.iter().filter_map(|service| service.rollout.as_ref())
 }
 
 fn planned<'s>(snapshot: &'s Snapshot, name: &str) -> Option<(&'s Service, &'s Plan)> {

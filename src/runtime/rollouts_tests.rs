@@ -2,7 +2,7 @@ use super::*;
 use crate::analysis::Arm;
 use crate::config;
 use crate::rollout::{Cause, Verb};
-use crate::runtime::{Change, Command, Latch, Refusal, apply, moves_toward_canary, traffic};
+use crate::runtime::{Change, Command, Latch, ROLLOUT, Refusal, apply, moves_toward_canary, traffic};
 use proptest::prelude::*;
 use std::path::Path;
 

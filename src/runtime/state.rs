@@ -125,6 +125,11 @@ impl State {
         self.services.get(name).map(Arc::as_ref)
     }
 
+    /// How far the rollout of a service is; `None`: it never had one.
+    pub fn rollout(&self, name: &str) -> Option<&RolloutState> {
+        self.service(name)?.rollout.as_ref()
+    }
+
     /// Whether the switch for all services is on.
     pub fn all_killed(&self) -> bool {
         self.file_kill || self.kill.is_some()

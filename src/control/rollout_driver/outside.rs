@@ -77,8 +77,7 @@ impl Outside {
         let mut numbers = Vec::new();
         for (policy, Service { rollout, .. }) in services.zip(&in_force.snapshot.services) {
             let Some(plan) = rollout else { continue };
-            let known = in_force.state.service(&plan.service);
-            let Some(state) = known.and_then(|known| known.rollout.as_ref()) else {
+            let Some(state) = in_force.state.rollout(&plan.service) else {
                 continue;
             };
             let stable = usize::try_from(policy.stable.0)
@@ -110,13 +109,9 @@ impl Outside {
 }
 
 fn planned<'f>(in_force: &'f InForce, service: &str) -> Option<(&'f Plan, &'f RolloutState)> {
-    let mut plans = in_force
-        .snapshot
-        .services
-        .iter()
-        .filter_map(|file| file.rollout.as_ref());
+    let mut plans = in_force.snapshot.plans();
     let plan = plans.find(|plan| *plan.service == *service)?;
-    Some((plan, in_force.state.service(service)?.rollout.as_ref()?))
+    Some((plan, in_force.state.rollout(service)?))
 }
 
 fn is_judged(phase: &Phase) -> bool {

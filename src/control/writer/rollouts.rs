@@ -1,12 +1,12 @@
 //! The writer looks at the rollouts that are under way: what was seen since the last look becomes a command like any other.
 
-use super::{Envelope, Writer, now_ms};
+use super::{Envelope, Writer};
 use crate::analysis::{Arm, Moments, Observed};
 use crate::control::commands::{Looking, Order};
 use crate::control::records::Saving;
 use crate::rollout::{Cause, Notice, Phase, Plan};
 use crate::routing::Service;
-use crate::runtime::{self, Ask, Change, Command, EventKind, Origin, ROLLOUT, Seen, State, Steer};
+use crate::runtime::{self, Ask, Change, Command, EventKind, Origin, Seen, State, Steer};
 use crate::shared::{Evidence, InForce, Sent, ServiceInForce};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -151,17 +151,17 @@ fn subject<'s>(in_force: &'s InForce, name: &str) -> Option<Subject<'s>> {
 
 /// Services whose rollout owns the split.
 fn under_way(in_force: &InForce, state: &State) -> Vec<Box<str>> {
-    let services = in_force
-        .snapshot
-        .services
-        .iter()
-        .filter_map(|service| service.rollout.as_ref());
     let is_under_way = |plan: &&Plan| {
         state
             .service(&plan.service)
             .is_some_and(runtime::ServiceState::is_rolled_out)
     };
-    services.filter(is_under_way).map(|plan| plan.service.clone()).collect()
+    in_force
+        .snapshot
+        .plans()
+        .filter(is_under_way)
+        .map(|plan| plan.service.clone())
+        .collect()
 }
 
 /// What a look found out.
@@ -209,14 +209,7 @@ impl Writer {
                     .chain(with.iter().cloned())
                     .collect()
             }
-            Command::Load => {
-                let plans = in_force
-                    .snapshot
-                    .services
-                    .iter()
-                    .filter_map(|service| service.rollout.as_ref());
-                plans.map(|plan| plan.service.clone()).collect()
-            }
+            Command::Load => in_force.snapshot.plans().map(|plan| plan.service.clone()).collect(),
             _ => Vec::new(),
         };
         for service in concerned {
@@ -255,7 +248,7 @@ impl Writer {
             &self.records.state,
             &in_force.snapshot,
             &command,
-            &by_rollout(),
+            &Origin::rollout(super::now_ms()),
             self.now(),
         );
         Some(Looked {
@@ -297,7 +290,7 @@ impl Writer {
         let (answer, answered) = oneshot::channel();
         let envelope = Envelope {
             order: Order::Look(Looking::default()),
-            by: by_rollout(),
+            by: Origin::rollout(super::now_ms()),
             expected: None,
             answer,
         };
@@ -313,7 +306,7 @@ impl Writer {
     /// new one, but for failures, which the guard counts.
     pub(super) fn count_from_now(&mut self, before: &State) {
         let in_force = self.shared.load();
-        let share = |state: &State, name: &str| Some(state.service(name)?.rollout.as_ref()?.machine.share);
+        let share = |state: &State, name: &str| Some(state.rollout(name)?.machine.share);
         for name in under_way(&in_force, &in_force.state) {
             if share(before, &name) == share(&in_force.state, &name) {
                 continue;
@@ -339,15 +332,18 @@ impl Writer {
             .iter()
             .any(|happened| happened.kind != EventKind::Rollout)
         {
-            drop(self.publish_change(change, &by_rollout()));
+            drop(self.publish_change(change, &Origin::rollout(super::now_ms())));
             return;
         }
         self.go_on_quietly(change.state);
         if !change.happened.is_empty() {
             let (in_force, state) = (self.shared.load(), Arc::clone(&self.records.state));
-            let events = self
-                .records
-                .number(change.happened, &by_rollout(), &in_force, in_force.generation);
+            let events = self.records.number(
+                change.happened,
+                &Origin::rollout(super::now_ms()),
+                &in_force,
+                in_force.generation,
+            );
             drop(self.records.settle(state, events));
         }
         self.hand_over(change.asks);
@@ -408,7 +404,7 @@ impl Writer {
                 }
             }
             Notice::Rollback => {
-                let state = in_force.state.service(service).and_then(|known| known.rollout.as_ref());
+                let state = in_force.state.rollout(service);
                 let Some(Phase::RolledBack(reason)) = state.map(|rollout| &rollout.machine.phase) else {
                     return;
                 };
@@ -430,15 +426,6 @@ impl Writer {
             uptime_ms: self.uptime_ms(),
             unix_s: i64::try_from(super::now_s()).unwrap_or(i64::MAX),
         }
-    }
-}
-
-fn by_rollout() -> Origin {
-    Origin {
-        who: ROLLOUT.to_owned(),
-        from: ROLLOUT.to_owned(),
-        at_ms: now_ms(),
-        reason: None,
     }
 }
 

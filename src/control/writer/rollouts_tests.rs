@@ -36,7 +36,7 @@ async fn look(bench: &Bench, burst: bool) {
     };
     bench
         .commander
-        .submit(Order::Look(looking), by_rollout(), None)
+        .submit(Order::Look(looking), Origin::rollout(0), None)
         .await
         .unwrap();
 }

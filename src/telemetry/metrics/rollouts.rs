@@ -142,10 +142,7 @@ pub(super) fn rollouts(page: &mut Vec<MetricFamily>, in_force: &InForce) {
     let none = RolloutState::default();
     for (file, live) in in_force.snapshot.services.iter().zip(&*in_force.services) {
         let Some(plan) = &file.rollout else { continue };
-        let known = in_force
-            .state
-            .service(&plan.service)
-            .and_then(|known| known.rollout.as_ref());
+        let known = in_force.state.rollout(&plan.service);
         let checks = plan.analysis.checks.iter();
         let metrics: Vec<&str> = checks.map(|planned| planned.check.metric.as_str()).collect();
         families.push(&plan.service, known.unwrap_or(&none), &metrics);
