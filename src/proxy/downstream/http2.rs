@@ -11,7 +11,7 @@ use crate::proxy::buffer::{Buffer, HeadBytes};
 use crate::proxy::deadlines::{Expired, Slot};
 use crate::proxy::exchange;
 use crate::proxy::headers::hex_id;
-use crate::proxy::io::{End, Io, Meter};
+use crate::proxy::io::{End, Io, Meter, Outbox};
 use crate::proxy::record::log_unread;
 use crate::proxy::stream::Stream;
 use crate::proxy::worker::Worker;
@@ -79,7 +79,8 @@ pub async fn serve(client: Client, input: Buffer) {
     let limits = &local.in_force.snapshot.limits;
     slot.clear_total();
     slot.set_phase(limits.header_timeout);
-    let io = Io::new(Rc::clone(&shared.stream), input, Rc::clone(&meter));
+    let outbox = Outbox::new(Rc::clone(&shared.stream));
+    let io = Io::new(Rc::clone(&outbox), input, Rc::clone(&meter));
     let Ok(Ok(connection)) = slot.guard(settings(limits).handshake(io)).await else {
         return;
     };
@@ -87,6 +88,7 @@ pub async fn serve(client: Client, input: Buffer) {
     drop(local);
     let mut connection = Connection {
         connection,
+        outbox,
         shared,
         slot,
         meter,
@@ -169,6 +171,7 @@ impl Drop for Open {
 
 struct Connection {
     connection: server::Connection<Io, Bytes>,
+    outbox: Rc<Outbox>,
     shared: Rc<Shared>,
     slot: Slot,
     meter: Rc<Meter>,
@@ -235,6 +238,9 @@ impl Connection {
                 Some(Err(error)) => return Poll::Ready(Event::Closed(Some(error))),
                 None => return Poll::Ready(Event::Closed(None)),
             }
+        }
+        if let Poll::Ready(Err(_)) = self.outbox.poll_send(context) {
+            return Poll::Ready(Event::Closed(None));
         }
         let flooded = self.shared.too_many_resets.take() || self.meter.is_flooded(self.shared.worker.recently());
         if flooded && self.end != Ending::AtOnce {
