@@ -279,8 +279,11 @@ settings! {
 
     /// Active health checks.
     HealthCheck as "health check" {
-        /// `GET` of this path must answer 200 to 399. Absent: a TCP connection must succeed.
+        /// `GET` of this path must answer 200 to 399. Absent, and `grpc` too: a TCP connection must succeed.
         path: Option<String>,
+        /// In place of `path`, where the pool speaks `h2` or `h2c`: the name of the service that must be SERVING by
+        /// `grpc.health.v1.Health`, `""` for the server as a whole.
+        grpc: Option<String>,
         /// Time between two probes of an endpoint, `10ms` or more.
         every: Period = "2s",
         /// A probe without an answer after this long has failed.

@@ -59,7 +59,7 @@ pub(crate) fn pool(labels: &[&str]) -> snapshot::Pool {
         endpoints: labels.iter().map(|label| endpoint(label)).collect(),
         balance: Balance::PowerOfTwo,
         health_check: HealthCheck {
-            path: None,
+            probe: snapshot::Probe::Connection,
             every: Duration::from_secs(2),
             timeout: Duration::from_secs(1),
             healthy_after: 2,

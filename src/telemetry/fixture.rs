@@ -83,7 +83,7 @@ fn pool(labels: &[&str]) -> snapshot::Pool {
             .collect(),
         balance: snapshot::Balance::default(),
         health_check: snapshot::HealthCheck {
-            path: None,
+            probe: snapshot::Probe::Connection,
             every: Duration::from_secs(2),
             timeout: Duration::from_secs(1),
             healthy_after: 2,
