@@ -269,6 +269,7 @@ fn cost() {
             stable: &observed,
             share: 0.5,
             warming: false,
+            mirrored: false,
         };
         judge.tick(&window, Duration::from_secs(1));
         black_box(judge.findings(NAMES));

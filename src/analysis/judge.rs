@@ -11,7 +11,7 @@ use std::time::Duration;
 /// The longest reason kept for a number that could not be had, in characters.
 const MAX_REASON: usize = 300;
 
-/// What was seen of one version in a stretch of time. Client aborts and mirrored copies are in none of it.
+/// What was seen of one version in a stretch of time. Client aborts are in none of it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Observed {
     /// Requests begun, ended, and failed.
@@ -35,6 +35,9 @@ pub struct Window<'a> {
     pub share: f64,
     /// Whether the step is too young for latencies to count.
     pub warming: bool,
+    /// Whether it is of a mirror step: `candidate` are copies that ended, and `stable` the requests that copies were begun
+    /// of. The share is [`Window::SHARE_OF_PAIRS`].
+    pub mirrored: bool,
 }
 
 /// What was seen in the current step.
@@ -57,8 +60,11 @@ pub struct Judge {
     /// Parallel to the checks.
     states: Vec<State>,
     step: Step,
-    /// Sent by the split, in all steps.
+    /// Sent by the split, in all steps; and pairs of mirror steps.
     rollout: Counts,
+    /// Whether what was seen last is of a mirror step.
+    #[serde(default)]
+    mirrored: bool,
 }
 
 impl Judge {
@@ -71,6 +77,7 @@ impl Judge {
             states,
             step: Step::default(),
             rollout: Counts::default(),
+            mirrored: false,
         }
     }
 
@@ -145,6 +152,7 @@ impl Judge {
             rules: &self.rules,
             step: &self.step,
             rollout: self.rollout,
+            mirrored: self.mirrored,
         };
         let checks = self.rules.checks.iter().zip(&self.states);
         checks
@@ -153,6 +161,10 @@ impl Judge {
     }
 
     fn count(&mut self, window: &Window<'_>) {
+        if self.mirrored != window.mirrored {
+            self.mirrored = window.mirrored;
+            self.states.iter_mut().for_each(State::part);
+        }
         let split = Counts {
             candidate: window.candidate.requests,
             stable: window.stable.requests,
@@ -173,6 +185,19 @@ impl Judge {
 }
 
 impl State {
+    /// From copies to requests of users, or back: these are measured in another way, and nothing of before comes late.
+    fn part(&mut self) {
+        match self {
+            Self::ErrorsCompared(evidence) => evidence.part(),
+            Self::LatencyCompared { evidence, .. } => evidence.part(),
+            Self::ErrorsAtMost { evidence, .. } | Self::LatencyAtMost { evidence, .. } => evidence.part(),
+            Self::MeanCompared { .. }
+            | Self::MeanReported { .. }
+            | Self::MeanWithin { .. }
+            | Self::OutsideWithin { .. } => {}
+        }
+    }
+
     fn tick(&mut self, window: &Window<'_>, elapsed: Duration) {
         match self {
             Self::ErrorsCompared(evidence) => {
@@ -244,6 +269,9 @@ impl Observed {
 }
 
 impl Window<'_> {
+    /// The candidate's share of a mirror step's pairs: each copy has one original.
+    pub const SHARE_OF_PAIRS: f64 = 0.5;
+
     fn counts(&self) -> Counts {
         Counts {
             candidate: self.candidate.requests,
@@ -272,3 +300,7 @@ impl Window<'_> {
 #[cfg(test)]
 #[path = "judge_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "pairs_tests.rs"]
+mod pairs_tests;

@@ -1,4 +1,5 @@
-//! What is counted of copies: apart from the golden signals of their version, and never evidence.
+//! What is counted of copies: apart from the golden signals of their version. Evidence of them, in a rollout's mirror step, is
+//! [`super::Evidence`].
 
 use super::cell::Cell;
 use super::stats::{Ended, VersionStats};
@@ -144,6 +145,6 @@ mod tests {
         stats.uncopied(0, Uncopied::Body);
         stats.uncopied(1, Uncopied::Body);
         stats.uncopied(1, Uncopied::Killed);
-        assert_eq!(Uncopied::ALL.map(|why| stats.uncopied_total(why)), [0, 2, 0, 1]);
+        assert_eq!(Uncopied::ALL.map(|why| stats.uncopied_total(why)), [0, 2, 0, 1, 0]);
     }
 }

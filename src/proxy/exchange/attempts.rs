@@ -266,7 +266,7 @@ impl Exchange<'_> {
     }
 
     /// What the route says of an attempt on `serving`.
-    fn attempt_timeouts(&self, serving: VersionId) -> Option<&Timeouts> {
+    pub(super) fn attempt_timeouts(&self, serving: VersionId) -> Option<&Timeouts> {
         self.route_timeouts()?.attempts.get(serving.0 as usize)
     }
 
