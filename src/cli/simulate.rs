@@ -177,6 +177,7 @@ impl Arguments {
             limit,
             traffic,
             in_segments: self.assumptions.in_segments,
+            copyable: self.assumptions.copyable,
             events: Vec::new(),
             approves_after: self.approve_after.0,
         })

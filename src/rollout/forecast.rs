@@ -16,6 +16,8 @@ pub struct Assumed {
     pub latencies: Latencies,
     /// The part of the requests that comes from segments a step may admit.
     pub in_segments: Share,
+    /// The part of the requests that a mirror step may copy: those of its methods.
+    pub copyable: Share,
 }
 
 /// What a plan comes to.
@@ -193,7 +195,7 @@ impl Outlook<'_> {
     /// Requests a second.
     fn flow(&self, step: &Step) -> Flow {
         if is_mirror(step) {
-            let copied = self.assumed.rate * step.mirror.fraction();
+            let copied = self.assumed.rate * self.assumed.copyable.fraction() * step.mirror.fraction();
             return Flow {
                 candidate: copied,
                 stable: copied,
@@ -337,7 +339,6 @@ impl Outlook<'_> {
             warnings.extend(self.waits_for_evidence(step, forecast));
         }
         warnings.extend(self.guard(steps));
-        warnings.extend(self.copies());
         warnings
     }
 
@@ -356,16 +357,6 @@ impl Outlook<'_> {
                 "there are no checks: {candidate} is delivered unless {most} of its requests fail"
             )),
         }
-    }
-
-    /// What nobody knows beforehand.
-    fn copies(&self) -> Option<String> {
-        let mut steps = (1..).zip(&self.plan.steps);
-        let (number, _) = steps.find(|(_, step)| is_mirror(step))?;
-        Some(format!(
-            "step {number} copies requests: it is reckoned with as if every request could be copied, and only those of the \
-             service's `mirror.methods` (GET and HEAD) with bodies of up to 64 KiB are"
-        ))
     }
 
     fn limits_too_low(&self) -> impl Iterator<Item = String> {

@@ -28,6 +28,8 @@ pub struct Scenario {
     pub traffic: Vec<Traffic>,
     /// The part of the requests that comes from segments a step may admit.
     pub in_segments: Share,
+    /// The part of the requests that a mirror step may copy: those of its methods.
+    pub copyable: Share,
     /// What happens to the rollout, in order of time.
     pub events: Vec<(Duration, Event)>,
     /// How long after it is asked for a person approves. `None`: never.
@@ -325,11 +327,11 @@ impl Run<'_> {
         let now = now.copied().unwrap_or_default();
         let all = now.rate.max(0.0) * length.as_secs_f64();
         let split = all * (1.0 - ring.fraction());
+        let of_stable = split * (1.0 - share.fraction());
         let mirror = if state.killed { Share::ZERO } else { state.mirror };
-        let pairs =
-            (mirror > Share::ZERO).then(|| self.pairs(split * (1.0 - share.fraction()) * mirror.fraction(), now));
-        let rest = 1.0 - mirror.fraction();
-        let mut stable = self.arm(0, split * (1.0 - share.fraction()) * rest, now.stable);
+        let copied = of_stable * mirror.fraction() * self.scenario.copyable.fraction();
+        let pairs = (mirror > Share::ZERO).then(|| self.pairs(copied, now));
+        let mut stable = self.arm(0, of_stable - copied, now.stable);
         if let Some(pairs) = pairs {
             stable.requests += pairs.originals.requests;
             stable.failures += pairs.originals.failures;
