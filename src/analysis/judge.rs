@@ -164,6 +164,10 @@ impl Judge {
         if self.mirrored != window.mirrored {
             self.mirrored = window.mirrored;
             self.states.iter_mut().for_each(State::part);
+            if window.mirrored {
+                // What stable had before is nothing that a copy was compared with.
+                self.rollout = Counts::default();
+            }
         }
         let split = Counts {
             candidate: window.candidate.requests,
