@@ -255,6 +255,7 @@ fn cost() {
             ended: 1_000,
             bad: 5,
         },
+        mismatched: 0,
         durations,
         values: Vec::new(),
     };

@@ -321,6 +321,24 @@ fn one_user_whose_request_fails_as_a_copy_rolls_nothing_back() {
     assert_eq!(users.end(), 0);
 }
 
+#[test]
+fn a_candidate_that_lacks_a_page_is_rolled_back_by_its_statuses() {
+    let (v1, v2) = (Version::new("v1"), Version::new("v2"));
+    let checks = format!("{ERRORS}, {{ metric: mismatch_rate, max: 2%, on_fail: rollback }}");
+    let gate = Gate::start(&config(&v1, &v2, LONG, &checks));
+    let operator = Operator::of(&gate);
+    let users = Users::of(&gate);
+    let passing = wait_for(&operator, "passing", |rollout| {
+        rollout["checks"][1]["verdict"] == "pass"
+    });
+    assert_eq!(passing["step"], 1);
+    v2.status.store(404, Ordering::Relaxed);
+    let over = wait_for_phase(&operator, "rolled_back");
+    let told = over["reason"].as_str().unwrap();
+    assert!(told.contains("of its copies with another status than v1"), "{told}");
+    assert_eq!((users.end(), v2.copies_and_users().1), (0, 0));
+}
+
 /// What waits behind 64 copies that hang is not sent when the step is over.
 #[test]
 fn copies_that_wait_when_the_step_ends_are_never_sent() {

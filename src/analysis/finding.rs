@@ -96,6 +96,7 @@ impl View<'_> {
         let mut finding = match state {
             State::ErrorsCompared(evidence) => self.errors_compared(evidence.log()),
             State::ErrorsAtMost { limit, evidence } => self.errors_at_most(*limit, evidence.log()),
+            State::MismatchesAtMost { limit, evidence } => self.mismatches_at_most(*limit, evidence.log()),
             State::LatencyCompared { quantile, evidence } => {
                 self.latency_compared(*quantile, quantile_name(metric), evidence.log())
             }
@@ -150,6 +151,32 @@ impl View<'_> {
         let measured = rate(all);
         let over = measured.is_some_and(|rate| rate.value > limit);
         let mut finding = self.by_evidence(Some(log), seen, self.missing(all.ended).or_else(|| over.then(too_high)));
+        finding.candidate = measured;
+        finding
+    }
+
+    fn mismatches_at_most(&self, limit: f64, log: f64) -> Finding {
+        let copies = self.step.split.candidate;
+        let measured = rate(Arm {
+            bad: self.step.mismatched,
+            ..copies
+        });
+        let measured = measured.filter(|_| self.mirrored);
+        let seen = match self.mirrored {
+            true => format!(
+                "{} answers {} ({}/{}) of its copies with another status than {}, at most {} may",
+                self.names.candidate,
+                percent(measured.map_or(0.0, |rate| rate.value)),
+                self.step.mismatched,
+                copies.ended,
+                self.names.stable,
+                percent(limit)
+            ),
+            false => "statuses are compared where requests are copied".to_owned(),
+        };
+        let over = measured.is_some_and(|rate| rate.value > limit);
+        let missing = self.missing(self.step.all.ended).or_else(|| over.then(too_high));
+        let mut finding = self.by_evidence(Some(log), seen, missing);
         finding.candidate = measured;
         finding
     }

@@ -16,6 +16,9 @@ const MAX_REASON: usize = 300;
 pub struct Observed {
     /// Requests begun, ended, and failed.
     pub requests: Arm,
+    /// Of copies: how many were answered with another status than their originals, which had not failed.
+    #[serde(default)]
+    pub mismatched: u64,
     /// How long those that ended took; upgraded streams are not in it.
     pub durations: Histogram,
     /// The application's numbers, by position.
@@ -48,6 +51,9 @@ pub(super) struct Step {
     pub(super) split: Counts,
     /// Sent to the candidate by anything.
     pub(super) all: Arm,
+    /// Copies with another status than their originals.
+    #[serde(default)]
+    pub(super) mismatched: u64,
     pub(super) candidate_durations: Histogram,
     pub(super) stable_durations: Histogram,
     pub(super) all_durations: Histogram,
@@ -179,6 +185,7 @@ impl Judge {
         step.split.add(split);
         step.all.add(window.candidate.requests);
         step.all.add(window.forced.requests);
+        step.mismatched = step.mismatched.saturating_add(window.candidate.mismatched);
         if !window.warming {
             step.candidate_durations.merge(&window.candidate.durations);
             step.stable_durations.merge(&window.stable.durations);
@@ -194,7 +201,9 @@ impl State {
         match self {
             Self::ErrorsCompared(evidence) => evidence.part(),
             Self::LatencyCompared { evidence, .. } => evidence.part(),
-            Self::ErrorsAtMost { evidence, .. } | Self::LatencyAtMost { evidence, .. } => evidence.part(),
+            Self::ErrorsAtMost { evidence, .. }
+            | Self::MismatchesAtMost { evidence, .. }
+            | Self::LatencyAtMost { evidence, .. } => evidence.part(),
             Self::MeanCompared { .. }
             | Self::MeanReported { .. }
             | Self::MeanWithin { .. }
@@ -208,6 +217,7 @@ impl State {
                 evidence.tick(window.counts(), window.share, elapsed);
             }
             Self::ErrorsAtMost { evidence, .. } => evidence.tick(window.failures(), elapsed),
+            Self::MismatchesAtMost { evidence, .. } => evidence.tick(window.mismatches(), elapsed),
             Self::LatencyCompared { evidence, .. } if !window.warming => {
                 let (candidate, stable) = (&window.candidate.durations, &window.stable.durations);
                 evidence.tick(candidate, stable, window.share, elapsed);
@@ -242,6 +252,7 @@ impl State {
         match self {
             Self::ErrorsCompared(evidence) => evidence.burst(window.counts()),
             Self::ErrorsAtMost { evidence, .. } => evidence.burst(window.failures()),
+            Self::MismatchesAtMost { evidence, .. } => evidence.burst(window.mismatches()),
             Self::LatencyCompared { evidence, .. } if !window.warming => {
                 evidence.burst(&window.candidate.durations, &window.stable.durations);
             }
@@ -288,6 +299,17 @@ impl Window<'_> {
         let mut all = self.candidate.requests;
         all.add(self.forced.requests);
         all
+    }
+
+    /// Copies with another status than their originals, among all copies.
+    fn mismatches(&self) -> Arm {
+        match self.mirrored {
+            true => Arm {
+                bad: self.candidate.mismatched,
+                ..self.candidate.requests
+            },
+            false => Arm::default(),
+        }
     }
 
     /// Requests among all of the candidate that took longer.

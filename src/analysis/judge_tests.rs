@@ -91,6 +91,7 @@ pub(super) fn observed(requests: u64, failed: u64, us: u64) -> Observed {
             ended: requests,
             bad: failed,
         },
+        mismatched: 0,
         durations,
         values: vec![basket],
     }

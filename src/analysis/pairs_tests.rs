@@ -134,6 +134,56 @@ fn the_share_of_pairs_does_not_outlast_the_step() {
     assert!(convicted.is_some(), "{:#?}", judge.findings(NAMES));
 }
 
+#[test]
+fn statuses_are_compared_where_requests_are_copied_and_hold_nothing_up_elsewhere() {
+    let none = Observed::default();
+    let limit = 0.02;
+    let check = || Check {
+        metric: "mismatch_rate".to_owned(),
+        test: Test::MismatchesAtMost { limit },
+    };
+    let mismatched = |copies: Observed, mismatched| Observed { mismatched, ..copies };
+    let run = |each: u64, seconds| {
+        let mut judge = judge(vec![check()]);
+        for _ in 0..seconds {
+            let copy = mismatched(copies(50, 0, 1), each);
+            judge.tick(&window(&copy, &copies(50, 0, 1), &none), SECOND);
+        }
+        judge
+    };
+    assert_eq!(verdicts(&run(0, 3)), [Verdict::NoEvidence]);
+    assert_eq!(verdicts(&run(0, 60)), [Verdict::Pass]);
+    let many = run(5, 60);
+    let finding = &many.findings(NAMES)[0];
+    assert_eq!(finding.verdict, Verdict::Fail);
+    assert!(
+        finding
+            .reason
+            .contains("v2 answers 10 % (300/3000) of its copies with another status than v1, at most 2 % may"),
+        "{finding:?}"
+    );
+    // What follows has no copies, whatever comes.
+    let mut good = run(0, 60);
+    good.begin_step();
+    let users = |share| Window {
+        share,
+        mirrored: false,
+        ..window(&none, &none, &none)
+    };
+    good.tick(&users(0.1), SECOND);
+    assert_eq!(verdicts(&good), [Verdict::NoEvidence], "it needs its requests");
+    let seen = mismatched(copies(300, 0, 1), 300);
+    good.tick(
+        &Window {
+            candidate: &seen,
+            stable: &seen,
+            ..users(0.1)
+        },
+        SECOND,
+    );
+    assert_eq!(verdicts(&good), [Verdict::Pass], "{:#?}", good.findings(NAMES));
+}
+
 /// A generator of our own: the same draws on every machine.
 struct Dice(u64);
 

@@ -182,7 +182,9 @@ pub fn label(check: &Check) -> String {
         Test::ErrorsCompared { .. } | Test::LatencyCompared { .. } | Test::MeanCompared { .. } => {
             format!("{metric} vs stable")
         }
-        Test::ErrorsAtMost { limit } => format!("{metric} max {}", percent(*limit)),
+        Test::ErrorsAtMost { limit } | Test::MismatchesAtMost { limit } => {
+            format!("{metric} max {}", percent(*limit))
+        }
         Test::LatencyAtMost { limit_us, .. } => format!("{metric} max {}", about(Duration::from_micros(*limit_us))),
         Test::MeanReported { .. } => format!("{metric} reported"),
         Test::MeanWithin { limits, .. } | Test::OutsideWithin { limits, .. } => format!("{metric}{}", range(*limits)),
@@ -194,11 +196,15 @@ fn range(limits: Limits) -> String {
     end("min", limits.min) + &end("max", limits.max)
 }
 
-/// Whether what a check goes by is known beforehand: failures and latencies are, an application's numbers are not.
+/// Whether what a check goes by is known beforehand: failures and latencies are, an application's numbers and statuses are not.
 pub fn is_foretold(test: &Test) -> bool {
     !matches!(
         test,
-        Test::MeanCompared { .. } | Test::MeanReported { .. } | Test::MeanWithin { .. } | Test::OutsideWithin { .. }
+        Test::MismatchesAtMost { .. }
+            | Test::MeanCompared { .. }
+            | Test::MeanReported { .. }
+            | Test::MeanWithin { .. }
+            | Test::OutsideWithin { .. }
     )
 }
 

@@ -453,14 +453,15 @@ settings! {
 
     /// One condition: a metric `compared_to` stable, or with a `max` or a `min`.
     Check as "check" {
-        /// `error_rate`, `latency_p50` to `latency_p99`, `latency_p999`, a name of `metrics`, or the name of a `prometheus`
+        /// `error_rate`, `latency_p50` to `latency_p99`, `latency_p999`, `mismatch_rate` (of a mirror step: how many copies are
+        /// answered with another status than an original that did not fail), a name of `metrics`, or the name of a `prometheus`
         /// query.
         metric: Required<String>,
         /// The version it is compared to.
         compared_to: Option<ComparedTo>,
         /// How much worse than that it may be, relatively.
         tolerance: Option<Share>,
-        /// The most it may be: a percentage for `error_rate`, a duration for latencies, and for others a number, where `5%`
+        /// The most it may be: a percentage for `error_rate` and `mismatch_rate`, a duration for latencies, and for others a number, where `5%`
         /// is 0.05 and `500ms` is 0.5.
         max: Option<String>,
         /// The least it may be, in the same way; for `metrics` and `prometheus` queries.

@@ -14,7 +14,7 @@ use super::upstream::{self, NotBegun, OnBehalf};
 use super::worker::{Local, Worker};
 use crate::config::snapshot::Timeouts;
 use crate::http1::RequestHead;
-use crate::outcome::{FailureKind, Outcome, Termination, Uncopied};
+use crate::outcome::{Comparison, FailureKind, Outcome, Termination, Uncopied};
 use crate::routing::{Role, ServiceId, VersionId};
 use crate::shared::{Ended, Ending, Endpoint, MirrorStats, Pair, Tried, VersionInForce};
 use std::cell::{Cell, RefCell};
@@ -346,14 +346,15 @@ impl<'w> Counted<'w> {
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         let thread = self.worker.index;
-        self.stats.ended(thread, &self.original, &self.copy);
-        let Some((judged, pair)) = self.pair.filter(|_| self.copy.outcome != Outcome::ClientAbort) else {
+        let result = self.stats.ended(thread, &self.original, &self.copy);
+        let (Some(result), Some((judged, pair))) = (result, self.pair) else {
             return;
         };
+        let mismatched = result != Comparison::Same && self.original.outcome == Outcome::Success;
         let local = self.worker.local();
         let evidence = local.service(self.service).and_then(|live| live.evidence.as_ref());
         if let Some(evidence) = evidence.filter(|_| in_step(&local, self.service, judged)) {
-            evidence.end_copy(thread, pair, &ending(&self.copy));
+            evidence.end_copy(thread, pair, &ending(&self.copy), mismatched);
         }
     }
 }

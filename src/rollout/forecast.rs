@@ -261,7 +261,8 @@ impl Outlook<'_> {
                 let worse = Worse::Latency(latencies, limit_us as f64);
                 (worse, 1.0 - quantile, limited(1.0 - quantile))
             }
-            Test::MeanCompared { .. }
+            Test::MismatchesAtMost { .. }
+            | Test::MeanCompared { .. }
             | Test::MeanReported { .. }
             | Test::MeanWithin { .. }
             | Test::OutsideWithin { .. } => return None,
@@ -322,7 +323,10 @@ impl Outlook<'_> {
             Test::ErrorsCompared { .. } | Test::LatencyCompared { .. } | Test::MeanCompared { .. } => comparison,
             Test::LatencyAtMost { .. } => limited + warmup,
             Test::MeanReported { .. } => 0.0,
-            Test::ErrorsAtMost { .. } | Test::MeanWithin { .. } | Test::OutsideWithin { .. } => limited,
+            Test::ErrorsAtMost { .. }
+            | Test::MismatchesAtMost { .. }
+            | Test::MeanWithin { .. }
+            | Test::OutsideWithin { .. } => limited,
         });
         // What takes for ever is no duration.
         Duration::try_from_secs_f64(needs.fold(0.0, f64::max)).ok()

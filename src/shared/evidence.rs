@@ -41,10 +41,11 @@ pub struct Pair {
     bucket: u32,
 }
 
-/// What is remembered of a user, as bits: a request failed; an original or a copy of a pair did.
+/// What is remembered of a user, as bits: a request failed; an original or a copy of a pair did; a copy had another status.
 const FAILED: u8 = 1;
 const ORIGINAL_FAILED: u8 = 2;
 const COPY_FAILED: u8 = 4;
+const MISMATCHED: u8 = 8;
 
 /// A request of a version that evidence is collected of: what its end must be told with.
 #[derive(Debug, Clone, Copy)]
@@ -76,6 +77,8 @@ struct Shard {
     begun: Cell,
     ended: Cell,
     bad: Cell,
+    /// Of copies.
+    mismatched: Cell,
     /// Failures of requests that do not count, too.
     failed: Cell,
     durations: Durations,
@@ -158,6 +161,7 @@ impl Evidence {
                 begun: Cell::default(),
                 ended: Cell::default(),
                 bad: Cell::default(),
+                mismatched: Cell::default(),
                 failed: Cell::default(),
                 durations: Durations::default(),
                 values: (0..self.metrics).map(|_| Values::default()).collect(),
@@ -166,7 +170,7 @@ impl Evidence {
     }
 
     fn has_failed(&self, bucket: u32) -> bool {
-        self.known(bucket) != 0
+        self.known(bucket) & !MISMATCHED != 0
     }
 
     fn known(&self, bucket: u32) -> u8 {
@@ -244,13 +248,20 @@ impl Evidence {
         Some(Pair { version, bucket })
     }
 
-    /// It ended. A failure hurts no user, and is nothing for the guard.
-    pub fn end_copy(&self, thread: usize, pair: Pair, ending: &Ending<'_>) {
+    /// It ended; `mismatched`: with another status than its original, which had not failed. A failure hurts no user, and is
+    /// nothing for the guard.
+    pub fn end_copy(&self, thread: usize, pair: Pair, ending: &Ending<'_>, mismatched: bool) {
         let failed = matches!(ending.outcome, Outcome::Failure(_));
         // Another copy for the same user may have failed meanwhile: one of the two is enough.
         let counts = failed && self.known(pair.bucket) & COPY_FAILED == 0;
         if let Some(shard) = self.shard(thread, pair.version, Sent::Copied) {
             shard.end(ending, counts);
+            if mismatched && self.known(pair.bucket) & MISMATCHED == 0 {
+                shard.mismatched.add(1);
+            }
+        }
+        if mismatched {
+            self.remember(pair.bucket, MISMATCHED);
         }
         if failed {
             self.remember(pair.bucket, COPY_FAILED);
@@ -274,6 +285,7 @@ impl Evidence {
             requests.bad = requests.bad.wrapping_add(shard.bad.get());
             requests.ended = requests.ended.wrapping_add(shard.ended.get());
             requests.begun = requests.begun.wrapping_add(shard.begun.get());
+            observed.mismatched = observed.mismatched.wrapping_add(shard.mismatched.get());
             shard.durations.add_to(&mut observed.durations);
             for (sum, values) in observed.values.iter_mut().zip(&shard.values) {
                 sum.add(values.get());
@@ -356,7 +368,7 @@ mod tests {
         let evidence = evidence();
         let pair = evidence.begin_copy(0, (1, 0), None, &ending(Outcome::Success)).unwrap();
         assert_eq!(counts(&evidence), [(1, 1, 0), (1, 0, 0)]);
-        evidence.end_copy(1, pair, &ending(FAILED));
+        evidence.end_copy(1, pair, &ending(FAILED), true);
         assert_eq!(counts(&evidence), [(1, 1, 0), (1, 1, 1)]);
         // No user has seen it, and nothing of it is what the split sent.
         assert_eq!(evidence.failures(1), 0);
@@ -373,17 +385,27 @@ mod tests {
         let begin = |bucket, outcome| evidence.begin_copy(0, (1, 0), Some(bucket), &ending(outcome));
         // Under way at the same time.
         let (first, second) = (begin(7, Outcome::Success).unwrap(), begin(7, Outcome::Success).unwrap());
-        evidence.end_copy(0, first, &ending(FAILED));
-        evidence.end_copy(0, second, &ending(FAILED));
+        evidence.end_copy(0, first, &ending(FAILED), true);
+        evidence.end_copy(0, second, &ending(FAILED), true);
         assert_eq!(counts(&evidence), [(2, 2, 0), (2, 2, 1)]);
         assert!(begin(7, Outcome::Success).is_none());
         request(&evidence, 0, Some(Sent::Split), Some(7), FAILED);
         assert_eq!(evidence.observed(1, Sent::Split).requests.bad, 0, "he has counted");
         // Whoever fails on stable has one pair in which both may fail.
         let both = begin(8, FAILED).unwrap();
-        evidence.end_copy(0, both, &ending(FAILED));
+        evidence.end_copy(0, both, &ending(FAILED), false);
         assert!(begin(8, Outcome::Success).is_none());
         assert_eq!(counts(&evidence), [(3, 3, 1), (3, 3, 2)]);
+        assert_eq!(evidence.observed(1, Sent::Copied).mismatched, 1);
+        // Another status is no failure: it counts once, and nothing else of its user is left out.
+        for _ in 0..3 {
+            let pair = begin(9, Outcome::Success).unwrap();
+            evidence.end_copy(0, pair, &ending(Outcome::Success), true);
+        }
+        assert_eq!(evidence.observed(1, Sent::Copied).mismatched, 2);
+        assert_eq!(counts(&evidence), [(6, 6, 1), (6, 6, 2)]);
+        request(&evidence, 0, Some(Sent::Split), Some(9), Outcome::Success);
+        assert_eq!(evidence.observed(1, Sent::Split).requests.ended, 1);
         evidence.forgive();
         assert!(begin(7, Outcome::Success).is_some() && begin(8, Outcome::Success).is_some());
     }

@@ -53,11 +53,11 @@ impl MirrorStats {
         self.copies.begin(thread);
     }
 
-    /// The copy has ended. One that the proxy itself broke off (`ClientAbort`) is not compared.
-    pub fn ended(&self, thread: usize, original: &Ended, copy: &Ended) {
+    /// The copy has ended. What it came to; one that the proxy itself broke off (`ClientAbort`) is not compared.
+    pub fn ended(&self, thread: usize, original: &Ended, copy: &Ended) -> Option<Comparison> {
         self.copies.end(thread, copy);
         if copy.outcome == Outcome::ClientAbort {
-            return;
+            return None;
         }
         self.originals.begin(thread);
         self.originals.end(thread, original);
@@ -69,6 +69,7 @@ impl MirrorStats {
         {
             cell.add(1);
         }
+        Some(result)
     }
 
     /// Requests that were not copied for this reason.

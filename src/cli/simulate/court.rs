@@ -50,6 +50,7 @@ impl<'c> Court<'c> {
                 ended: arm.requests,
                 bad: arm.failures,
             },
+            mismatched: 0,
             durations,
             values: Vec::new(),
         }

@@ -2,12 +2,13 @@
 
 use super::Context;
 use super::service::Versions;
+use crate::analysis::Test;
 use crate::config::problem::Path;
 use crate::config::schema;
 use crate::config::snapshot::{Mirror, Rescue};
 use crate::config::units;
 use crate::outcome::FailureKind;
-use crate::rollout::{self, Before, Freeze, Gate, Notice, Notify, Plan, Receiver, Share, Start, Step, Url};
+use crate::rollout::{self, Analysis, Before, Freeze, Gate, Notice, Notify, Plan, Receiver, Share, Start, Step, Url};
 use crate::routing::Role;
 use std::time::Duration;
 
@@ -75,6 +76,9 @@ impl Context<'_> {
         let notify = self.notify(rollout, &path.key("notify"));
         let gates = self.gates(rollout, &path.key("gates"));
         let freeze = self.freeze(rollout, &path.key("freeze"));
+        if let (Some(steps), Some(analysis)) = (&steps, &analysis) {
+            self.mismatches(steps, analysis, &path.key("analysis").key("checks"));
+        }
         let max_failures = match &rollout.guard {
             Some(guard) => Some(guard.max_failures.get()?.0),
             None => None,
@@ -184,6 +188,19 @@ impl Context<'_> {
             _ => return,
         };
         self.problems.add(path, message);
+    }
+
+    /// Statuses of copies cannot be compared where there are none.
+    fn mismatches(&mut self, steps: &[Step], analysis: &Analysis, path: &Path<'_>) {
+        if steps.iter().any(|step| step.mirror > Share::ZERO) {
+            return;
+        }
+        for (index, planned) in analysis.checks.iter().enumerate() {
+            if let Test::MismatchesAtMost { .. } = planned.check.test {
+                let message = "is measured in steps with a `mirror`: expected such a step";
+                self.problems.add(&path.index(index).key("metric"), message);
+            }
+        }
     }
 
     /// The service's mirror; one that copies nothing by itself where only steps of the rollout have one.

@@ -303,6 +303,13 @@ fn checks_and_notifications() {
         ),
         ("a misspelt metric", check("metric: latency_99, max: 1s")),
         ("a quantile that is none", check("metric: latency_p100, max: 1s")),
+        ("statuses without copies", check("metric: mismatch_rate, max: 1%")),
+        (
+            "statuses compared otherwise",
+            rollout(
+                "steps: [{ mirror: 1%, hold: 1m }], analysis: { checks: [{ metric: mismatch_rate, compared_to: stable, tolerance: 1% }] }",
+            ),
+        ),
         ("limits of another unit", check("metric: latency_p99, max: 1%")),
         (
             "a rate that is no percentage",

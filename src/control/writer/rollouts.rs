@@ -139,6 +139,7 @@ fn difference(now: &Observed, before: &Observed) -> Observed {
     });
     Observed {
         requests: arm(now.requests, before.requests),
+        mismatched: now.mismatched.saturating_sub(before.mismatched),
         durations: now.durations.since(&before.durations),
         values: values.collect(),
     }
