@@ -1,4 +1,4 @@
-//! A connection as the `h2` crate wants one, with a count of its frames.
+//! A connection as the `h2` crate wants one, with a count of its frames, and with writes of many frames.
 
 use super::buffer::{BUFFER_BYTES, Buffer};
 use super::stream::Stream;
@@ -14,6 +14,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// Control frames a peer may send for nothing, and how many more a second.
 const CONTROL_FRAMES: u64 = 10_000;
 const CONTROL_FRAMES_PER_SECOND: u64 = 100;
+
+/// Bytes of frames held back at most, so that they go out together: a TLS record.
+const HELD_BYTES: usize = 16 * 1024;
 
 /// How many more for each DATA or HEADERS frame in either direction: window updates, priorities, resets, pings beside
 /// them.
@@ -64,17 +67,71 @@ impl Meter {
     }
 }
 
+/// Frames on their way out. The `h2` crate would send each DATA frame on its own; here they wait until the connection's
+/// task has given out what all streams have for it, and leave by one system call and in one TLS record.
+pub struct Outbox {
+    stream: Rc<Stream>,
+    held: RefCell<Buffer>,
+}
+
+impl Outbox {
+    pub fn new(stream: Rc<Stream>) -> Rc<Self> {
+        Rc::new(Self {
+            stream,
+            held: RefCell::default(),
+        })
+    }
+
+    /// Until the socket has taken all there is. Whoever polls the connection polls this afterwards.
+    ///
+    /// # Errors
+    /// The peer has gone.
+    pub fn poll_send(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut held = self.held.borrow_mut();
+        while !held.is_empty() {
+            match self.stream.poll_write(context, &[IoSlice::new(held.unread())], &|_| {}) {
+                Poll::Ready(written) => held.consume(written?),
+                Poll::Pending => {
+                    held.settle();
+                    return Poll::Pending;
+                }
+            }
+        }
+        held.release();
+        self.stream.poll_flush(context, &|_| {})
+    }
+
+    /// Holds `parts`, all of them; what is too large to be held goes to the socket behind what is.
+    fn poll_take(&self, context: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        if self.held.borrow().unread().len() + length > HELD_BYTES {
+            ready!(self.poll_send(context))?;
+        }
+        if length > HELD_BYTES {
+            return self.stream.poll_write(context, parts, &|_| {});
+        }
+        let mut held = self.held.borrow_mut();
+        Poll::Ready(Ok(parts.iter().map(|part| held.push(part, HELD_BYTES)).sum()))
+    }
+}
+
 /// See the module.
 pub struct Io {
     stream: Rc<Stream>,
+    outbox: Rc<Outbox>,
     /// Read already: by who found out what is spoken, or more at once than there was room for.
     ahead: Buffer,
     meter: Rc<Meter>,
 }
 
 impl Io {
-    pub fn new(stream: Rc<Stream>, ahead: Buffer, meter: Rc<Meter>) -> Self {
-        Self { stream, ahead, meter }
+    pub fn new(outbox: Rc<Outbox>, ahead: Buffer, meter: Rc<Meter>) -> Self {
+        Self {
+            stream: Rc::clone(&outbox.stream),
+            outbox,
+            ahead,
+            meter,
+        }
     }
 
     /// So many bytes of `parts` went out.
@@ -117,7 +174,7 @@ impl AsyncWrite for Io {
         context: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(self.stream.poll_write(context, parts, &|_| {}))?;
+        let written = ready!(self.outbox.poll_take(context, parts))?;
         self.wrote(parts, written);
         Poll::Ready(Ok(written))
     }
@@ -126,11 +183,13 @@ impl AsyncWrite for Io {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.poll_flush(context, &|_| {})
+    /// Nothing: see [`Outbox`].
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.outbox.poll_send(context))?;
         self.stream.poll_finish(context)
     }
 }

@@ -47,6 +47,8 @@ pub struct Copy {
     pub from: From,
     /// What its route says of time, instead of the version's pool.
     pub timeouts: Option<Timeouts>,
+    /// How long its answer may take to begin.
+    pub first_byte: Duration,
     /// How long it may take altogether.
     pub time_limit: Duration,
     /// How the request itself ended.
@@ -257,6 +259,7 @@ impl Copy {
             is_grpc: self.is_grpc,
             limits,
             timeouts,
+            first_byte: self.first_byte,
             set_cookie: None,
             told: &Told::default,
             // What a copy is answered counts for nothing.

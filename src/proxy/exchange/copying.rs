@@ -114,6 +114,7 @@ impl Exchange<'_> {
                 listener: self.client.listener,
             },
             timeouts: self.attempt_timeouts(version).cloned(),
+            first_byte: self.first_byte(version, &live.pool.spec.timeouts),
             time_limit: self.time_limit(),
             original,
             stats,

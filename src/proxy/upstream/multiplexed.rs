@@ -7,7 +7,7 @@ use crate::config::snapshot::{Limits, Timeouts};
 use crate::proxy::body::Outgoing;
 use crate::proxy::buffer::Buffer;
 use crate::proxy::deadlines::Slot;
-use crate::proxy::io::{End, Io, Meter};
+use crate::proxy::io::{End, Io, Meter, Outbox};
 use crate::proxy::stream::Stream;
 use crate::proxy::worker::Worker;
 use crate::shared::Endpoint;
@@ -384,12 +384,14 @@ async fn open(
         freed,
     });
     let meter = Meter::new(End::Client, worker.recently());
-    let io = Io::new(Rc::clone(&load.stream), Buffer::default(), Rc::clone(&meter));
+    let outbox = Outbox::new(Rc::clone(&load.stream));
+    let io = Io::new(Rc::clone(&outbox), Buffer::default(), Rc::clone(&meter));
     let settings = settings(&worker.local().in_force.snapshot.limits);
     let (send, mut connection) = settings.handshake(io).await.map_err(io::Error::other)?;
     let driver = Driver {
         ping: connection.ping_pong(),
         connection,
+        outbox,
         worker: Rc::clone(worker),
         slot: worker.deadlines.slot(),
         meter,
@@ -429,6 +431,7 @@ fn settings(limits: &Limits) -> client::Builder {
 /// The task of a connection.
 struct Driver {
     connection: client::Connection<Io, Bytes>,
+    outbox: Rc<Outbox>,
     ping: Option<PingPong>,
     worker: Rc<Worker>,
     slot: Slot,
@@ -448,6 +451,9 @@ impl Driver {
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if Pin::new(&mut self.connection).poll(context).is_ready() || self.meter.is_flooded(self.worker.recently()) {
+            return Poll::Ready(());
+        }
+        if let Poll::Ready(Err(_)) = self.outbox.poll_send(context) {
             return Poll::Ready(());
         }
         self.watch(context);
