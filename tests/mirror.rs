@@ -310,3 +310,23 @@ fn a_copy_that_an_endpoint_did_not_take_is_tried_on_another_one() {
         1.0,
     );
 }
+
+/// A version that takes as long as its route allows has not failed.
+#[test]
+fn copies_have_the_time_that_their_route_gives() {
+    let v1 = Upstream::named("v1");
+    let v2 = Upstream::with("v2", |exchange| {
+        std::thread::sleep(Duration::from_millis(800));
+        exchange.answer(200, &[], b"")
+    });
+    let service = Service::split(v1.port(), 100, v2.port(), 0)
+        .route("path_prefix: /patient, timeouts: { first_byte: 20s }")
+        .route("path_prefix: /")
+        .pools("timeouts: { first_byte: 300ms }")
+        .key("mirror: { version: v2 }");
+    let gate = Gate::start(&Config::with(service).text());
+    for (path, result) in [("/patient", "same"), ("/hasty", "failed")] {
+        assert_eq!(gate.get(path, &[]).status, 200);
+        gate.expect_metric("rollgate_mirror_compared_total", &with(COPIES, ("result", result)), 1.0);
+    }
+}
