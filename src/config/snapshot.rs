@@ -226,7 +226,7 @@ pub struct RateLimit {
     pub max_keys: usize,
 }
 
-/// Which requests are copied, and for whom.
+/// Which requests are copied, and for whom. A rollout's mirror step has a share of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mirror {
     pub version: VersionId,

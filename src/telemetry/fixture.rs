@@ -53,6 +53,7 @@ fn traffic(versions: &[V<'_>]) -> ServiceTraffic {
         killed: false,
         epoch: 0,
         ring: None,
+        mirror: None,
     }
 }
 

@@ -114,6 +114,10 @@ impl Context<'_> {
             }
             None => Some(None),
         };
+        let mirror = mirror.map(|mirror| {
+            let plan = rollout.as_ref().and_then(Option::as_ref);
+            self.mirror_with_steps(mirror, plan, &versions, &path.key("mirror"))
+        });
         let policy = Service {
             name: service.name.get()?.as_str().into(),
             versions: compiled?,

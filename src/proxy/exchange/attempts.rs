@@ -279,13 +279,13 @@ impl Exchange<'_> {
     }
 
     /// What the route says of an attempt on `serving`.
-    fn attempt_timeouts(&self, serving: VersionId) -> Option<&Timeouts> {
+    pub(super) fn attempt_timeouts(&self, serving: VersionId) -> Option<&Timeouts> {
         self.route_timeouts()?.attempts.get(serving.0 as usize)
     }
 
     /// How long the endpoint may take to begin its answer: as long as a call's client says that it waits, unless its route
     /// says otherwise.
-    fn first_byte(&self, serving: VersionId, timeouts: &Timeouts) -> Duration {
+    pub(super) fn first_byte(&self, serving: VersionId, timeouts: &Timeouts) -> Duration {
         match self.attempt_timeouts(serving) {
             Some(of_route) => of_route.first_byte,
             None => {
