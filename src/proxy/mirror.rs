@@ -12,7 +12,7 @@ use super::record::Record;
 use super::relay::{Answered, Attempt, Failed, Progress, Told, Upload};
 use super::upstream::{self, OnBehalf};
 use super::worker::{Local, Worker};
-use crate::http1::RequestHead;
+use crate::http1::{Protocols, RequestHead};
 use crate::outcome::{FailureKind, Outcome, Termination, Uncopied};
 use crate::routing::{Role, ServiceId, VersionId};
 use crate::shared::{Ended, Endpoint, MirrorStats, VersionInForce};
@@ -195,6 +195,7 @@ impl Copy {
             client,
             upstream: &link,
             request: &self.head,
+            asked: Protocols::default(),
             is_grpc: self.is_grpc,
             limits,
             timeouts,

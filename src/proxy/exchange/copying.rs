@@ -24,7 +24,7 @@ impl Exchange<'_> {
         let service = self.record.service()?.0 as usize;
         let mirror = self.snapshot().services.get(service)?.mirror.as_ref()?;
         let method = self.head.method(self.bytes);
-        let fits = !self.head.upgrade && mirror.methods.iter().any(|one| **one == *method);
+        let fits = !self.upgrading().is_asked() && mirror.methods.iter().any(|one| **one == *method);
         (fits && mirror.version != serving).then_some(mirror)
     }
 
