@@ -189,6 +189,10 @@ settings! {
         rate_limits: List<RateLimit> = "[]",
         /// Requests in flight at once, over all versions; 503 beyond it. Absent: no limit.
         max_in_flight: Option<InFlight>,
+        /// Protocols that clients of HTTP/1.1 may change to, as they stand in `Upgrade`: `websocket`, or others (`spdy/3.1`),
+        /// of which only bytes are passed on. At most 16. `[]`: none. What is not listed is removed from `Upgrade`. What
+        /// carries requests (`h2c`, `tls/1.2`) is refused: Rollgate would not see them.
+        upgrades: List<String> = "[websocket]",
         /// Another host and path for what is sent to the endpoints. Routes, rules and logs see what the client sent.
         rewrite: Rewrite = "{}",
         /// Header fields of requests, changed on their way to the endpoints.

@@ -195,6 +195,8 @@ pub struct Service {
     pub mirror: Option<Mirror>,
     pub rescue: Option<Rescue>,
     pub limits: ServiceLimits,
+    /// Protocols that its clients may change to, as they stand in `Upgrade`.
+    pub upgrades: Box<[Box<str>]>,
     /// How its candidate is delivered.
     pub rollout: Option<Plan>,
 }

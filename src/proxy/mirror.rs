@@ -13,7 +13,7 @@ use super::relay::{Answered, Attempt, Failed, Progress, Told, Upload};
 use super::upstream::{self, NotBegun, OnBehalf};
 use super::worker::{Local, Worker};
 use crate::config::snapshot::Timeouts;
-use crate::http1::RequestHead;
+use crate::http1::{Protocols, RequestHead};
 use crate::outcome::{Comparison, FailureKind, Outcome, Termination, Uncopied};
 use crate::routing::{Role, ServiceId, VersionId};
 use crate::shared::{Ended, Ending, Endpoint, MirrorStats, Pair, Tried, VersionInForce};
@@ -256,6 +256,7 @@ impl Copy {
             client,
             upstream: &link,
             request: &self.head,
+            asked: Protocols::default(),
             is_grpc: self.is_grpc,
             limits,
             timeouts,

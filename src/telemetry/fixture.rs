@@ -144,6 +144,7 @@ fn snapshot(services: &[(&str, &[V<'_>])]) -> Snapshot {
                 rollout: None,
                 expose_version: false,
                 limits: snapshot::ServiceLimits::default(),
+                upgrades: Box::default(),
                 rewrites: versions.iter().map(|_| None).collect(),
                 pools: versions.iter().map(|V(_, _, _, labels)| pool(labels)).collect(),
             })

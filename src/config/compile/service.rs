@@ -91,6 +91,7 @@ impl Context<'_> {
         });
         let rewrites = self.rewrites(service, list, path);
         let limits = self.service_limits(service, list, path);
+        let upgrades = self.upgrades(&service.upgrades, &path.key("upgrades"));
         let compiled = list.compile(|index, version| {
             Some(Version {
                 name: version.name.get()?.as_str().into(),
@@ -140,6 +141,7 @@ impl Context<'_> {
             mirror: mirror?,
             rescue: rescue?,
             limits: limits?,
+            upgrades: upgrades?,
             rollout: rollout?,
         };
         Some((policy, rest))

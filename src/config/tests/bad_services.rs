@@ -549,3 +549,23 @@ fn limits_of_services() {
     ];
     insta::assert_snapshot!(report(&cases));
 }
+
+#[test]
+fn upgrades() {
+    let with = |list: &str| with_service(&format!("    upgrades: {list}\n"));
+    let cases = [
+        ("no list", with("websocket")),
+        (
+            "what carries requests",
+            with("[h2c, H2C-14, h2, tls, TLS/1.2, http/2.0, https, h3]"),
+        ),
+        (
+            "no protocols",
+            with("[\"\", a b, \"a, b\", spdy/, /1, a/b/c, \"*\", \"a\\nb\"]"),
+        ),
+        ("misspelt", with("[websockets, web-socket, websocket/13]")),
+        ("twice", with("[websocket, tcp, WebSocket, TCP]")),
+        ("too many", with(&format!("[{}a]", "a, ".repeat(16)))),
+    ];
+    insta::assert_snapshot!(report(&cases));
+}

@@ -40,8 +40,8 @@ impl Exchange<'_> {
             None => mirror.version != serving,
         };
         let method = self.head.method(self.bytes);
-        let fits = share > 0 && from && !self.head.upgrade && mirror.methods.iter().any(|one| **one == *method);
-        fits.then_some(Mirroring { mirror, share, step })
+        let fits = !self.upgrading().is_asked() && mirror.methods.iter().any(|one| **one == *method);
+        (share > 0 && from && fits).then_some(Mirroring { mirror, share, step })
     }
 
     /// The request is over: a copy of it is sent, if it is one of those that are copied.
