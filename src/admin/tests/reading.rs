@@ -128,6 +128,7 @@ fn golden_signals_of_the_last_minute() {
             };
             let ended = Ended {
                 status: 200,
+                grpc_status: None,
                 outcome,
                 duration: Duration::from_millis(7),
                 upgraded: false,

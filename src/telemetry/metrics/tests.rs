@@ -16,6 +16,7 @@ fn serve(stats: &VersionStats, thread: usize, status: u16, outcome: Outcome, ms:
     stats.begin(thread);
     let ended = Ended {
         status,
+        grpc_status: None,
         outcome,
         duration: Duration::from_millis(ms),
         upgraded: false,
