@@ -66,8 +66,8 @@ settings! {
         /// first for a name that none has, and for clients that ask for none. Of several for one name (ECDSA and RSA) the
         /// client's abilities choose. At most 1,000. Watched, and replaced without a restart.
         certificates: Required<List<Certificate>>,
-        /// File of the authorities (PEM) that vouch for clients' certificates. Absent: clients are asked for none. Watched
-        /// as `certificates` are.
+        /// File of the authorities (PEM) that vouch for clients' certificates. A client's certificate that is itself in it,
+        /// one that is self-signed, say, is trusted as it is. Absent: clients are asked for none. Watched as `certificates` are.
         client_ca: Option<String>,
         /// Whether clients must show a certificate of `client_ca`. Where it is `optional`, the condition `client_cert` tells
         /// them apart. One that is shown is always verified.
@@ -313,8 +313,9 @@ settings! {
     PoolTls as "TLS settings" {
         /// The name asked for and checked. Absent: the host of the endpoint; an address must then be in the certificate.
         sni: Option<String>,
-        /// File of the authorities that are trusted (PEM), instead of those of the system. Watched, and replaced without a
-        /// restart.
+        /// File of the authorities that are trusted (PEM), instead of those of the system. An endpoint's certificate that is
+        /// itself in it, one that is self-signed, say, is trusted as it is; its name and its time are still checked. Watched,
+        /// and replaced without a restart.
         ca: Option<String>,
         /// Whether the endpoint's certificate is checked. `false` lets anybody on the way read and change what is sent.
         verify: bool = "true",

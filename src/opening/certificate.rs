@@ -13,6 +13,10 @@ pub struct Certificate {
     pub san: Vec<String>,
     /// The names it is for as a server: its DNS names; without any, the common name.
     pub server_names: Vec<String>,
+    /// Whether its key may be used by a server, as far as its extended key usage says (RFC 5280 section 4.2.1.12).
+    pub for_servers: bool,
+    /// Likewise by a client.
+    pub for_clients: bool,
     /// Seconds since the Unix epoch.
     pub not_before_s: i64,
     /// Seconds since the Unix epoch.
@@ -42,10 +46,14 @@ pub fn read_certificate(der: &[u8]) -> Result<Certificate, NoCertificate> {
     if server_names.is_empty() {
         server_names.extend(subject_cn.clone());
     }
+    let usage = certificate.extended_key_usage().map_err(|_| NoCertificate)?;
+    let usage = usage.map(|usage| usage.value);
     Ok(Certificate {
         subject_cn,
         san: names.iter().filter_map(text).collect(),
         server_names,
+        for_servers: usage.is_none_or(|usage| usage.any || usage.server_auth),
+        for_clients: usage.is_none_or(|usage| usage.any || usage.client_auth),
         not_before_s: certificate.validity().not_before.timestamp(),
         not_after_s: certificate.validity().not_after.timestamp(),
     })

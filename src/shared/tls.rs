@@ -96,6 +96,10 @@ pub fn explain(error: &io::Error) -> String {
             Bad::UnknownIssuer => ": `tls.ca` must have the authority that signed it",
             Bad::NotValidForName | Bad::NotValidForNameContext { .. } => ": `tls.sni` must be a name it has",
             Bad::Expired | Bad::ExpiredContext { .. } => ": it must be renewed",
+            // The word of the library behind rustls, which has none of its own for it.
+            Bad::Other(other) if other.to_string() == "CaUsedAsEndEntity" => {
+                ": it is an authority's: `tls.ca` must have this very certificate"
+            }
             _ => "",
         },
         Some(rustls::Error::AlertReceived(AlertDescription::CertificateRequired)) => ": `tls.cert` must be set",

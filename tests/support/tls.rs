@@ -6,6 +6,7 @@ use rcgen::{
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
@@ -101,6 +102,18 @@ impl Authority {
     }
 }
 
+/// For `name`, signed by itself, as `openssl req -x509` makes it: an authority's, and for any purpose.
+pub fn self_signed(name: &str) -> Leaf {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    Leaf {
+        cert: params.self_signed(&key).unwrap().pem(),
+        key: key.serialize_pem(),
+    }
+}
+
 fn params(names: &[&str]) -> CertificateParams {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let mut params = CertificateParams::new(names).unwrap();
@@ -128,6 +141,21 @@ impl Leaf {
 
     fn private(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap()
+    }
+
+    /// As [`Self::serves`], of one whose key need not be that of the certificate.
+    pub fn pretends(&self) -> Arc<ServerConfig> {
+        let config = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(self.unchecked())));
+        Arc::new(config)
+    }
+
+    fn unchecked(&self) -> CertifiedKey {
+        let key = provider().key_provider.load_private_key(self.private()).unwrap();
+        CertifiedKey::new(self.chain(), key)
     }
 
     /// What a server with this certificate shakes hands by; it asks clients for certificates of `clients`, if there is one.
@@ -187,6 +215,20 @@ impl Trust {
     /// Shows `leaf` when it is asked.
     pub fn showing(authority: &Authority, leaf: &Leaf) -> Self {
         Self::made(authority, &[&TLS13, &TLS12], Some(leaf))
+    }
+
+    /// Shows `leaf`, and signs with the key of `other`.
+    pub fn pretending(authority: &Authority, leaf: &Leaf, other: &Leaf) -> Self {
+        let shown = Leaf {
+            cert: leaf.cert.clone(),
+            key: other.key.clone(),
+        };
+        let config = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13, &TLS12])
+            .unwrap()
+            .with_root_certificates(roots(authority))
+            .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(shown.unchecked())));
+        Self(Arc::new(config))
     }
 
     fn made(authority: &Authority, versions: &[&'static SupportedProtocolVersion], shown: Option<&Leaf>) -> Self {

@@ -1,7 +1,7 @@
 //! Certificates of clients: who is let in, and which version they get.
 
 use crate::Shop;
-use crate::support::{Authority, Config, Gate, PATIENCE, Service, Trust, Upstream, eventually};
+use crate::support::{Authority, Config, Gate, PATIENCE, Service, Trust, Upstream, eventually, self_signed};
 
 /// With the canary, which the rules send some to.
 fn with_clients(auth: &str) -> (Shop, Upstream) {
@@ -58,6 +58,28 @@ fn clients_without_a_certificate_of_the_authority_are_refused_where_one_is_requi
     let mut again = shop.try_client(&trust).unwrap();
     assert!(again.wire().is_resumed());
     assert_eq!(again.get("/", &[]).served_by(), "v2");
+}
+
+#[test]
+fn a_self_signed_certificate_is_let_in_where_it_is_itself_listed() {
+    let (shop, _canary) = with_clients("required");
+    let (ops, twin) = (self_signed("ops"), self_signed("ops"));
+    let ca = shop.files.path().join("ca.pem");
+    assert!(shop.try_client(&Trust::showing(&shop.authority, &ops)).is_err());
+    std::fs::write(&ca, format!("{}{}", shop.authority.pem(), ops.cert)).unwrap();
+    eventually(PATIENCE, "it is let in once it is listed", || {
+        shop.try_client(&Trust::showing(&shop.authority, &ops)).is_ok()
+    });
+    assert_eq!(
+        served(&shop, &Trust::showing(&shop.authority, &ops)),
+        "v2",
+        "rules know it"
+    );
+    assert!(shop.try_client(&Trust::showing(&shop.authority, &twin)).is_err());
+    let thief = Trust::pretending(&shop.authority, &ops, &twin);
+    assert!(shop.try_client(&thief).is_err(), "the key has to be its own");
+    let visitor = shop.authority.client("visitor", "visitor@example.test");
+    assert_eq!(served(&shop, &Trust::showing(&shop.authority, &visitor)), "v1");
 }
 
 #[test]

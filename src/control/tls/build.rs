@@ -1,5 +1,6 @@
 //! Keys and certificates -> what handshakes go by.
 
+use super::listed::Authorities;
 use super::material::Pair;
 use crate::config::snapshot::{ListenerTls, PoolTls, TlsVersion};
 use crate::opening::ServerNames;
@@ -7,12 +8,11 @@ use crate::shared::LISTENER_PROTOCOLS;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureAlgorithm, SignatureScheme,
-    SupportedProtocolVersion,
+    ClientConfig, DigitallySignedStruct, ServerConfig, SignatureAlgorithm, SignatureScheme, SupportedProtocolVersion,
 };
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use std::sync::Arc;
 pub fn server(
     spec: &ListenerTls,
     pairs: &[Arc<Pair>],
-    clients: Option<&Arc<RootCertStore>>,
+    clients: Option<&Authorities>,
     ticketer: Arc<dyn ProducesTickets>,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<ServerConfig>, String> {
@@ -36,14 +36,8 @@ pub fn server(
         .with_protocol_versions(versions)
         .map_err(|error| error.to_string())?;
     let builder = match (&spec.clients, clients) {
-        (Some(wanted), Some(roots)) => {
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(provider));
-            let verifier = if wanted.required {
-                verifier
-            } else {
-                verifier.allow_unauthenticated()
-            };
-            builder.with_client_cert_verifier(verifier.build().map_err(|error| error.to_string())?)
+        (Some(wanted), Some(authorities)) => {
+            builder.with_client_cert_verifier(authorities.of_clients(wanted.required, provider)?)
         }
         (Some(_), None) => return Err("there are no authorities for clients' certificates".to_owned()),
         (None, _) => builder.with_no_client_auth(),
@@ -109,21 +103,19 @@ impl ResolvesServerCert for Certificates {
 /// Something of it cannot be used.
 pub fn client(
     spec: &PoolTls,
-    roots: Option<&Arc<RootCertStore>>,
+    authorities: Option<&Authorities>,
     shown: Option<&Arc<Pair>>,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<ClientConfig>, String> {
     let builder = ClientConfig::builder_with_provider(Arc::clone(provider))
         .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(|error| error.to_string())?;
-    let builder = match roots {
-        Some(roots) if spec.verify => builder.with_root_certificates(Arc::clone(roots)),
+    let verifier = match authorities {
+        Some(authorities) if spec.verify => authorities.of_servers(provider)?,
         None if spec.verify => return Err("there are no authorities to verify endpoints by".to_owned()),
-        _ => {
-            let verifier = Unverified(provider.signature_verification_algorithms);
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
-        }
+        _ => Arc::new(Unverified(provider.signature_verification_algorithms)),
     };
+    let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
     let mut config = match shown {
         Some(pair) => builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(Arc::clone(
             &pair.certified,

@@ -1,5 +1,6 @@
 //! What was read of which files.
 
+use super::listed::Authorities;
 use super::material::{self, Pair, Unusable};
 use super::{Stamps, build};
 use crate::config::Snapshot;
@@ -8,7 +9,7 @@ use crate::control::stamp::Stamp;
 use crate::shared::CertificateStatus;
 use rustls::crypto::CryptoProvider;
 use rustls::server::ProducesTickets;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, ServerConfig};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -72,8 +73,11 @@ impl Source {
                 let pair = material::pair(&files.cert, &files.key, provider)?;
                 Ok(Material::Pair(Arc::new(pair)))
             }
-            Self::Authorities(file) => Ok(Material::Authorities(Arc::new(material::roots(file)?))),
-            Self::System => Ok(Material::Authorities(Arc::new(material::system_roots()?))),
+            Self::Authorities(file) => Ok(Material::Authorities(material::authorities(file)?)),
+            Self::System => Ok(Material::Authorities(Authorities {
+                roots: Arc::new(material::system_roots()?),
+                listed: Arc::default(),
+            })),
         }
     }
 }
@@ -81,7 +85,7 @@ impl Source {
 #[derive(Clone)]
 pub enum Material {
     Pair(Arc<Pair>),
-    Authorities(Arc<RootCertStore>),
+    Authorities(Authorities),
 }
 
 impl Material {
@@ -152,9 +156,9 @@ impl Inventory {
         }
     }
 
-    fn authorities(&self, source: &Source) -> Option<&Arc<RootCertStore>> {
+    fn authorities(&self, source: &Source) -> Option<&Authorities> {
         match &self.0.get(source)?.material {
-            Material::Authorities(roots) => Some(roots),
+            Material::Authorities(authorities) => Some(authorities),
             Material::Pair(_) => None,
         }
     }

@@ -1,5 +1,6 @@
 //! Files -> keys and certificates, or what the operator has to do about them.
 
+use super::listed::Authorities;
 use crate::opening::read_certificate;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
@@ -82,17 +83,21 @@ pub fn pair(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<Pair, 
     })
 }
 
-/// The authorities in `file`.
+/// The authorities in `file`, and peers that are trusted as they are.
 ///
 /// # Errors
 /// It cannot be read, or holds something else.
-pub fn roots(file: &Path) -> Result<RootCertStore, Unusable> {
+pub fn authorities(file: &Path) -> Result<Authorities, Unusable> {
     let mut roots = RootCertStore::empty();
-    for (position, der) in chain(file, &read(file)?)?.into_iter().enumerate() {
-        let added = roots.add(der);
+    let certificates = chain(file, &read(file)?)?;
+    for (position, der) in certificates.iter().enumerate() {
+        let added = roots.add(der.clone());
         added.map_err(|error| Unusable::new(file, format!("certificate {} in it: {error}", position + 1)))?;
     }
-    Ok(roots)
+    Ok(Authorities {
+        roots: Arc::new(roots),
+        listed: Arc::new(certificates.into_iter().collect()),
+    })
 }
 
 /// The authorities that the system trusts. Those it has in a form that cannot be read are left out.
@@ -259,7 +264,7 @@ mod tests {
         let missing = missing.err().unwrap();
         assert!(missing.missing && missing.why.contains("No such file"), "{missing:?}");
         let directory = tempfile::tempdir().unwrap();
-        let unusable = roots(directory.path()).unwrap_err();
+        let unusable = authorities(directory.path()).unwrap_err();
         assert!(!unusable.missing && unusable.why.contains("not a regular file"));
     }
 

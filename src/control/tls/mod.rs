@@ -9,6 +9,7 @@
 mod build;
 mod files;
 mod inventory;
+mod listed;
 mod material;
 
 pub use files::TlsFiles;
