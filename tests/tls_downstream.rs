@@ -14,7 +14,7 @@ mod hostile;
 mod requests;
 
 use std::process::{Command, Stdio};
-use support::{Authority, Client, Config, Gate, Leaf, Service, Trust, Upstream, der};
+use support::{Authority, Client, Config, Gate, Leaf, PATIENCE, Service, Trust, Upstream, der, eventually};
 use tempfile::TempDir;
 
 /// `shop` behind TLS.
@@ -139,6 +139,24 @@ fn the_name_a_client_asks_for_chooses_the_certificate() {
     let said = shop.openssl(&["-noservername"]);
     let default = &leaves[0].1.cert.lines().nth(3).unwrap();
     assert!(said.contains(*default), "{said}");
+}
+
+#[test]
+fn of_several_for_one_name_one_that_is_valid_now_is_shown() {
+    let authority = Authority::new("tests");
+    let leaves = [
+        ("expired", authority.expired_server(&["shop.test"])),
+        ("early", authority.early_server(&["shop.test"])),
+        ("rsa", authority.rsa_server(&["shop.test"])),
+    ];
+    let renewed = authority.server(&["shop.test"]);
+    let shop = Shop::serving(authority, &leaves, "", |config| config);
+    let shown = || shop.client().wire().peer_certificate().unwrap();
+    assert_eq!(shown(), der(&leaves[2].1.cert), "before a kind that is cheaper");
+    renewed.write(shop.files.path(), "early");
+    eventually(PATIENCE, "once another is valid, the cheaper kind", || {
+        shown() == der(&renewed.cert)
+    });
 }
 
 #[test]

@@ -211,6 +211,24 @@ fn an_endpoint_that_speaks_no_tls_is_refused() {
 }
 
 #[test]
+fn an_endpoint_that_offers_no_http2_is_told_of_its_protocol() {
+    let authority = Authority::new("tests");
+    let mut config = (*authority.server(&["127.0.0.1"]).serves(None)).clone();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let upstream = Upstream::tls("v1", config.into());
+    let files = tempfile::tempdir().unwrap();
+    let ca = file(files.path(), "ca.pem", authority.pem());
+    let service = Service::only(upstream.port()).pools("protocol: h2");
+    let service = service.pools(&format!("tls: {{ ca: {} }}", ca.display()));
+    let gate = Gate::start(&Config::with(service).text());
+    assert_eq!(gate.get("/", &[]).status, 502);
+    eventually(PATIENCE, "the log says what to change", || {
+        gate.log()
+            .contains("the endpoint does not speak the `protocol` of its pool")
+    });
+}
+
+#[test]
 fn an_endpoint_that_does_not_answer_the_handshake_is_late() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();

@@ -63,8 +63,9 @@ settings! {
     /// TLS of a listener: 1.2 and 1.3, with session resumption.
     ListenerTls as "TLS settings" {
         /// Chosen by the name the client asks for (SNI): one that has it before a wildcard (`*.` stands for one label); the
-        /// first for a name that none has, and for clients that ask for none. Of several for one name (ECDSA and RSA) the
-        /// client's abilities choose. At most 1,000. Watched, and replaced without a restart.
+        /// first for a name that none has, and for clients that ask for none. Of several for one name one that is valid now
+        /// is taken before one that is not, then ECDSA before RSA, as far as the client knows it. At most 1,000. Watched, and
+        /// replaced without a restart.
         certificates: Required<List<Certificate>>,
         /// File of the authorities (PEM) that vouch for clients' certificates. A client's certificate that is itself in it,
         /// one that is self-signed, say, is trusted as it is. Absent: clients are asked for none. Watched as `certificates` are.

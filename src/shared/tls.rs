@@ -103,6 +103,9 @@ pub fn explain(error: &io::Error) -> String {
             _ => "",
         },
         Some(rustls::Error::AlertReceived(AlertDescription::CertificateRequired)) => ": `tls.cert` must be set",
+        Some(rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)) => {
+            ": the endpoint does not speak the `protocol` of its pool (HTTP/1.1 unless it is set)"
+        }
         _ => "",
     };
     format!("{error}{help}")

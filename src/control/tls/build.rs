@@ -2,6 +2,7 @@
 
 use super::listed::Authorities;
 use super::material::Pair;
+use super::now_s;
 use crate::config::snapshot::{ListenerTls, PoolTls, TlsVersion};
 use crate::opening::ServerNames;
 use crate::shared::LISTENER_PROTOCOLS;
@@ -14,6 +15,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{
     ClientConfig, DigitallySignedStruct, ServerConfig, SignatureAlgorithm, SignatureScheme, SupportedProtocolVersion,
 };
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// TLS of a listener with these certificates, and these authorities of clients where it asks for certificates. `ticketer`
@@ -61,39 +63,50 @@ pub fn ticketer() -> Result<Arc<dyn ProducesTickets>, String> {
 /// The certificates of a listener by name.
 #[derive(Debug)]
 struct Certificates {
-    keys: Vec<Arc<CertifiedKey>>,
+    choices: Vec<Choice>,
     names: ServerNames,
+}
+
+#[derive(Debug)]
+struct Choice {
+    key: Arc<CertifiedKey>,
+    /// In seconds since the Unix epoch.
+    valid_s: RangeInclusive<i64>,
 }
 
 impl Certificates {
     fn new(pairs: &[Arc<Pair>]) -> Self {
         let names: Vec<Vec<String>> = pairs.iter().map(|pair| pair.names.clone()).collect();
         Self {
-            keys: pairs.iter().map(|pair| Arc::clone(&pair.certified)).collect(),
+            choices: pairs
+                .iter()
+                .map(|pair| Choice {
+                    key: Arc::clone(&pair.certified),
+                    valid_s: pair.begins_s..=pair.expires_s,
+                })
+                .collect(),
             names: ServerNames::new(&names),
         }
     }
 
-    /// Of those for the name, one that the client can verify; one that is not RSA before one that is, since it is far
-    /// cheaper to sign with.
-    fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Arc<CertifiedKey>> {
-        let of_name = || {
-            self.names
-                .find(name)
-                .iter()
-                .filter_map(|&position| self.keys.get(position))
-        };
-        let mut usable = of_name().filter(|key| key.key.choose_scheme(schemes).is_some());
-        let first = usable.next()?;
-        let is_rsa = |key: &&Arc<CertifiedKey>| key.key.algorithm() == SignatureAlgorithm::RSA;
-        let cheaper = std::iter::once(first).chain(usable).find(|key| !is_rsa(key));
-        Some(cheaper.unwrap_or(first))
+    /// Of those for the name, one that the client can verify: one that is valid now before one that has expired or is not
+    /// valid yet; then one that is not RSA before one that is, since it is far cheaper to sign with; then the first.
+    fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme], now_s: i64) -> Option<&Arc<CertifiedKey>> {
+        let of_name = self.names.find(name).iter();
+        let of_name = of_name.filter_map(|&position| self.choices.get(position));
+        let usable = of_name.filter(|choice| choice.key.key.choose_scheme(schemes).is_some());
+        let best = usable.min_by_key(|choice| {
+            let is_rsa = choice.key.key.algorithm() == SignatureAlgorithm::RSA;
+            (!choice.valid_s.contains(&now_s), is_rsa)
+        });
+        best.map(|choice| &choice.key)
     }
 }
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, client: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.choose(client.server_name(), client.signature_schemes()).cloned()
+        self.choose(client.server_name(), client.signature_schemes(), now_s())
+            .cloned()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::listed::Authorities;
 use super::material::{self, Pair, Unusable};
-use super::{Stamps, build};
+use super::{Stamps, build, now_s};
 use crate::config::Snapshot;
 use crate::config::snapshot::{CertificateFiles, ListenerTls, PoolTls};
 use crate::control::stamp::Stamp;
@@ -13,7 +13,6 @@ use rustls::{ClientConfig, ServerConfig};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Files that are of use only together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -104,8 +103,7 @@ impl Material {
 
 /// Logs that a certificate is not valid now: clients will say so, and may not be heard.
 pub fn tell_of_time(files: &CertificateFiles, pair: &Pair) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let now_s = now.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
+    let now_s = now_s();
     let cert = files.cert.display();
     if pair.expires_s < now_s {
         tracing::warn!(%cert, since_s = now_s - pair.expires_s, "this certificate, or one of its chain, has expired");

@@ -41,6 +41,11 @@ pub async fn follow(files: Arc<TlsFiles>, shared: Arc<Shared>) -> Infallible {
     }
 }
 
+/// Seconds since the Unix epoch, as certificates count them.
+fn now_s() -> i64 {
+    i64::try_from(super::writer::now_s()).unwrap_or(i64::MAX)
+}
+
 /// What the files of one purpose looked like; `None`: not there.
 type Stamps = Vec<Option<Stamp>>;
 
