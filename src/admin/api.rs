@@ -28,6 +28,8 @@ pub struct Status {
     pub kill: Option<Kill>,
     pub config: ConfigStatus,
     pub state: StateStatus,
+    /// Certificates that need an operator; empty when all is well.
+    pub certificate_problems: Vec<CertificateProblem>,
     pub services: Vec<ServiceStatus>,
 }
 
@@ -54,6 +56,18 @@ pub struct StateStatus {
     pub durable: bool,
     /// Why not.
     pub error: Option<String>,
+}
+
+/// A certificate, or a file of authorities, that is not what is on the disk, or not valid now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CertificateProblem {
+    pub file: String,
+    /// What it is for as a server; empty for one that is shown to endpoints, and for authorities.
+    pub names: Vec<String>,
+    /// When the first of its chain expires, RFC 3339; `null` for authorities.
+    pub expires: Option<String>,
+    /// What is wrong, in a sentence.
+    pub problem: String,
 }
 
 /// A kill switch that is on.
@@ -295,7 +309,8 @@ pub struct ValidateRequest {
 pub struct Checked {
     pub ok: bool,
     pub problems: Vec<FileProblem>,
-    /// Keys that are right, and that this version does not act on.
+    /// What is right, and still worth a look: keys that this version does not act on, certificates that are not valid now,
+    /// and, for `check`, files that are not there.
     pub warnings: Vec<FileWarning>,
 }
 
@@ -312,7 +327,7 @@ pub struct FileProblem {
     pub suggestion: Option<String>,
 }
 
-/// A key that this version does not act on.
+/// What is right, and still worth a look.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FileWarning {
     pub path: String,

@@ -91,7 +91,7 @@ settings! {
     Certificate as "certificate" {
         /// File of the certificate, followed by its chain.
         cert: Required<String>,
-        /// File of the private key.
+        /// File of its private key, not encrypted: RSA of 2048 to 8192 bits, ECDSA on P-256 or P-384, or Ed25519.
         key: Required<String>,
     }
 

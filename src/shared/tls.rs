@@ -118,6 +118,8 @@ pub struct CertificateStatus {
     pub file: Box<str>,
     /// The names it is for; empty for one that is shown to endpoints, and for authorities.
     pub names: Box<[String]>,
+    /// When all of its chain is valid, in seconds since the Unix epoch; `None` for authorities.
+    pub begins_s: Option<i64>,
     /// When the first certificate of its chain expires, in seconds since the Unix epoch; `None` for authorities.
     pub expires_s: Option<i64>,
     /// Why what is on the disk is not in use; `None`: it is.

@@ -102,13 +102,9 @@ impl Material {
 }
 
 /// Logs that a certificate is not valid now: clients will say so, and may not be heard.
-pub fn tell_of_time(files: &CertificateFiles, pair: &Pair) {
-    let now_s = now_s();
-    let cert = files.cert.display();
-    if pair.expires_s < now_s {
-        tracing::warn!(%cert, since_s = now_s - pair.expires_s, "this certificate, or one of its chain, has expired");
-    } else if pair.begins_s > now_s {
-        tracing::warn!(%cert, in_s = pair.begins_s - now_s, "this certificate, or one of its chain, is not valid yet");
+fn tell_of_time(files: &CertificateFiles, pair: &Pair) {
+    if let Some(why) = pair.untimely(now_s()) {
+        tracing::warn!(cert = %files.cert.display(), "{why}");
     }
 }
 
@@ -128,15 +124,16 @@ pub struct Entry {
 impl Entry {
     /// `None` for what has no file. `serves`: on a listener.
     pub fn status(&self, source: &Source, serves: bool) -> Option<CertificateStatus> {
-        let (names, expires_s) = match &self.material {
-            Material::Pair(pair) if serves => (pair.names.clone(), Some(pair.expires_s)),
-            Material::Pair(pair) => (Vec::new(), Some(pair.expires_s)),
-            Material::Authorities(_) => (Vec::new(), None),
+        let pair = match &self.material {
+            Material::Pair(pair) => Some(pair),
+            Material::Authorities(_) => None,
         };
+        let names = pair.filter(|_| serves).map(|pair| pair.names.clone());
         Some(CertificateStatus {
             file: source.files().first()?.display().to_string().into(),
-            names: names.into(),
-            expires_s,
+            names: names.unwrap_or_default().into(),
+            begins_s: pair.map(|pair| pair.begins_s),
+            expires_s: pair.map(|pair| pair.expires_s),
             error: self.error.as_deref().map(Into::into),
         })
     }
@@ -152,6 +149,26 @@ impl Inventory {
             Material::Pair(pair) => Some(Arc::clone(pair)),
             Material::Authorities(_) => None,
         }
+    }
+
+    /// Logs which of these are not valid now.
+    pub fn tell_of_times<'f>(&self, files: impl Iterator<Item = &'f CertificateFiles>) {
+        for files in files {
+            if let Some(pair) = self.pair(files) {
+                tell_of_time(files, &pair);
+            }
+        }
+    }
+
+    /// The certificates that are not valid now, and why.
+    pub fn untimely(&self) -> impl Iterator<Item = (&CertificateFiles, &'static str)> {
+        let now_s = now_s();
+        self.0
+            .iter()
+            .filter_map(move |(source, entry)| match (source, &entry.material) {
+                (Source::Pair(files), Material::Pair(pair)) => Some((files, pair.untimely(now_s)?)),
+                _ => None,
+            })
     }
 
     fn authorities(&self, source: &Source) -> Option<&Authorities> {
