@@ -3,6 +3,7 @@
 use crate::config;
 use crate::config::snapshot::Unsupported;
 use crate::control::load::LoadError;
+use crate::routing::ClientCert;
 use crate::runtime::Weights;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -407,9 +408,33 @@ pub struct ExplainRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub client_ip: Option<IpAddr>,
+    /// The certificate that the client has shown, and that was verified. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_cert: Option<ExplainedCert>,
     /// A request that has come to this service, whatever its routes say: not beside `host` and `path`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
+}
+
+/// A client's certificate, as far as rules look at it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainedCert {
+    /// The common name of its subject.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject_cn: Option<String>,
+    /// Its alternative names: DNS names, email addresses, URIs, IP addresses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub san: Vec<String>,
+}
+
+impl From<ExplainedCert> for ClientCert {
+    fn from(cert: ExplainedCert) -> Self {
+        Self {
+            subject_cn: cert.subject_cn.map(Into::into),
+            san: cert.san.into_iter().map(Into::into).collect(),
+        }
+    }
 }
 
 /// What stands in the lines of one name.
