@@ -1,7 +1,7 @@
 //! Certificates of clients: who is let in, and which version they get.
 
 use crate::Shop;
-use crate::support::{Authority, Config, Gate, PATIENCE, Service, Trust, Upstream, eventually, self_signed};
+use crate::support::{Authority, Config, Gate, PATIENCE, Service, Trust, Upstream, eventually, rollgate, self_signed};
 
 /// With the canary, which the rules send some to.
 fn with_clients(auth: &str) -> (Shop, Upstream) {
@@ -12,7 +12,8 @@ fn with_clients(auth: &str) -> (Shop, Upstream) {
     let line = authority.server(&["shop.test"]).write(files.path(), "shop");
     let service = Service::split(v1.port(), 100, v2.port(), 0).pools("health_check: { every: 50ms }").key(
         "rules:\n  - { name: ops, when: { client_cert: subject_cn, equals: ops }, version: v2 }\n  - { name: mail, when: { \
-         client_cert: san, ends_with: \"@canary.test\" }, version: v2 }",
+         client_cert: { san: { ends_with: \"@canary.test\" } } }, version: v2 }\n  - { name: both, when: { client_cert: { \
+         subject_cn: ada, san: ada@example.test } }, version: v2 }",
     );
     let config = Config::with(service).listener(&format!(
         "tls: {{ certificates: [{line}], client_ca: {}, client_auth: {auth} }}",
@@ -54,6 +55,14 @@ fn clients_without_a_certificate_of_the_authority_are_refused_where_one_is_requi
     let canary = shop.authority.client("visitor", "visitor@canary.test");
     let trust = Trust::showing(&shop.authority, &canary);
     assert_eq!(served(&shop, &trust), "v2");
+    for (cn, email, version) in [
+        ("ada", "ada@example.test", "v2"),
+        ("ada", "eve@example.test", "v1"),
+        ("eve", "ada@example.test", "v1"),
+    ] {
+        let shown = shop.authority.client(cn, email);
+        assert_eq!(served(&shop, &Trust::showing(&shop.authority, &shown)), version);
+    }
     // The session brings the certificate along.
     let mut again = shop.try_client(&trust).unwrap();
     assert!(again.wire().is_resumed());
@@ -101,6 +110,28 @@ fn where_it_is_optional_rules_tell_them_apart() {
     assert_eq!(shop.curl(&["--http2"]), (true, "v1".to_owned()));
     shop.gate
         .access_line("the rule is told", |line| line["reason"] == "rule:ops");
+}
+
+#[test]
+fn explain_is_told_what_the_client_has_shown() {
+    let (shop, _canary) = with_clients("optional");
+    let socket = format!("unix:{}", shop.gate.directory().join("rollgate.sock").display());
+    let file = shop.gate.config_path().display().to_string();
+    for asked in [["--admin", &socket], ["--config", &file]] {
+        let reason = |shown: &[&str]| {
+            let exit = rollgate(&[&["explain", "shop", "--json"], shown, &asked[..]].concat());
+            assert_eq!(exit.code, Some(0), "{exit:?}");
+            let said: serde_json::Value = serde_json::from_str(&exit.stdout).unwrap();
+            said["reason"].as_str().unwrap().to_owned()
+        };
+        assert_eq!(reason(&[]), "weight");
+        assert_eq!(reason(&["--client-cert-cn", "ops"]), "rule:ops");
+        assert_eq!(reason(&["--client-cert-san", "ops"]), "weight");
+        let two = ["--client-cert-san", "a.test", "--client-cert-san", "b@canary.test"];
+        assert_eq!(reason(&two), "rule:mail");
+        let both = ["--client-cert-cn", "ada", "--client-cert-san", "ada@example.test"];
+        assert_eq!(reason(&both), "rule:both");
+    }
 }
 
 #[test]

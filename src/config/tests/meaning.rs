@@ -83,7 +83,7 @@ fn the_full_example_means_what_it_says() {
     assert_eq!(snapshot.trusted_proxies[0].to_string(), "10.0.0.0/8");
     assert_eq!(snapshot.services[0].kill_drain, Some(Duration::from_secs(5)));
     let names: Vec<&str> = snapshot.policy.segments.iter().map(|segment| &*segment.name).collect();
-    assert_eq!(names, ["staff", "japan", "old", "office", "beta"]);
+    assert_eq!(names, ["staff", "japan", "old", "office", "beta", "ops"]);
     let service = &snapshot.policy.services[0];
     let affinity = service.affinity.as_ref().unwrap();
     let key = [
@@ -123,7 +123,9 @@ fn the_full_example_means_what_it_says() {
         tls.certificates[0].key.display().to_string(),
         "/etc/rollgate/certs/shop.key"
     );
-    assert_eq!((tls.clients.as_ref(), tls.min_version), (None, TlsVersion::V1_2));
+    let clients = tls.clients.as_ref().unwrap();
+    assert!(clients.ca.ends_with("certs/clients.pem") && !clients.required);
+    assert_eq!(tls.min_version, TlsVersion::V1_2);
     assert!(snapshot.listeners[0].tls.is_none());
     let files: Vec<String> = snapshot
         .files
@@ -135,6 +137,7 @@ fn the_full_example_means_what_it_says() {
         [
             "/etc/rollgate/certs/shop.pem",
             "/etc/rollgate/certs/shop.key",
+            "/etc/rollgate/certs/clients.pem",
             "/etc/rollgate/admin.token"
         ]
     );
@@ -196,6 +199,40 @@ fn conditions_on_certificates() {
     };
     assert_eq!(source(0), Source::ClientCert(ClientCertPart::SubjectCn));
     assert_eq!(source(1), Source::ClientCert(ClientCertPart::San));
+}
+
+#[test]
+fn conditions_on_certificates_as_a_mapping_are_those_with_the_operator_beside() {
+    let condition = |when: &str| {
+        let segments = valid(&with_top(&format!("segments: {{ s: {when} }}\n")))
+            .policy
+            .segments;
+        format!("{:?}", segments[0].when)
+    };
+    for (mapping, beside) in [
+        (
+            "{ client_cert: { subject_cn: ops } }",
+            "{ client_cert: subject_cn, equals: ops }",
+        ),
+        (
+            "{ client_cert: { subject_cn: 7 } }",
+            "{ client_cert: subject_cn, equals: 7 }",
+        ),
+        (
+            "{ client_cert: { san: { ends_with: \"@a.test\" } } }",
+            "{ client_cert: san, ends_with: \"@a.test\" }",
+        ),
+        (
+            "{ client_cert: { subject_cn: { in: [a, b] } } }",
+            "{ client_cert: subject_cn, in: [a, b] }",
+        ),
+        (
+            "{ client_cert: { san: { exists: false }, subject_cn: ops } }",
+            "{ all: [{ client_cert: subject_cn, equals: ops }, { client_cert: san, exists: false }] }",
+        ),
+    ] {
+        assert_eq!(condition(mapping), condition(beside), "{mapping}");
+    }
 }
 
 #[test]
