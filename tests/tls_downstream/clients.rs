@@ -2,6 +2,7 @@
 
 use crate::Shop;
 use crate::support::{Authority, Config, Gate, PATIENCE, Service, Trust, Upstream, eventually, rollgate, self_signed};
+use std::time::Instant;
 
 /// With the canary, which the rules send some to.
 fn with_clients(auth: &str) -> (Shop, Upstream) {
@@ -67,6 +68,41 @@ fn clients_without_a_certificate_of_the_authority_are_refused_where_one_is_requi
     let mut again = shop.try_client(&trust).unwrap();
     assert!(again.wire().is_resumed());
     assert_eq!(again.get("/", &[]).served_by(), "v2");
+}
+
+#[test]
+fn why_a_client_was_refused_is_in_the_log_now_and_then() {
+    let (shop, _canary) = with_clients("required");
+    let tells = |trust: &Trust, why: &str| {
+        eventually(PATIENCE, why, || {
+            assert!(shop.try_client(trust).is_err());
+            let log = shop.gate.log();
+            let mut lines = log.lines();
+            lines.any(|line| line.contains("WARN") && line.contains("listeners[0]: ") && line.contains(why))
+        });
+    };
+    let stranger = Authority::new("strangers");
+    tells(&Trust::new(&shop.authority), "it has shown no certificate");
+    let foreign = stranger.client("ops", "ops@example.test");
+    tells(
+        &Trust::showing(&shop.authority, &foreign),
+        "nobody in `client_ca` vouches",
+    );
+    let server = shop.authority.server(&["ops"]);
+    tells(
+        &Trust::showing(&shop.authority, &server),
+        "the certificate it has shown is refused",
+    );
+    // A client that does not trust us says so before it shows anything.
+    tells(&Trust::new(&stranger), "it does not trust the certificate it was shown");
+    let told = || shop.gate.log().matches("no TLS with a client").count();
+    let (before, began) = (told(), Instant::now());
+    for _ in 0..50 {
+        assert!(shop.try_client(&Trust::new(&shop.authority)).is_err());
+    }
+    let seconds = usize::try_from(began.elapsed().as_secs()).unwrap() + 2;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    assert!(told() <= before + seconds * threads, "{}", shop.gate.log());
 }
 
 #[test]
