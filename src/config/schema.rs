@@ -120,8 +120,8 @@ settings! {
         /// From the first byte of a request's head to its last; then 408. A PROXY protocol header and a TLS handshake
         /// together may take as long.
         header_timeout: Period = "10s",
-        /// From the end of a request's head to the end of its answer; then 504, or the answer is cut. Upgraded connections
-        /// and event streams (`text/event-stream`) are exempt: `timeouts.idle` of the pool bounds them. Long, so that downloads are not cut: the timeouts of a pool find a dead upstream.
+        /// From the end of a request's head to the end of its answer; then 504, or the answer is cut. Upgraded connections,
+        /// event streams (`text/event-stream`) and calls of gRPC are exempt: `timeouts.idle` of the pool bounds them. Long, so that downloads are not cut: the timeouts of a pool find a dead upstream.
         request_timeout: Period = "1h",
         /// How long a connection may wait for its next request.
         keepalive_timeout: Period = "75s",
@@ -130,7 +130,7 @@ settings! {
         connection_age: Period = "1h",
         /// Requests at once on one connection of HTTP/2; more wait. A new value holds for new connections.
         max_streams: Whole<1, 10_000> = "128",
-        /// The body of a request; 413 beyond it.
+        /// The body of a request; 413 beyond it. Messages of a call of gRPC that does not say its length are not added up.
         max_body: Size = "64MiB",
         /// The head of a request or an answer, `4KiB` to `256KiB`; 431 or 502 beyond it.
         max_head: Size = "32KiB",

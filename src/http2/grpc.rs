@@ -1,6 +1,7 @@
 //! What gRPC puts into fields (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
 
 use super::write::lines;
+use http::header::{self, HeaderMap};
 use std::time::Duration;
 
 const UNKNOWN: u32 = 2;
@@ -69,6 +70,22 @@ pub fn status_for(http: u16) -> u32 {
         500 => INTERNAL,
         _ => UNKNOWN,
     }
+}
+
+/// The head of an answer that is all of it: to gRPC its fields are trailers, where a length has no place.
+pub fn leave_length_out(fields: &mut HeaderMap) {
+    let content_type = fields.get(header::CONTENT_TYPE);
+    if content_type.is_some_and(|value| is_grpc(value.as_bytes())) {
+        fields.remove(header::CONTENT_LENGTH);
+    }
+}
+
+/// The trailers, in wire form, that say what a status of HTTP means.
+pub fn trailers_for(http: u16, why: &str) -> Vec<u8> {
+    let mut trailers = format!("grpc-status: {}\r\ngrpc-message: ", status_for(http)).into_bytes();
+    write_message(&mut trailers, why);
+    trailers.extend_from_slice(b"\r\n");
+    trailers
 }
 
 /// Writes a text as `grpc-message` has it: printable ASCII as it is, everything else and `%` as `%XX`.

@@ -189,7 +189,10 @@ impl Outgoing {
 
     /// The head of the answer, from its text. `end`: nothing follows.
     fn head(&self, text: &[u8], end: bool) -> io::Result<()> {
-        let head = http2::answer(text).map_err(io::Error::other)?;
+        let mut head = http2::answer(text).map_err(io::Error::other)?;
+        if end {
+            http2::grpc::leave_length_out(head.headers_mut());
+        }
         let mut half = self.half.borrow_mut();
         let Half::Answer(respond) = &mut *half else {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -223,7 +226,10 @@ impl Outgoing {
     }
 
     /// Ends the message, with trailer fields in wire form if there are any.
-    fn end(&self, trailers: &[u8]) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// The head was not sent yet, or the peer has gone.
+    pub fn end(&self, trailers: &[u8]) -> io::Result<()> {
         if self.ended.get() {
             return Ok(());
         }

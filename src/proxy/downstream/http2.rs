@@ -354,7 +354,8 @@ async fn serve_stream(open: Open, request: Incoming, respond: SendResponse<Bytes
         Ok(head) => {
             let none = matches!(head.body, RequestBody::None | RequestBody::Length(0));
             let mut body = BodyReader::frames(request.body, none);
-            exchange::run(&client, &head, &request.bytes, &mut body).await;
+            // Boxed, so that the task, which is moved about as a whole when it begins and when it ends, is small.
+            Box::pin(exchange::run(&client, &head, &request.bytes, &mut body)).await;
             client.worker.recycle(head);
         }
         Err(error) => {

@@ -61,7 +61,7 @@ impl Exchange<'_> {
         cookie: Option<&[u8]>,
         upload: &mut Upload<'_, '_>,
     ) -> Next {
-        if version.pool.spec.http2 {
+        if self.is_call_to(version) {
             self.keep_grpc_timeout();
         }
         let mut tried = Tried::default();
@@ -80,6 +80,9 @@ impl Exchange<'_> {
                     }
                 }
             };
+            if let Failed::Upstream { why, .. } = &failure.failed {
+                self.record.failed_since(why);
+            }
             if let Some(again) = self.repeats((serving, version), &failure, fresh, &mut tried, &endpoint, upload) {
                 fresh = matches!(again, Again::Fresh);
                 if let Again::On(other) = again {
@@ -216,7 +219,7 @@ impl Exchange<'_> {
             client: self.client,
             upstream: &link,
             request: self.head,
-            is_grpc: self.is_grpc,
+            is_grpc: self.is_call_to(version),
             limits: self.limits(),
             timeouts: self.attempt_timeouts(serving).unwrap_or(timeouts),
             set_cookie: cookie,
@@ -229,6 +232,9 @@ impl Exchange<'_> {
         let result = attempt.run(out, upload, &mut answer).await;
         let progress = attempt.progress;
         self.record.progressed(&progress, upload.bytes, began);
+        if self.is_call_to(version) {
+            self.record.called(&progress, self.started);
+        }
         match result {
             Ok(answered) => {
                 match answered.verdict.failure {
@@ -263,6 +269,12 @@ impl Exchange<'_> {
                 Err(failure)
             }
         }
+    }
+
+    /// A call of gRPC, to endpoints that may speak it. What a client says to others is of no effect, or any client could
+    /// have what is allowed to calls alone.
+    fn is_call_to(&self, version: &VersionInForce) -> bool {
+        self.is_grpc && version.pool.spec.http2
     }
 
     /// What the route says of an attempt on `serving`.
