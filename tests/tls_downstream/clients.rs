@@ -6,6 +6,11 @@ use std::time::Instant;
 
 /// With the canary, which the rules send some to.
 fn with_clients(auth: &str) -> (Shop, Upstream) {
+    with_clients_and(auth, "")
+}
+
+/// And further keys of the service.
+fn with_clients_and(auth: &str, keys: &str) -> (Shop, Upstream) {
     let (v1, authority) = (Upstream::named("v1"), Authority::new("tests"));
     let v2 = Upstream::named("v2");
     let files = tempfile::tempdir().unwrap();
@@ -16,7 +21,7 @@ fn with_clients(auth: &str) -> (Shop, Upstream) {
          client_cert: { san: { ends_with: \"@canary.test\" } } }, version: v2 }\n  - { name: both, when: { client_cert: { \
          subject_cn: ada, san: ada@example.test } }, version: v2 }",
     );
-    let config = Config::with(service).listener(&format!(
+    let config = Config::with(service.key(keys)).listener(&format!(
         "tls: {{ certificates: [{line}], client_ca: {}, client_auth: {auth} }}",
         files.path().join("ca.pem").display()
     ));
@@ -146,6 +151,55 @@ fn where_it_is_optional_rules_tell_them_apart() {
     assert_eq!(shop.curl(&["--http2"]), (true, "v1".to_owned()));
     shop.gate
         .access_line("the rule is told", |line| line["reason"] == "rule:ops");
+}
+
+#[test]
+fn endpoints_are_told_who_the_client_is_whatever_it_says_itself() {
+    let rules = "request_headers: { set: { X-Client-CN: \"${client_cert_subject_cn}\", X-Client-San: \"${client_cert_san}\", \
+                 X-Client-Verify: \"${client_cert_verify}\" } }";
+    let (shop, _canary) = with_clients_and("optional", rules);
+    let told = |trust: &Trust| {
+        let forged = [
+            ("x-client-cn", "root"),
+            ("X_Client_San", "root"),
+            ("x-client-verify", "SUCCESS"),
+        ];
+        let mut client = shop.try_client(trust).unwrap();
+        assert_eq!(client.get("/who", &forged).status, 200);
+        let head = shop.upstream.last().head;
+        ["x-client-cn", "x-client-san", "x-client-verify", "x_client_san"].map(|name| {
+            let values: Vec<&str> = head.all(name).collect();
+            values.join("|")
+        })
+    };
+    assert_eq!(told(&shop.trust()), ["", "", "NONE", ""]);
+    let eve = shop.authority.client("eve", "eve@example.test");
+    let expected = ["eve", "eve@example.test", "SUCCESS", ""];
+    assert_eq!(told(&Trust::showing(&shop.authority, &eve)), expected);
+    // The same over HTTP/2, by curl.
+    eve.write(shop.files.path(), "eve");
+    let path = |name: &str| shop.files.path().join(name).display().to_string();
+    let forged = "x-client-cn: root";
+    let shown = [
+        "--http2",
+        "--cert",
+        &path("eve.pem"),
+        "--key",
+        &path("eve.key"),
+        "-H",
+        forged,
+    ];
+    assert_eq!(shop.curl(&shown), (true, "v1".to_owned()));
+    let values: Vec<String> = shop
+        .upstream
+        .last()
+        .head
+        .all("x-client-cn")
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(values, ["eve"]);
+    assert_eq!(shop.curl(&["--http2", "-H", forged]), (true, "v1".to_owned()));
+    assert_eq!(shop.upstream.last().head.get("x-client-cn"), None);
 }
 
 #[test]
