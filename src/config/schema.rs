@@ -26,6 +26,9 @@ settings! {
         trusted_proxies: List<String> = "[]",
         /// Whether `Forwarded` (RFC 7239) is sent to upstreams beside `X-Forwarded-For`, `-Proto` and `-Host`.
         forwarded: bool = "false",
+        /// Whether upstreams are told of this proxy in `Via` (RFC 9110 section 7.6.3). Off, because nginx and others then
+        /// no longer compress (`gzip_proxied`). Answers always have it.
+        via: bool = "false",
         /// Whether clients are told the version that served them, as `x-rollgate-version`. A service may say otherwise.
         expose_version: bool = "false",
         /// The kill switch for all services: everything goes to stable.

@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub trusted_proxies: Box<[IpNet]>,
     /// Whether `Forwarded` (RFC 7239) is sent to upstreams beside `X-Forwarded-*`.
     pub forwarded: bool,
+    /// Whether `Via` is sent to upstreams.
+    pub via: bool,
     pub limits: Limits,
     pub admin: Admin,
     pub state_dir: PathBuf,

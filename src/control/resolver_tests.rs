@@ -37,6 +37,7 @@ pub(crate) fn snapshot(labels: &[&str]) -> Snapshot {
         access_log: None,
         trusted_proxies: Box::default(),
         forwarded: false,
+        via: false,
         limits: limits(),
         admin: Admin::default(),
         state_dir: "state".into(),

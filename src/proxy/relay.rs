@@ -129,6 +129,8 @@ pub struct Attempt<'a> {
     pub is_grpc: bool,
     pub limits: &'a Limits,
     pub timeouts: &'a Timeouts,
+    /// In place of `timeouts.first_byte`.
+    pub first_byte: Duration,
     /// What is added to the final answer.
     pub set_cookie: Option<&'a [u8]>,
     /// Likewise; asked when its head is there.

@@ -112,6 +112,7 @@ fn snapshot(services: &[(&str, &[V<'_>])]) -> Snapshot {
         access_log: None,
         trusted_proxies: Box::default(),
         forwarded: false,
+        via: false,
         limits: snapshot::Limits {
             max_connections: 1,
             header_timeout: Duration::from_secs(10),

@@ -178,6 +178,11 @@ impl Outgoing {
         !self.ended.get() && gone.is_ready()
     }
 
+    /// Nothing may follow.
+    pub fn has_ended(&self) -> bool {
+        self.ended.get()
+    }
+
     /// Ends the stream before its time: the peer sees that what it has is not all.
     pub fn reset(&self, reason: Reason) {
         self.ended.set(true);

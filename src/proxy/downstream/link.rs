@@ -62,6 +62,11 @@ impl Link {
         }
     }
 
+    /// Whether the answer on a stream is whole, or was broken off.
+    pub fn has_ended(&self) -> bool {
+        matches!(self, Self::Frames(outgoing, _) if outgoing.has_ended())
+    }
+
     /// The answer to a call of gRPC ends here, with a status for what a status of HTTP means. `false`: it cannot be told.
     pub fn end_call(&self, http: u16, why: &str) -> bool {
         let Self::Frames(outgoing, _) = self else {

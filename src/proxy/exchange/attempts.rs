@@ -14,7 +14,7 @@ use crate::routing::{Decision, HashName, VersionId};
 use crate::shared::{Endpoint, RetryBudget, Tried, VersionInForce};
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Attempts one request may cost, the first one included.
 const MAX_ATTEMPTS: u8 = 3;
@@ -222,6 +222,7 @@ impl Exchange<'_> {
             is_grpc: self.is_call_to(version),
             limits: self.limits(),
             timeouts: self.attempt_timeouts(serving).unwrap_or(timeouts),
+            first_byte: self.first_byte(serving, timeouts),
             set_cookie: cookie,
             told: &told,
             service: self.service(),
@@ -282,6 +283,18 @@ impl Exchange<'_> {
         self.route_timeouts()?.attempts.get(serving.0 as usize)
     }
 
+    /// How long the endpoint may take to begin its answer: as long as a call's client says that it waits, unless its route
+    /// says otherwise.
+    fn first_byte(&self, serving: VersionId, timeouts: &Timeouts) -> Duration {
+        match self.attempt_timeouts(serving) {
+            Some(of_route) => of_route.first_byte,
+            None => {
+                let of_client = self.grpc_timeout.get().unwrap_or_default();
+                timeouts.first_byte.max(of_client.min(self.limits().request_timeout))
+            }
+        }
+    }
+
     async fn connect(
         &self,
         on_behalf: &OnBehalf<'_>,
@@ -318,6 +331,7 @@ impl Exchange<'_> {
             peer_trusted: self.peer_trusted,
             https: self.client.link.is_tls(),
             forwarded: self.snapshot().forwarded,
+            via: self.snapshot().via,
             request_id: text(&self.fresh_id),
             traceparent: text(&self.fresh_trace),
             version: self.name_of(version),

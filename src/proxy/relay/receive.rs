@@ -224,7 +224,7 @@ impl Attempt<'_> {
             self.wrote(written)?;
         }
         if self.progress.uploaded.get() {
-            self.client.slot.set_phase(self.timeouts.first_byte);
+            self.client.slot.set_phase(self.first_byte);
         }
         Ok(())
     }

@@ -26,7 +26,7 @@ impl Attempt<'_> {
             Ok(()) => {
                 self.progress.uploaded.set(true);
                 if !self.progress.answer_begun() {
-                    self.client.slot.set_phase(self.timeouts.first_byte);
+                    self.client.slot.set_phase(self.first_byte);
                 }
             }
             // The endpoint may have answered before it stopped reading: its answer says more than this error.
@@ -55,7 +55,7 @@ impl Attempt<'_> {
                 writer.flush().await?;
             }
             if self.waits_for_100() {
-                slot.set_phase(self.timeouts.first_byte);
+                slot.set_phase(self.first_byte);
             }
             let before = Instant::now();
             self.progress.reading_client.set(true);
