@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::balancing::Rate;
-use crate::config::snapshot::{Balance, Host, LogPath, RateLimit, ServiceLimits, TlsVersion};
+use crate::config::snapshot::{Balance, Host, LogPath, Probe, RateLimit, ServiceLimits, TlsVersion};
 use crate::config::{diff, reference};
 use crate::http1::{FieldEdits, Piece, Rewrite};
 use crate::routing::{
@@ -47,8 +47,8 @@ fn the_smallest_file_has_a_default_for_everything_else() {
     assert_eq!(&*pool.endpoints[0].label, "127.0.0.1:9002");
     let check = &pool.health_check;
     assert_eq!(
-        (check.path.as_deref(), check.healthy_after, check.unhealthy_after),
-        (None, 1, 3)
+        (&check.probe, check.healthy_after, check.unhealthy_after),
+        (&Probe::Connection, 1, 3)
     );
     assert_eq!(
         (check.every, check.timeout),
@@ -107,7 +107,7 @@ fn the_full_example_means_what_it_says() {
     assert_eq!(snapshot.services[0].split.weights(), [95, 5]);
     let pool = &snapshot.services[0].pools[0];
     assert_eq!((pool.balance, pool.endpoints[1].weight), (Balance::LeastRequests, 2));
-    assert_eq!(pool.health_check.path.as_deref(), Some("/healthz"));
+    assert_eq!(pool.health_check.probe, Probe::Get("/healthz".into()));
     let routes = snapshot.policy.routes.routes();
     assert_eq!(routes[1].host, HostPattern::Wildcard("shop.example.com".into()));
     assert_eq!(routes[1].methods.len(), 2);
@@ -569,4 +569,15 @@ fn limits_say_how_much_a_service_and_a_version_take() {
     assert_eq!(*limits.rates, [of_client, whole], "those with a key come first");
     let none = valid(&with_service(""));
     assert_eq!(none.services[0].limits, ServiceLimits::default());
+}
+
+#[test]
+fn upgrades_are_to_web_socket_unless_others_are_listed() {
+    let upgrades = |key: &str| valid(&with_service(key)).services[0].upgrades.clone();
+    assert_eq!(*upgrades(""), ["websocket".into()]);
+    assert!(upgrades("    upgrades: []\n").is_empty());
+    assert_eq!(
+        *upgrades("    upgrades: [WebSocket, SPDY/3.1, h2o]\n"),
+        ["WebSocket".into(), "SPDY/3.1".into(), "h2o".into()]
+    );
 }
