@@ -73,9 +73,9 @@ settings! {
         /// File of the authorities (PEM) that vouch for clients' certificates. A client's certificate that is itself in it,
         /// one that is self-signed, say, is trusted as it is. Absent: clients are asked for none. Watched as `certificates` are.
         client_ca: Option<String>,
-        /// Whether clients must show a certificate of `client_ca`. Where it is `optional`, the condition `client_cert` tells
-        /// them apart. One that is shown is always verified.
-        client_auth: ClientAuth = "required",
+        /// Whether clients must show a certificate; only beside `client_ca`. Absent: `required`. Where it is `optional`, the
+        /// condition `client_cert` tells them apart. One that is shown is always verified.
+        client_auth: Option<ClientAuth>,
         /// The oldest version of TLS that is spoken.
         min_version: TlsVersion = "1.2",
         /// Sends `Strict-Transport-Security` (RFC 6797) with every answer that has none. Absent: not sent.

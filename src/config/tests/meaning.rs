@@ -6,8 +6,7 @@ use crate::config::snapshot::{Balance, Host, LogPath, Probe, RateLimit, ServiceL
 use crate::config::{diff, reference};
 use crate::http1::{FieldEdits, Piece, Rewrite};
 use crate::routing::{
-    ClientCertPart, Condition, Fallback, HashName, HostPattern, KeySource, PathPattern, Role, SegmentId, Source,
-    Target, VersionId,
+    Condition, Fallback, HashName, HostPattern, KeySource, PathPattern, Role, SegmentId, Target, VersionId,
 };
 use std::time::Duration;
 
@@ -185,54 +184,6 @@ fn tls_of_listeners_and_pools() {
     assert_eq!(full.sni.as_deref(), Some("shop.internal"));
     assert_eq!(full.client.unwrap().key.display().to_string(), "/etc/rollgate/c.key");
     assert!(!pool("{ verify: false }").verify);
-}
-
-#[test]
-fn conditions_on_certificates() {
-    let text = with_top(
-        "segments: { ops: { client_cert: subject_cn, equals: ops }, all: { client_cert: san, exists: true } }\n",
-    );
-    let segments = valid(&text).policy.segments;
-    let source = |index: usize| match &segments[index].when {
-        Condition::Test { source, .. } => source.clone(),
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(source(0), Source::ClientCert(ClientCertPart::SubjectCn));
-    assert_eq!(source(1), Source::ClientCert(ClientCertPart::San));
-}
-
-#[test]
-fn conditions_on_certificates_as_a_mapping_are_those_with_the_operator_beside() {
-    let condition = |when: &str| {
-        let segments = valid(&with_top(&format!("segments: {{ s: {when} }}\n")))
-            .policy
-            .segments;
-        format!("{:?}", segments[0].when)
-    };
-    for (mapping, beside) in [
-        (
-            "{ client_cert: { subject_cn: ops } }",
-            "{ client_cert: subject_cn, equals: ops }",
-        ),
-        (
-            "{ client_cert: { subject_cn: 7 } }",
-            "{ client_cert: subject_cn, equals: 7 }",
-        ),
-        (
-            "{ client_cert: { san: { ends_with: \"@a.test\" } } }",
-            "{ client_cert: san, ends_with: \"@a.test\" }",
-        ),
-        (
-            "{ client_cert: { subject_cn: { in: [a, b] } } }",
-            "{ client_cert: subject_cn, in: [a, b] }",
-        ),
-        (
-            "{ client_cert: { san: { exists: false }, subject_cn: ops } }",
-            "{ all: [{ client_cert: subject_cn, equals: ops }, { client_cert: san, exists: false }] }",
-        ),
-    ] {
-        assert_eq!(condition(mapping), condition(beside), "{mapping}");
-    }
 }
 
 #[test]
