@@ -7,7 +7,7 @@ mod support;
 mod service;
 
 use bytes::Bytes;
-use service::{Answers, EchoClient, EchoServer, Plain, Seen, receiver};
+use service::{Answers, EchoClient, EchoServer, HealthServer, Plain, Seen, receiver};
 use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -647,4 +647,52 @@ fn a_deadline_that_nobody_could_keep_is_nobodys_failure() {
     assert!(said.contains("\r\ngrpc-status: 4\r\n"), "{said}");
     gate.expect_metric("rollgate_terminations_total", &[("code", "deadline")], 1.0);
     assert_eq!(gate.metrics().sum("rollgate_request_failures_total", &[]), 0.0);
+}
+
+#[test]
+fn health_is_asked_of_endpoints_in_their_own_words() {
+    let server = HealthServer::start();
+    let silent = EchoServer::start("without");
+    server.says("shop.Cart", false);
+    let cases = [
+        ("cart", server.port(), "shop.Cart"),
+        ("whole", server.port(), ""),
+        ("unknown", server.port(), "shop.Nobody"),
+        ("without", silent.port(), "shop.Cart"),
+    ];
+    let services = cases.map(|(name, port, asked)| {
+        let check = format!("health_check: {{ grpc: \"{asked}\", every: 50ms, unhealthy_after: 1 }}");
+        let service = Service::new(name)
+            .stable("v1", 1, &[port])
+            .route(&format!("path: /{name}"));
+        service.pools("protocol: h2c").pools(&check)
+    });
+    let [cart, whole, unknown, without] = services;
+    let gate = Gate::start(&Config::with(cart).and(whole).and(unknown).and(without).text());
+    let healthy = |service, healthy: bool| {
+        gate.expect_metric(
+            "rollgate_endpoint_healthy",
+            &[("service", service)],
+            f64::from(u8::from(healthy)),
+        );
+    };
+    healthy("whole", true);
+    healthy("cart", false);
+    healthy("unknown", false);
+    healthy("without", false);
+    let why = |service: &str, why: &str| {
+        let version = format!("version={service}/v1");
+        let told = |log: &str| log.lines().any(|line| line.contains(&version) && line.contains(why));
+        eventually(PATIENCE, why, || told(&gate.log()));
+    };
+    why("cart", "it says that it is NOT_SERVING");
+    why(
+        "unknown",
+        "grpc-status 5: it does not know the service that `health_check.grpc` names",
+    );
+    why("without", "grpc-status 12: it has no `grpc.health.v1.Health`");
+    server.says("shop.Cart", true);
+    healthy("cart", true);
+    server.says("shop.Cart", false);
+    healthy("cart", false);
 }

@@ -73,9 +73,9 @@ settings! {
         /// File of the authorities (PEM) that vouch for clients' certificates. A client's certificate that is itself in it,
         /// one that is self-signed, say, is trusted as it is. Absent: clients are asked for none. Watched as `certificates` are.
         client_ca: Option<String>,
-        /// Whether clients must show a certificate of `client_ca`. Where it is `optional`, the condition `client_cert` tells
-        /// them apart. One that is shown is always verified.
-        client_auth: ClientAuth = "required",
+        /// Whether clients must show a certificate; only beside `client_ca`. Absent: `required`. Where it is `optional`, the
+        /// condition `client_cert` tells them apart. One that is shown is always verified.
+        client_auth: Option<ClientAuth>,
         /// The oldest version of TLS that is spoken.
         min_version: TlsVersion = "1.2",
         /// Sends `Strict-Transport-Security` (RFC 6797) with every answer that has none. Absent: not sent.
@@ -190,6 +190,10 @@ settings! {
         rate_limits: List<RateLimit> = "[]",
         /// Requests in flight at once, over all versions; 503 beyond it. Absent: no limit.
         max_in_flight: Option<InFlight>,
+        /// Protocols that clients of HTTP/1.1 may change to, as they stand in `Upgrade`: `websocket`, or others (`spdy/3.1`),
+        /// of which only bytes are passed on. At most 16. `[]`: none. What is not listed is removed from `Upgrade`. What
+        /// carries requests (`h2c`, `tls/1.2`) is refused: Rollgate would not see them.
+        upgrades: List<String> = "[websocket]",
         /// Another host and path for what is sent to the endpoints. Routes, rules and logs see what the client sent.
         rewrite: Rewrite = "{}",
         /// Header fields of requests, changed on their way to the endpoints.
@@ -280,8 +284,11 @@ settings! {
 
     /// Active health checks.
     HealthCheck as "health check" {
-        /// `GET` of this path must answer 200 to 399. Absent: a TCP connection must succeed.
+        /// `GET` of this path must answer 200 to 399. Absent, and `grpc` too: a TCP connection must succeed.
         path: Option<String>,
+        /// In place of `path`, where the pool speaks `h2` or `h2c`: the name of the service that must be SERVING by
+        /// `grpc.health.v1.Health`, `""` for the server as a whole.
+        grpc: Option<String>,
         /// Time between two probes of an endpoint, `10ms` or more.
         every: Period = "2s",
         /// A probe without an answer after this long has failed.
@@ -365,7 +372,7 @@ settings! {
         split: Option<Map<Weight>>,
     }
 
-    /// A copy of traffic whose reply is dropped.
+    /// A copy of traffic whose reply is dropped. While a rollout is in a step with a `mirror`, that step's share counts.
     Mirror as "mirror" {
         /// The version that gets the copies: of requests that others served, once they are answered. None under a kill
         /// switch, if it is a canary.
@@ -393,8 +400,8 @@ settings! {
         candidate: Option<String>,
         /// Whether it begins by itself when a candidate of a new name appears.
         start: Start = "automatic",
-        /// Its steps, 1 to 100. Shares never fall from one to the next. After steps that end below `100%` comes one more,
-        /// `100%` without a hold.
+        /// Its steps, 1 to 100. Shares never fall from one to the next; steps with a `mirror` come first. After steps that end
+        /// below `100%` comes one more, `100%` without a hold.
         steps: Required<List<RolloutStep>>,
         /// How the candidate is judged.
         analysis: Analysis = "{}",
@@ -412,8 +419,11 @@ settings! {
         with: List<String> = "[]",
     }
 
-    /// One entry of the plan: a `share`, or `segments` that are admitted whatever the share, or both.
+    /// One entry of the plan: a `share`, or `segments` that are admitted whatever the share, or both; or a `mirror` alone.
     RolloutStep as "step" {
+        /// Nobody gets the candidate, but this share of the requests that stable answers is copied for it, and judged beside
+        /// them. Of the methods of the service's `mirror`; without one of GET and HEAD.
+        mirror: Option<Share>,
         /// Segments that are admitted to the candidate (a ring). Absent: those of the step before.
         segments: Option<List<String>>,
         /// The candidate's share. Absent: that of the step before.
@@ -455,14 +465,15 @@ settings! {
 
     /// One condition: a metric `compared_to` stable, or with a `max` or a `min`.
     Check as "check" {
-        /// `error_rate`, `latency_p50` to `latency_p99`, `latency_p999`, a name of `metrics`, or the name of a `prometheus`
+        /// `error_rate`, `latency_p50` to `latency_p99`, `latency_p999`, `mismatch_rate` (of a mirror step: how many copies are
+        /// answered with another status than an original that did not fail), a name of `metrics`, or the name of a `prometheus`
         /// query.
         metric: Required<String>,
         /// The version it is compared to.
         compared_to: Option<ComparedTo>,
         /// How much worse than that it may be, relatively.
         tolerance: Option<Share>,
-        /// The most it may be: a percentage for `error_rate`, a duration for latencies, and for others a number, where `5%`
+        /// The most it may be: a percentage for `error_rate` and `mismatch_rate`, a duration for latencies, and for others a number, where `5%`
         /// is 0.05 and `500ms` is 0.5.
         max: Option<String>,
         /// The least it may be, in the same way; for `metrics` and `prometheus` queries.

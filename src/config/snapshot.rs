@@ -195,6 +195,8 @@ pub struct Service {
     pub mirror: Option<Mirror>,
     pub rescue: Option<Rescue>,
     pub limits: ServiceLimits,
+    /// Protocols that its clients may change to, as they stand in `Upgrade`.
+    pub upgrades: Box<[Box<str>]>,
     /// How its candidate is delivered.
     pub rollout: Option<Plan>,
 }
@@ -226,7 +228,7 @@ pub struct RateLimit {
     pub max_keys: usize,
 }
 
-/// Which requests are copied, and for whom.
+/// Which requests are copied, and for whom. A rollout's mirror step has a share of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mirror {
     pub version: VersionId,
@@ -307,12 +309,22 @@ pub enum Balance {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HealthCheck {
-    /// `Some`: `GET path` must answer 200 to 399; `None`: a TCP connection must succeed.
-    pub path: Option<Box<str>>,
+    pub probe: Probe,
     pub every: Duration,
     pub timeout: Duration,
     pub healthy_after: u32,
     pub unhealthy_after: u32,
+}
+
+/// What must succeed for an endpoint to be healthy.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Probe {
+    /// A connection, with its TLS handshake where the pool has one.
+    Connection,
+    /// `GET` of a path, answered 200 to 399.
+    Get(Box<str>),
+    /// `Check` of `grpc.health.v1.Health` for this service, answered SERVING; over HTTP/2.
+    Grpc(Box<str>),
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -27,6 +27,7 @@ pub(crate) fn snapshot(labels: &[&str]) -> Snapshot {
         rollout: None,
         expose_version: false,
         limits: snapshot::ServiceLimits::default(),
+        upgrades: Box::default(),
         pools: [pool].into(),
         rewrites: [None].into(),
     };
@@ -59,7 +60,7 @@ pub(crate) fn pool(labels: &[&str]) -> snapshot::Pool {
         endpoints: labels.iter().map(|label| endpoint(label)).collect(),
         balance: Balance::PowerOfTwo,
         health_check: HealthCheck {
-            path: None,
+            probe: snapshot::Probe::Connection,
             every: Duration::from_secs(2),
             timeout: Duration::from_secs(1),
             healthy_after: 2,

@@ -53,6 +53,7 @@ fn traffic(versions: &[V<'_>]) -> ServiceTraffic {
         killed: false,
         epoch: 0,
         ring: None,
+        mirror: None,
     }
 }
 
@@ -83,7 +84,7 @@ fn pool(labels: &[&str]) -> snapshot::Pool {
             .collect(),
         balance: snapshot::Balance::default(),
         health_check: snapshot::HealthCheck {
-            path: None,
+            probe: snapshot::Probe::Connection,
             every: Duration::from_secs(2),
             timeout: Duration::from_secs(1),
             healthy_after: 2,
@@ -143,6 +144,7 @@ fn snapshot(services: &[(&str, &[V<'_>])]) -> Snapshot {
                 rollout: None,
                 expose_version: false,
                 limits: snapshot::ServiceLimits::default(),
+                upgrades: Box::default(),
                 rewrites: versions.iter().map(|_| None).collect(),
                 pools: versions.iter().map(|V(_, _, _, labels)| pool(labels)).collect(),
             })

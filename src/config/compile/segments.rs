@@ -174,6 +174,7 @@ impl Context<'_> {
         san: Option<&written::Operator>,
         path: &Path<'_>,
     ) -> Option<Condition> {
+        self.needs_client_ca(path);
         let parts = [
             ("subject_cn", ClientCertPart::SubjectCn, subject_cn),
             ("san", ClientCertPart::San, san),
@@ -192,7 +193,18 @@ impl Context<'_> {
         }
     }
 
+    /// Whoever tests certificates wants to see some.
+    fn needs_client_ca(&mut self, path: &Path<'_>) {
+        if std::mem::take(&mut self.asks_no_client) {
+            let message = "no listener has a `client_ca`: no client is asked for a certificate";
+            self.warn(path, message.to_owned());
+        }
+    }
+
     fn source(&mut self, source: written::Source, name: &str, path: &Path<'_>) -> Option<Source> {
+        if source == written::Source::ClientCert {
+            self.needs_client_ca(&path.key("client_cert"));
+        }
         match source {
             written::Source::Header => self.header_name(name, &path.key("header")).map(Source::Header),
             written::Source::Cookie => self.cookie_name(name, &path.key("cookie")).map(Source::Cookie),

@@ -175,6 +175,10 @@ fn listeners_admin_and_networks() {
             ),
         ),
         (
+            "certificates required of clients, and nobody to vouch for them",
+            with_listener("tls: { certificates: [{ cert: a, key: b }], client_auth: required }"),
+        ),
+        (
             "tls with words that there are not",
             with_listener(
                 "tls: { certificates: [{ cert: a, key: b }], min_version: 1.1, client_ca: c, client_auth: on }",

@@ -2,12 +2,11 @@
 
 use super::*;
 use crate::balancing::Rate;
-use crate::config::snapshot::{Balance, Host, LogPath, RateLimit, ServiceLimits, TlsVersion};
+use crate::config::snapshot::{Balance, Host, LogPath, Probe, RateLimit, ServiceLimits, TlsVersion};
 use crate::config::{diff, reference};
 use crate::http1::{FieldEdits, Piece, Rewrite};
 use crate::routing::{
-    ClientCertPart, Condition, Fallback, HashName, HostPattern, KeySource, PathPattern, Role, SegmentId, Source,
-    Target, VersionId,
+    Condition, Fallback, HashName, HostPattern, KeySource, PathPattern, Role, SegmentId, Target, VersionId,
 };
 use std::time::Duration;
 
@@ -47,8 +46,8 @@ fn the_smallest_file_has_a_default_for_everything_else() {
     assert_eq!(&*pool.endpoints[0].label, "127.0.0.1:9002");
     let check = &pool.health_check;
     assert_eq!(
-        (check.path.as_deref(), check.healthy_after, check.unhealthy_after),
-        (None, 1, 3)
+        (&check.probe, check.healthy_after, check.unhealthy_after),
+        (&Probe::Connection, 1, 3)
     );
     assert_eq!(
         (check.every, check.timeout),
@@ -107,7 +106,7 @@ fn the_full_example_means_what_it_says() {
     assert_eq!(snapshot.services[0].split.weights(), [95, 5]);
     let pool = &snapshot.services[0].pools[0];
     assert_eq!((pool.balance, pool.endpoints[1].weight), (Balance::LeastRequests, 2));
-    assert_eq!(pool.health_check.path.as_deref(), Some("/healthz"));
+    assert_eq!(pool.health_check.probe, Probe::Get("/healthz".into()));
     let routes = snapshot.policy.routes.routes();
     assert_eq!(routes[1].host, HostPattern::Wildcard("shop.example.com".into()));
     assert_eq!(routes[1].methods.len(), 2);
@@ -185,54 +184,6 @@ fn tls_of_listeners_and_pools() {
     assert_eq!(full.sni.as_deref(), Some("shop.internal"));
     assert_eq!(full.client.unwrap().key.display().to_string(), "/etc/rollgate/c.key");
     assert!(!pool("{ verify: false }").verify);
-}
-
-#[test]
-fn conditions_on_certificates() {
-    let text = with_top(
-        "segments: { ops: { client_cert: subject_cn, equals: ops }, all: { client_cert: san, exists: true } }\n",
-    );
-    let segments = valid(&text).policy.segments;
-    let source = |index: usize| match &segments[index].when {
-        Condition::Test { source, .. } => source.clone(),
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(source(0), Source::ClientCert(ClientCertPart::SubjectCn));
-    assert_eq!(source(1), Source::ClientCert(ClientCertPart::San));
-}
-
-#[test]
-fn conditions_on_certificates_as_a_mapping_are_those_with_the_operator_beside() {
-    let condition = |when: &str| {
-        let segments = valid(&with_top(&format!("segments: {{ s: {when} }}\n")))
-            .policy
-            .segments;
-        format!("{:?}", segments[0].when)
-    };
-    for (mapping, beside) in [
-        (
-            "{ client_cert: { subject_cn: ops } }",
-            "{ client_cert: subject_cn, equals: ops }",
-        ),
-        (
-            "{ client_cert: { subject_cn: 7 } }",
-            "{ client_cert: subject_cn, equals: 7 }",
-        ),
-        (
-            "{ client_cert: { san: { ends_with: \"@a.test\" } } }",
-            "{ client_cert: san, ends_with: \"@a.test\" }",
-        ),
-        (
-            "{ client_cert: { subject_cn: { in: [a, b] } } }",
-            "{ client_cert: subject_cn, in: [a, b] }",
-        ),
-        (
-            "{ client_cert: { san: { exists: false }, subject_cn: ops } }",
-            "{ all: [{ client_cert: subject_cn, equals: ops }, { client_cert: san, exists: false }] }",
-        ),
-    ] {
-        assert_eq!(condition(mapping), condition(beside), "{mapping}");
-    }
 }
 
 #[test]
@@ -569,4 +520,15 @@ fn limits_say_how_much_a_service_and_a_version_take() {
     assert_eq!(*limits.rates, [of_client, whole], "those with a key come first");
     let none = valid(&with_service(""));
     assert_eq!(none.services[0].limits, ServiceLimits::default());
+}
+
+#[test]
+fn upgrades_are_to_web_socket_unless_others_are_listed() {
+    let upgrades = |key: &str| valid(&with_service(key)).services[0].upgrades.clone();
+    assert_eq!(*upgrades(""), ["websocket".into()]);
+    assert!(upgrades("    upgrades: []\n").is_empty());
+    assert_eq!(
+        *upgrades("    upgrades: [WebSocket, SPDY/3.1, h2o]\n"),
+        ["WebSocket".into(), "SPDY/3.1".into(), "h2o".into()]
+    );
 }

@@ -193,7 +193,7 @@ fn answers_are_changed_and_interim_ones_are_not() {
         let head = parse_response(
             bytes.as_bytes(),
             MethodKind::Get,
-            false,
+            Upgrading::default(),
             &HeadLimits::default(),
             &mut HeadParser::new(),
         );
