@@ -3,41 +3,23 @@
 
 mod support;
 
-use serde_json::Value;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, mpsc};
-use std::thread::{self, JoinHandle};
+use std::thread::{self};
 use std::time::{Duration, Instant};
+use support::rollouts::{ERRORS, LATENCY, Users, Version, rollout, wait_for, wait_for_phase};
 use support::{Config, Gate, Operator, PATIENCE, Service, Then, Upstream, Write, eventually};
 
-/// A version whose behaviour the test changes.
-struct Version {
-    upstream: Upstream,
-    status: Arc<AtomicU16>,
-    delay_ms: Arc<AtomicU64>,
+/// What came to a version.
+trait Copied {
+    /// Requests that came as copies, and that came from users.
+    fn copies_and_users(&self) -> (usize, usize);
+
+    /// How many copies came, when no more do.
+    fn settled(&self) -> usize;
 }
 
-impl Version {
-    fn new(name: &str) -> Self {
-        let (status, delay_ms) = (Arc::new(AtomicU16::new(200)), Arc::new(AtomicU64::new(0)));
-        let (answers, takes) = (Arc::clone(&status), Arc::clone(&delay_ms));
-        let upstream = Upstream::with(name, move |exchange| {
-            exchange.read_body();
-            thread::sleep(Duration::from_millis(takes.load(Ordering::Relaxed)));
-            exchange.answer(answers.load(Ordering::Relaxed), &[], b"hello")
-        });
-        Self {
-            upstream,
-            status,
-            delay_ms,
-        }
-    }
-
-    fn fails(&self) {
-        self.status.store(500, Ordering::Relaxed);
-    }
-
-    /// Requests that came as copies, and that came from users.
+impl Copied for Version {
     fn copies_and_users(&self) -> (usize, usize) {
         let requests = self.upstream.requests();
         let is_copy = |request: &&support::Received| request.head.get("x-rollgate-mirror") == Some("true");
@@ -45,7 +27,6 @@ impl Version {
         (copies, requests.len() - copies)
     }
 
-    /// How many copies came, when no more do.
     fn settled(&self) -> usize {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -59,51 +40,6 @@ impl Version {
     }
 }
 
-/// Users who ask again and again, about 300 times a second altogether, until it is dropped.
-struct Users {
-    stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<u64>>,
-}
-
-impl Users {
-    fn of(gate: &Gate) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let port = gate.port();
-        let user = |number: usize| {
-            let stop = Arc::clone(&stop);
-            thread::spawn(move || {
-                let mut client = support::Client::connect(port);
-                let mut errors = 0;
-                for turn in 0_u64.. {
-                    if stop.load(Ordering::Relaxed) {
-                        break;
-                    }
-                    let id = format!("{number}-{turn}");
-                    errors += u64::from(client.get("/", &[("x-user", &id)]).status != 200);
-                    thread::sleep(Duration::from_millis(10));
-                }
-                errors
-            })
-        };
-        let threads = (0..3).map(user).collect();
-        Self { stop, threads }
-    }
-
-    /// How many answers were not 200.
-    fn end(mut self) -> u64 {
-        self.stop.store(true, Ordering::Relaxed);
-        self.threads.drain(..).map(|thread| thread.join().unwrap()).sum()
-    }
-}
-
-impl Drop for Users {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
-}
-
-const ERRORS: &str = "{ metric: error_rate, compared_to: stable, tolerance: 10%, on_fail: rollback }";
-const LATENCY: &str = "{ metric: latency_p90, compared_to: stable, tolerance: 50%, on_fail: pause }";
 const LONG: &str = "[{ mirror: 100%, hold: 1h }, { share: 10%, hold: 1h }]";
 
 /// With a guard that three failures of users would reach.
@@ -117,26 +53,6 @@ fn config(v1: &Version, v2: &Version, steps: &str, checks: &str) -> String {
         .key(&plan)
         .key("affinity: { key: [ { header: x-user } ] }");
     Config::with(service).text()
-}
-
-fn rollout(operator: &Operator) -> Value {
-    operator.get("/v1/services/shop").expect_ok()["rollout"].clone()
-}
-
-fn wait_for(operator: &Operator, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        let now = rollout(operator);
-        if is_so(&now) {
-            return now;
-        }
-        assert!(Instant::now() < until, "never {what}: {now:#}");
-        thread::sleep(Duration::from_millis(50));
-    }
-}
-
-fn wait_for_phase(operator: &Operator, phase: &str) -> Value {
-    wait_for(operator, phase, |rollout| rollout["phase"] == phase)
 }
 
 #[test]
@@ -167,7 +83,7 @@ fn a_candidate_that_fails_copies_is_rolled_back_and_no_user_ever_saw_it() {
     assert_eq!(over["mirror"], 0.0);
     let copies = v2.settled();
     assert!(copies > 50);
-    assert_eq!(users.end(), 0);
+    users.end_in_order();
     assert_eq!(v2.copies_and_users(), (copies, 0), "and none came later");
     let seen = gate.metrics().sum("rollgate_requests_total", &[("version", "v2")]);
     assert_eq!(seen, 0.0);
@@ -189,7 +105,7 @@ fn a_good_candidate_goes_on_to_users_and_no_more_copies_arrive() {
     // Half of what stable had, give or take; a verdict needs twenty.
     assert!(copies >= 20, "{copies}");
     wait_for_phase(&operator, "succeeded");
-    assert_eq!(users.end(), 0);
+    users.end_in_order();
     let (copies_now, from_users) = v2.copies_and_users();
     assert_eq!(copies_now, copies, "copies end with their step");
     assert!(from_users > 50, "{from_users}");
@@ -217,7 +133,7 @@ fn a_slow_candidate_trips_a_latency_check_and_a_pause_goes_on_copying() {
     operator.post("/v1/services/shop/rollout/rollback", "").expect_ok();
     let copies = v2.settled();
     thread::sleep(Duration::from_millis(500));
-    assert_eq!(users.end(), 0);
+    users.end_in_order();
     assert_eq!(v2.copies_and_users(), (copies, 0));
 }
 
@@ -244,7 +160,8 @@ fn a_kill_ends_the_copies_and_a_retry_begins_them_again() {
     eventually(PATIENCE, "copies arrive again", || {
         v2.copies_and_users().0 > copies + 20
     });
-    assert_eq!((users.end(), v2.copies_and_users().1), (0, 0));
+    users.end_in_order();
+    assert_eq!(v2.copies_and_users().1, 0);
 }
 
 #[test]
@@ -257,7 +174,7 @@ fn a_crash_in_a_mirror_step_goes_on_in_it_with_its_evidence() {
     wait_for(&operator, "five seconds old", |rollout| {
         rollout["step"] == 1 && rollout["elapsed_s"].as_f64().unwrap() > 5.0
     });
-    assert_eq!(users.end(), 0);
+    users.end_in_order();
     let gate = gate.crash(&text);
     let operator = Operator::of(&gate);
     let now = rollout(&operator);
@@ -287,7 +204,8 @@ fn a_crash_in_a_mirror_step_goes_on_in_it_with_its_evidence() {
     v2.fails();
     let over = wait_for_phase(&operator, "rolled_back");
     assert_eq!(over["cause"], "check");
-    assert_eq!((users.end(), v2.copies_and_users().1), (0, 0));
+    users.end_in_order();
+    assert_eq!(v2.copies_and_users().1, 0);
 }
 
 #[test]
@@ -318,7 +236,7 @@ fn one_user_whose_request_fails_as_a_copy_rolls_nothing_back() {
         passing["checks"][0]["reason"].as_str().unwrap().contains("(1/"),
         "{passing:#}"
     );
-    assert_eq!(users.end(), 0);
+    users.end_in_order();
 }
 
 #[test]
@@ -336,7 +254,8 @@ fn a_candidate_that_lacks_a_page_is_rolled_back_by_its_statuses() {
     let over = wait_for_phase(&operator, "rolled_back");
     let told = over["reason"].as_str().unwrap();
     assert!(told.contains("of its copies with another status than v1"), "{told}");
-    assert_eq!((users.end(), v2.copies_and_users().1), (0, 0));
+    users.end_in_order();
+    assert_eq!(v2.copies_and_users().1, 0);
 }
 
 /// What waits behind 64 copies that hang is not sent when the step is over.

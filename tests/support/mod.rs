@@ -24,6 +24,7 @@ mod nginx;
 mod operator;
 mod prometheus;
 mod python;
+pub mod rollouts;
 mod tls;
 mod upstream;
 mod wire;
