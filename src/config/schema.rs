@@ -209,7 +209,7 @@ settings! {
     Route as "route" {
         /// A host without port, `*.example.com` for all below it, or `*`. Absent: every host.
         host: Option<String>,
-        /// This path alone. Not beside `path_prefix`.
+        /// This path alone, in canonical form: requests are compared so, whatever is encoded in theirs. Not beside `path_prefix`.
         path: Option<String>,
         /// This path and all below it, by whole segments: `/a` is for `/a` and `/a/b`, not `/ab`. Absent: every path.
         path_prefix: Option<String>,

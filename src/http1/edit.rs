@@ -127,26 +127,14 @@ impl Rewrite {
         *self == Self::default()
     }
 
-    /// Writes the target of `before` and `rest`, one behind the other in origin-form (or `*`), with its new path.
-    pub(super) fn write_target(&self, out: &mut Vec<u8>, before: &[u8], rest: &[u8]) {
-        let unchanged = self.strip_prefix.is_none() && self.add_prefix.is_none();
-        let target = str::from_utf8(rest)
-            .ok()
-            .filter(|_| !unchanged && before != b"*" && rest != b"*");
-        let Some(target) = target else {
-            out.extend_from_slice(before);
-            out.extend_from_slice(rest);
-            return;
-        };
-        let end = target.find('?').unwrap_or(target.len());
-        let (path, query) = target.split_at_checked(end).unwrap_or((target, ""));
-        let path = if path.is_empty() { "/" } else { path };
+    /// The new path of a request whose path is `canonical`, in two parts, one behind the other; `None`: it stays as it was
+    /// received. Prefixes are exchanged in the canonical form alone: otherwise what is behind one might be read as another path.
+    pub(super) fn path<'a>(&'a self, canonical: &'a str) -> Option<(&'a str, &'a str)> {
         let strip = self.strip_prefix.as_deref().unwrap_or_default();
         let add = self.add_prefix.as_deref().unwrap_or_default();
-        let (before, path) = exchange_prefix(path, strip, add);
-        for part in [before, path, query] {
-            out.extend_from_slice(part.as_bytes());
-        }
+        let (before, path) = exchange_prefix(canonical, strip, add);
+        let changes = canonical != "*" && !(before.is_empty() && path.len() == canonical.len());
+        changes.then_some((before, path))
     }
 }
 

@@ -12,7 +12,9 @@
 //! - Lines end in CRLF; a bare LF or CR is refused everywhere. One empty line before a request is tolerated, none before
 //!   an answer.
 //! - A request target may not hold controls, space, DEL, `#` or non-ASCII bytes; other bytes that RFC 3986 does not allow
-//!   (`"<>\^{|}` and the backtick) are forwarded as received, as other proxies do.
+//!   (`"<>^{|}` and the backtick) are forwarded as received, as other proxies do.
+//! - A path that servers resolve differently is refused ([`crate::routing::canonical_path`]): segments `.` and `..` in
+//!   any spelling, a backslash, an encoded NUL, a `%` that encodes nothing. Queries may hold what they like.
 //! - A host is letters, digits, `-._~`, or a bracketed IPv6 address: percent-encoding, sub-delimiters, userinfo, zone ids
 //!   and an empty host are refused.
 //! - Absolute-form whose authority differs from `Host` is refused, rather than `Host` ignored.

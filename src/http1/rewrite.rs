@@ -47,9 +47,14 @@ pub fn write_request(out: &mut Vec<u8>, head: &RequestHead, buf: &[u8], add: &Re
     let host = add.rewrite.and_then(|(rules, _)| rules.host.as_deref()).unwrap_or(host);
     out.extend_from_slice(head.method(buf).as_bytes());
     out.push(b' ');
-    match add.rewrite {
+    match add.rewrite.and_then(|(rules, _)| rules.path(head.canonical_path(buf))) {
         None => [slash, rest].into_iter().for_each(|part| out.extend_from_slice(part)),
-        Some((rules, _)) => rules.write_target(out, slash, rest),
+        Some((before, path)) => {
+            let query = memchr::memchr(b'?', rest).and_then(|at| rest.get(at..));
+            for part in [before.as_bytes(), path.as_bytes(), query.unwrap_or_default()] {
+                out.extend_from_slice(part);
+            }
+        }
     }
     for part in [b" HTTP/1.1\r\nHost: ", host.as_bytes(), b"\r\n"] {
         out.extend_from_slice(part);

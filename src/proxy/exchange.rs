@@ -241,7 +241,7 @@ impl<'c> Exchange<'c> {
         RequestView {
             method: self.head.method(self.bytes),
             host: self.head.host(self.bytes),
-            path: self.head.path(self.bytes),
+            path: self.head.canonical_path(self.bytes),
             query: self.head.query(self.bytes),
             fields,
             client_ip: self.client_ip,

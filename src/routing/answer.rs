@@ -73,8 +73,10 @@ pub struct Asked<'a> {
     pub host: &'a str,
     /// As sent, with its colon; empty without one.
     pub port: &'a str,
-    /// Or `*`.
+    /// As sent, or `*`.
     pub path: &'a str,
+    /// That path in canonical form.
+    pub canonical_path: &'a str,
     /// Without its question mark.
     pub query: &'a str,
 }
@@ -92,11 +94,11 @@ impl Redirect {
             None if elsewhere => String::new(),
             None => asked.port.to_owned(),
         };
-        let path = if asked.path == "*" { "/" } else { asked.path };
+        let of = |path| if path == "*" { "/" } else { path };
         let (before, path) = match &self.path {
-            NewPath::Same => ("", path),
+            NewPath::Same => ("", of(asked.path)),
             NewPath::Whole(path) => ("", &**path),
-            NewPath::Prefix { from, to } => exchange_prefix(path, from, to),
+            NewPath::Prefix { from, to } => exchange_prefix(of(asked.canonical_path), from, to),
         };
         let mark = if asked.query.is_empty() { "" } else { "?" };
         let scheme = scheme.as_str();
@@ -146,6 +148,7 @@ mod tests {
         host: "shop.example",
         port: ":8080",
         path: "/old/a",
+        canonical_path: "/old/a",
         query: "q=1",
     };
 
@@ -196,6 +199,7 @@ mod tests {
             };
             let asked = Asked {
                 path,
+                canonical_path: path,
                 query: "",
                 ..ASKED
             };

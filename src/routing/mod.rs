@@ -7,6 +7,7 @@ mod bucket;
 mod condition;
 mod cookie;
 mod decide;
+mod path;
 mod request;
 mod route_table;
 mod split;
@@ -20,6 +21,7 @@ pub use decide::{
     Decision, Facts, Fallback, Policy, Reason, ReasonText, Role, Routed, Rule, Segment, Service, ServiceTraffic,
     Target, Traffic, Version, decide, decide_in, decide_on,
 };
+pub use path::{PathFault, canonical_path};
 pub use request::{ClientCert, HeaderFields, RequestView, is_field_name};
 pub use route_table::{Destination, HostPattern, MAX_HOST_LEN, PathPattern, Route, RouteTable};
 pub use split::{Drawn, Split};

@@ -9,7 +9,7 @@ settings! {
     AnswerRoute as "route" {
         /// A host without port, `*.example.com` for all below it, or `*`. Absent: every host.
         host: Option<String>,
-        /// This path alone. Not beside `path_prefix`.
+        /// This path alone, in canonical form as in a route of a service. Not beside `path_prefix`.
         path: Option<String>,
         /// This path and all below it, by whole segments. Absent: every path.
         path_prefix: Option<String>,
@@ -81,7 +81,8 @@ settings! {
         /// Sent as `Host`, with or without a port. `X-Forwarded-Host` still says what the client asked for. Absent: as the
         /// client sent it.
         host: Option<String>,
-        /// Taken from paths that begin with it, by whole segments: without `/a`, `/a/b` is `/b`, `/a` is `/`, and `/ab` stays.
+        /// Taken from paths that begin with it, by whole segments: without `/a`, `/a/b` is `/b`, `/a` is `/`, and `/ab` stays. A path
+        /// that changes is sent in canonical form.
         strip_prefix: Option<String>,
         /// Put before the path.
         add_prefix: Option<String>,

@@ -199,6 +199,16 @@ fn routes() {
             route("{ path: a }, { path_prefix: \"/a?b\" }, { path: \"/a b\" }, { path: \"\" }"),
         ),
         (
+            "paths no request has",
+            route(
+                "{ path: /a/../b }, { path_prefix: /a%2e }, { path_prefix: //a%2fb }, { path: '/a\\b' }, { path: /a% }",
+            )
+            .replace(
+                "    versions:",
+                "    rewrite: { strip_prefix: /..;a, add_prefix: /%61 }\n    versions:",
+            ),
+        ),
+        (
             "hosts",
             route(
                 "{ host: \"http://a.b/c\" }, { host: \"a.b:80\" }, { host: \"*a.b\" }, { host: \"a.*\" }, { host: \"\" }, { host: ä.de }",
