@@ -186,6 +186,8 @@ settings! {
         rate_limits: List<RateLimit> = "[]",
         /// Requests in flight at once, over all versions; 503 beyond it. Absent: no limit.
         max_in_flight: Option<InFlight>,
+        /// Requests in flight at once of each client, user or API key; 503 beyond it. At most 16, each with another `key`.
+        max_in_flight_per_key: List<KeyInFlight> = "[]",
         /// Another host and path for what is sent to the endpoints. Routes, rules and logs see what the client sent.
         rewrite: Rewrite = "{}",
         /// Header fields of requests, changed on their way to the endpoints.
@@ -234,6 +236,9 @@ settings! {
         /// Requests in flight at once on this version, whichever way they came to it; 503 beyond it. Those that stable rescues do
         /// not count there. Absent: no limit.
         max_in_flight: Option<InFlight>,
+        /// How often requests may come to this version, whichever way; 429 beyond it. At most 16. Those that stable rescues do
+        /// not count there.
+        rate_limits: List<RateLimit> = "[]",
         /// As the key of the same name of the service, for this version: each key here stands in place of that one.
         rewrite: Rewrite = "{}",
         /// As the key of the same name of the service, for this version; after those.

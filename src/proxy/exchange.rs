@@ -271,12 +271,12 @@ impl<'c> Exchange<'c> {
         match routing::decide_on(found, policy, &in_force.traffic, &request, &moment) {
             Routed::Nowhere => Serving::Nobody,
             Routed::Answer(answer) => Serving::Proxy(answer),
-            Routed::Service(decision) => self.begin(decision),
+            Routed::Service(decision) => self.begin(decision, &request),
         }
     }
 
     /// The version serves from here on, and is on record.
-    fn begin(&self, decision: Decision) -> Serving<'_> {
+    fn begin(&self, decision: Decision, request: &RequestView<'_>) -> Serving<'_> {
         let serving = decision.version.unwrap_or(decision.chosen);
         let (Some(chosen), Some(version)) = (
             self.local.version(decision.service, decision.chosen),
@@ -284,7 +284,7 @@ impl<'c> Exchange<'c> {
         ) else {
             return Serving::Absent;
         };
-        if let Err(beyond) = self.admit_to_version(decision.service, serving) {
+        if let Err(beyond) = self.admit_to_version(decision.service, serving, request) {
             return Serving::Beyond(beyond);
         }
         let thread = self.client.worker.index;

@@ -68,10 +68,23 @@ settings! {
         /// How many at once. Absent: as many as `requests`.
         burst: Option<Whole<1, 1_000_000_000>>,
         /// Whose rate it is: the first source that a request has. An IPv6 client is its network of 64 bits. Requests without any of
-        /// them are not limited. Absent: one rate for all requests of the service.
+        /// them are not limited. Absent: one rate for all requests of the service, or of the version.
         key: Option<List<KeySource>>,
         /// Keys remembered at a time, 16 bytes each; at most 10,000,000 in a file. Beyond it those that used the least of their rate
         /// are forgotten.
+        max_keys: Whole<1, 10_000_000> = "16384",
+    }
+
+    /// How many requests of one key may be in flight. WebSockets and streams are, as long as they are open. Refused requests are no
+    /// version's failure, and take no part in its judgement.
+    KeyInFlight as "limit" {
+        /// How many at once.
+        requests: Required<InFlight>,
+        /// Whose they are: the first source that a request has. An IPv6 client is its network of 64 bits. Requests without any of
+        /// them are not limited.
+        key: Required<List<KeySource>>,
+        /// Keys with requests in flight at a time, 16 bytes each; at most 10,000,000 in a file with those of `rate_limits`. Beyond it
+        /// requests of further keys are let in.
         max_keys: Whole<1, 10_000_000> = "16384",
     }
 
