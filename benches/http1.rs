@@ -37,6 +37,7 @@ fn request_additions() -> RequestAdditions<'static> {
         peer_trusted: false,
         https: true,
         forwarded: false,
+        via: true,
         request_id: "0af7651916cd43dd8448eb211c80319c",
         traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         version: "v2",

@@ -108,6 +108,7 @@ fn access_log(criterion: &mut Criterion) {
         grpc_status: None,
         failure: None,
         refusal: None,
+        error: None,
     };
     let mut group = criterion.benchmark_group("access log");
     group.bench_function("line", |bencher| {

@@ -85,6 +85,7 @@ const ARROWS: [(&str, &[&str]); 21] = [
             "routing",
             "balancing",
             "http1",
+            "http2",
             "opening",
             "outcome",
             "analysis",

@@ -31,7 +31,7 @@ use answers::{Answer, Want};
 use corpus::{Case, case};
 use fastrand::Rng;
 use fronts::{Manner, Outcome, converse};
-use judge::{End2End, of_pingora, of_rollgate};
+use judge::{End2End, end_to_end};
 use reading::{End, Reading};
 use recorder::{Record, Recorder, Script, echo};
 use std::collections::BTreeMap;
@@ -249,13 +249,13 @@ fn valid_requests_are_forwarded_as_pingora_proxy_forwards_them() {
         let ours_seen: Vec<End2End> = forwarded
             .iter()
             .filter_map(|r| r.message.as_ref())
-            .map(of_rollgate)
+            .map(end_to_end)
             .collect();
         let theirs_seen: Vec<End2End> = upstream
             .take()
             .iter()
             .filter_map(|r| r.message.as_ref())
-            .map(of_pingora)
+            .map(end_to_end)
             .collect();
         assert_eq!(ours_seen, theirs_seen, "{case:?}");
         let told = |outcome: &Outcome| outcome.answers.iter().map(judge::told).collect::<Vec<_>>();

@@ -7,12 +7,12 @@ mod support;
 mod service;
 
 use bytes::Bytes;
-use service::{Answers, EchoClient, EchoServer, Plain, Seen, receiver};
+use service::{Answers, EchoClient, EchoServer, HealthServer, Plain, Seen, receiver};
 use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use support::frames::*;
-use support::{Authority, Config, Gate, PATIENCE, Service, Trust, Upstream, eventually};
+use support::{Authority, Config, Gate, Operator, PATIENCE, Service, Trust, Upstream, eventually};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::codegen::tokio_stream::StreamExt;
 use tonic::{Code, Request};
@@ -301,17 +301,26 @@ fn the_proxys_own_errors_are_statuses_of_grpc() {
             .stable("v1", 1, &[silent.port()])
             .pools("timeouts: { first_byte: 300ms }")
             .route("path_prefix: /test.Echo"),
+        Service::new("busy")
+            .stable("v1", 1, &[silent.port()])
+            .key("rate_limits: [{ requests: 1, per: 1h }]")
+            .route("path_prefix: /busy.Echo"),
     ];
-    let [dead, silent] = services.map(|service| service.never_eject().pools("protocol: h2c"));
-    let config = Config::with(dead).and(silent).limit("max_body: 1KiB");
-    let gate = Gate::start(&config.text());
+    let [dead, silent, busy] = services.map(|service| service.never_eject().pools("protocol: h2c"));
+    let gate = Gate::start(&Config::with(dead).and(silent).and(busy).text());
     let client = EchoClient::connect(gate.port());
+    let first = client.unary("/busy.Echo/Unary", Request::new(Bytes::from("x")));
+    assert_eq!(
+        first.unwrap_err().metadata().get("x-request-id"),
+        None,
+        "the server's own"
+    );
     let cases: [(&'static str, Request<Bytes>, Code, &str); 4] = [
         (
             "/dead.Echo/Unary",
             Request::new(Bytes::from("x")),
             Code::Unavailable,
-            "connecting to the endpoint",
+            "no connection to the endpoint",
         ),
         (
             "/other.Echo/Unary",
@@ -326,10 +335,10 @@ fn the_proxys_own_errors_are_statuses_of_grpc() {
             "timeouts.first_byte",
         ),
         (
-            UNARY,
-            Request::new(Bytes::from(vec![b'x'; 5000])),
+            "/busy.Echo/Unary",
+            Request::new(Bytes::from("x")),
             Code::ResourceExhausted,
-            "limits.max_body",
+            "a rate limit",
         ),
     ];
     for (path, request, code, why) in cases {
@@ -337,7 +346,14 @@ fn the_proxys_own_errors_are_statuses_of_grpc() {
         assert_eq!(status.code(), code, "{path}: {status:?}");
         assert!(status.message().contains(why), "{path}: {status:?}");
         assert!(status.metadata().get("x-request-id").is_some(), "{path}");
+        assert_eq!(
+            status.metadata().get("content-length"),
+            None,
+            "{path}: no field of a trailer"
+        );
     }
+    let line = gate.access_line("the dead endpoint", |line| line["service"] == "dead");
+    assert!(line["error"].as_str().unwrap().contains("Connection refused"), "{line}");
     gate.expect_metric("rollgate_refusals_total", &[("reason", "no_route")], 1.0);
     gate.expect_metric(
         "rollgate_request_failures_total",
@@ -455,4 +471,228 @@ fn a_stream_may_be_silent_between_messages_longer_than_a_body_may_be_slow() {
             tokio::time::sleep(Duration::from_millis(2_200)).await;
         }
     });
+}
+
+/// What ends a call is its deadline, its route's time or silence: not what plain requests are held to.
+#[test]
+fn a_stream_lasts_and_sends_as_both_sides_like_and_is_no_latency() {
+    let server = EchoServer::start("v1");
+    let service = Service::only(server.port()).never_eject().pools("protocol: h2c");
+    let config = Config::with(service)
+        .limit("request_timeout: 500ms")
+        .limit("max_body: 4KiB");
+    let gate = Gate::start(&config.text());
+    let client = EchoClient::connect(gate.port());
+    let mut grpc = client.grpc.clone();
+    client.run(async {
+        let (say, messages) = tokio::sync::mpsc::channel(1);
+        grpc.ready().await.unwrap();
+        let path = PathAndQuery::from_static("/test.Echo/Both");
+        let messages = Request::new(receiver(messages));
+        let mut answers: Answers = Box::pin(grpc.streaming(messages, path, Plain).await.unwrap().into_inner());
+        for _ in 0..4 {
+            say.send(Bytes::from(vec![b'x'; 2000])).await.unwrap();
+            assert_eq!(answers.next().await.unwrap().unwrap().len(), 2000);
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        drop(say);
+        assert!(answers.next().await.is_none(), "ended in order");
+
+        // Its server speaks for two seconds.
+        grpc.ready().await.unwrap();
+        let path = PathAndQuery::from_static("/test.Echo/Count");
+        let counted = grpc.server_streaming(Request::new(Bytes::from("200 0")), path, Plain);
+        let counted: Vec<_> = counted.await.unwrap().into_inner().collect().await;
+        assert!(counted.len() == 200 && counted.iter().all(Result::is_ok));
+
+        // Its client, too.
+        let (say, messages) = tokio::sync::mpsc::channel(1);
+        let speaks = tokio::spawn(async move {
+            for _ in 0..4 {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                say.send(Bytes::from(vec![b'x'; 2000])).await.unwrap();
+            }
+        });
+        grpc.ready().await.unwrap();
+        let path = PathAndQuery::from_static("/test.Echo/Sum");
+        let sum = grpc
+            .client_streaming(Request::new(receiver(messages)), path, Plain)
+            .await;
+        assert_eq!(sum.unwrap().into_inner(), "4 8000");
+        speaks.await.unwrap();
+    });
+    gate.expect_metric("rollgate_requests_total", &[("version", "v1"), ("code", "200")], 3.0);
+    let duration = |suffix, labels: &[_]| {
+        let name = format!("rollgate_request_duration_seconds_{suffix}");
+        gate.metrics().sum(&name, labels)
+    };
+    assert_eq!(duration("count", &[]), 2.0, "not of what went both ways at once");
+    assert_eq!(
+        duration("bucket", &[("le", "1")]),
+        2.0,
+        "without the time of the client, or of the stream"
+    );
+    let lines: Vec<f64> = ["/test.Echo/Both", "/test.Echo/Count", "/test.Echo/Sum"]
+        .map(|path| {
+            gate.access_line(path, |line| line["path"] == path)["duration_ms"]
+                .as_f64()
+                .unwrap()
+        })
+        .to_vec();
+    assert!(
+        lines.iter().all(|&took| took > 1_000.0),
+        "the log has them whole: {lines:?}"
+    );
+    assert_eq!(gate.metrics().sum("rollgate_request_failures_total", &[]), 0.0);
+}
+
+/// Whatever ends an answer in the middle is told as a status, not as a broken stream.
+#[test]
+fn a_stream_that_is_ended_by_the_proxy_ends_with_a_status() {
+    let server = EchoServer::start("v1");
+    let stable = Upstream::named("v0");
+    let service = Service::new("shop")
+        .stable("v0", 0, &[stable.port()])
+        .canary("v1", 100, &[server.port()])
+        .pools("timeouts: { idle: 1s }");
+    let service = service.never_eject().pools("protocol: h2c");
+    let gate = Gate::start(&Config::with(service).top("kill: { drain: 500ms }").text());
+    let client = EchoClient::connect(gate.port());
+    let mut grpc = client.grpc.clone();
+    // Messages one by one, for as long as `say` is held.
+    let mut converse = async |timeout: Option<Duration>, every: Duration, times: usize| {
+        let (say, messages) = tokio::sync::mpsc::channel(1);
+        let mut request = Request::new(receiver(messages));
+        if let Some(timeout) = timeout {
+            request.set_timeout(timeout);
+        }
+        grpc.ready().await.unwrap();
+        let path = PathAndQuery::from_static("/test.Echo/Both");
+        let mut answers: Answers = Box::pin(grpc.streaming(request, path, Plain).await.unwrap().into_inner());
+        for _ in 0..times {
+            if say.send(Bytes::from("x")).await.is_err() {
+                break;
+            }
+            match answers.next().await.unwrap() {
+                Ok(answer) => assert_eq!(answer, "x"),
+                Err(status) => return status,
+            }
+            tokio::time::sleep(every).await;
+        }
+        loop {
+            if let Err(status) = answers.next().await.expect("no good end") {
+                return status;
+            }
+        }
+    };
+    client.run(async {
+        let silent = converse(None, Duration::from_millis(10), 2).await;
+        assert_eq!(
+            (silent.code(), silent.message()),
+            (Code::Unavailable, "nothing was sent for timeouts.idle")
+        );
+        let late = converse(Some(Duration::from_millis(700)), Duration::from_millis(100), 50).await;
+        assert_eq!(
+            (late.code(), late.message()),
+            (Code::DeadlineExceeded, "the time for the call has passed")
+        );
+    });
+    gate.expect_metric("rollgate_terminations_total", &[("code", "idle")], 1.0);
+    gate.expect_metric("rollgate_terminations_total", &[("code", "deadline")], 1.0);
+    assert_eq!(gate.metrics().sum("rollgate_request_failures_total", &[]), 0.0);
+
+    let port = gate.port();
+    let talks = std::thread::spawn(move || {
+        let client = EchoClient::connect(port);
+        let mut grpc = client.grpc.clone();
+        client.run(async {
+            grpc.ready().await.unwrap();
+            let path = PathAndQuery::from_static("/test.Echo/Count");
+            let answers = grpc
+                .server_streaming(Request::new(Bytes::from("2000 0")), path, Plain)
+                .await;
+            let mut answers = answers.unwrap().into_inner();
+            while let Some(answer) = answers.next().await {
+                if let Err(status) = answer {
+                    return Some(status.code());
+                }
+            }
+            None
+        })
+    });
+    gate.expect_metric("rollgate_requests_in_flight", &[("version", "v1")], 1.0);
+    Operator::of(&gate)
+        .put("/v1/services/shop/kill", r#"{"reason":"test"}"#)
+        .expect_ok();
+    assert_eq!(talks.join().unwrap(), Some(Code::Unavailable));
+    gate.expect_metric("rollgate_terminations_total", &[("code", "revoked")], 1.0);
+}
+
+/// A client that gives no time cannot make a version fail.
+#[test]
+fn a_deadline_that_nobody_could_keep_is_nobodys_failure() {
+    let server = RawServer::start(&[], |client, _| {
+        while client.next_request().is_some() {
+            client.until("the call is taken back", |frame| frame.kind == RST_STREAM);
+        }
+    });
+    let gate = gate(Service::only(server.port()));
+    let url = format!("http://127.0.0.1:{}{UNARY}", gate.port());
+    let output = Command::new("curl")
+        .args(["-sSi", "--max-time", "20", "--http2-prior-knowledge", "-d", "x"])
+        .args(["-H", "content-type: application/grpc", "-H", "grpc-timeout: 1n", &url])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("\r\ngrpc-status: 4\r\n"), "{said}");
+    gate.expect_metric("rollgate_terminations_total", &[("code", "deadline")], 1.0);
+    assert_eq!(gate.metrics().sum("rollgate_request_failures_total", &[]), 0.0);
+}
+
+#[test]
+fn health_is_asked_of_endpoints_in_their_own_words() {
+    let server = HealthServer::start();
+    let silent = EchoServer::start("without");
+    server.says("shop.Cart", false);
+    let cases = [
+        ("cart", server.port(), "shop.Cart"),
+        ("whole", server.port(), ""),
+        ("unknown", server.port(), "shop.Nobody"),
+        ("without", silent.port(), "shop.Cart"),
+    ];
+    let services = cases.map(|(name, port, asked)| {
+        let check = format!("health_check: {{ grpc: \"{asked}\", every: 50ms, unhealthy_after: 1 }}");
+        let service = Service::new(name)
+            .stable("v1", 1, &[port])
+            .route(&format!("path: /{name}"));
+        service.pools("protocol: h2c").pools(&check)
+    });
+    let [cart, whole, unknown, without] = services;
+    let gate = Gate::start(&Config::with(cart).and(whole).and(unknown).and(without).text());
+    let healthy = |service, healthy: bool| {
+        gate.expect_metric(
+            "rollgate_endpoint_healthy",
+            &[("service", service)],
+            f64::from(u8::from(healthy)),
+        );
+    };
+    healthy("whole", true);
+    healthy("cart", false);
+    healthy("unknown", false);
+    healthy("without", false);
+    let why = |service: &str, why: &str| {
+        let version = format!("version={service}/v1");
+        let told = |log: &str| log.lines().any(|line| line.contains(&version) && line.contains(why));
+        eventually(PATIENCE, why, || told(&gate.log()));
+    };
+    why("cart", "it says that it is NOT_SERVING");
+    why(
+        "unknown",
+        "grpc-status 5: it does not know the service that `health_check.grpc` names",
+    );
+    why("without", "grpc-status 12: it has no `grpc.health.v1.Health`");
+    server.says("shop.Cart", true);
+    healthy("cart", true);
+    server.says("shop.Cart", false);
+    healthy("cart", false);
 }

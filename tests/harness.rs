@@ -6,8 +6,7 @@ mod support;
 use std::time::Duration;
 use support::{Blackhole, Broken, Client, Nginx, Then, Upstream};
 
-const FORWARDED: [(&str, &str); 7] = [
-    ("via", "1.1 rollgate"),
+const FORWARDED: [(&str, &str); 6] = [
     ("x-forwarded-for", "127.0.0.1"),
     ("x-forwarded-proto", "http"),
     ("x-forwarded-host", "shop.example.com"),

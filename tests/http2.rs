@@ -43,6 +43,36 @@ fn curl(arguments: &[&str]) -> (String, String) {
     (told.to_owned(), body.to_owned())
 }
 
+/// A reset that came with the answer would take it away from curl.
+#[test]
+fn an_answer_before_the_end_of_its_request_reaches_its_client() {
+    let upstream = Upstream::named("v1");
+    let dead = Upstream::named("dead");
+    let port = dead.port();
+    dead.kill();
+    let broken = Service::new("dead").stable("v1", 1, &[port]).route("path: /dead");
+    let config = Config::with(Service::only(upstream.port()).route("path: /v1"))
+        .and(broken.never_eject())
+        .limit("max_body: 100KiB");
+    let gate = Gate::start(&config.text());
+    let files = tempfile::tempdir().unwrap();
+    for _ in 0..8 {
+        for (path, bytes, status) in [
+            ("nope", 90_000, "2 404"),
+            ("v1", 300_000, "2 413"),
+            ("dead", 90_000, "2 502"),
+        ] {
+            let file = files.path().join(path);
+            std::fs::write(&file, vec![b'x'; bytes]).unwrap();
+            let data = format!("@{}", file.display());
+            let url = format!("http://127.0.0.1:{}/{path}", gate.port());
+            let (told, _) = curl(&["--http2-prior-knowledge", "--data-binary", &data, &url]);
+            assert_eq!(told, status, "{path}");
+        }
+    }
+    gate.expect_metric("rollgate_requests_in_flight", &[], 0.0);
+}
+
 #[test]
 fn curl_is_served_over_every_version_on_the_same_listener() {
     let upstream = Upstream::with("v1", |exchange| {

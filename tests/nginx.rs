@@ -92,6 +92,27 @@ fn files_ranges_conditions_and_uploads_pass_through_nginx() {
     assert_eq!(shop.gate.get("/", &[]).served_by(), "v1");
 }
 
+/// nginx does not compress for what comes from a proxy, as it goes by `Via`, unless `gzip_proxied` says so.
+#[test]
+fn what_nginx_compresses_it_compresses_behind_a_proxy_too() {
+    let shop = Shop::new(1, 0);
+    shop.v1.put_file("page", &b"many words ".repeat(1000));
+    let asked = [("accept-encoding", "gzip")];
+    let pressed = shop.gate.get("/gzip/page", &asked);
+    assert_eq!(
+        (pressed.status, pressed.header("content-encoding")),
+        (200, Some("gzip"))
+    );
+    assert!(pressed.body.len() < 1000 && pressed.body.starts_with(&[0x1f, 0x8b]));
+
+    let told = format!("via: true\n{}", text(&shop.v1, &shop.v2, 1, 0));
+    shop.gate.write_config(&told, Write::Rename);
+    eventually(Duration::from_secs(10), "nginx is told of the proxy", || {
+        let plain = shop.gate.get("/gzip/page", &asked);
+        plain.header("content-encoding").is_none() && plain.body.len() == 11_000
+    });
+}
+
 #[test]
 fn an_nginx_that_dies_is_replaced_by_stable() {
     let (v1, v2) = (Nginx::named("v1"), Nginx::named("v2"));

@@ -56,13 +56,18 @@ impl Shop {
     fn refuses(&self, why: &str) {
         let response = self.gate.get("/", &[]);
         assert_eq!(response.status, 502);
-        assert!(response.text().contains("TLS: "), "{}", response.text());
+        assert!(
+            response.text().contains(": no connection to the endpoint\n"),
+            "no more than that: {}",
+            response.text()
+        );
         assert!(self.requests().is_empty(), "nothing was sent");
         let line = self.gate.access_line("it is told", |line| line["status"] == 502);
         assert_eq!(
             (line["termination"].as_str(), line["failure"].as_str()),
             (Some("upstream_connect"), Some("connect"))
         );
+        error_is(&self.gate, why);
         let of_request = |log: &str| {
             log.lines()
                 .any(|line| line.contains("no TLS with an endpoint") && line.contains(why))
@@ -76,6 +81,12 @@ impl Shop {
             "{log}"
         );
     }
+}
+
+/// The log of a failed request says why.
+fn error_is(gate: &Gate, why: &str) {
+    let line = gate.access_line("it failed", |line| line["status"] == 502);
+    assert!(line["error"].as_str().unwrap().contains(why), "{line}");
 }
 
 // ---- who an endpoint has to be ----
@@ -169,11 +180,7 @@ fn an_endpoint_that_speaks_no_tls_is_refused() {
     let gate = Gate::start(&Config::with(service).text());
     let response = gate.get("/", &[]);
     assert_eq!(response.status, 502);
-    assert!(
-        response.text().contains("TLS: received corrupt message"),
-        "{}",
-        response.text()
-    );
+    error_is(&gate, "TLS: received corrupt message");
 }
 
 #[test]
@@ -221,7 +228,7 @@ fn an_endpoint_that_asks_is_shown_the_certificate() {
     let nobody = Shop::before(authority, upstream, "");
     let response = nobody.gate.get("/", &[]);
     assert_eq!(response.status, 502);
-    assert!(response.text().contains("CertificateRequired"), "{}", response.text());
+    error_is(&nobody.gate, "CertificateRequired");
 }
 
 // ---- connections ----

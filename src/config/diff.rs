@@ -117,6 +117,7 @@ fn settings_changed(old: &Snapshot, new: &Snapshot) -> Vec<String> {
         ("access_log.sample", sample(old) != sample(new)),
         ("trusted_proxies", old.trusted_proxies != new.trusted_proxies),
         ("forwarded", old.forwarded != new.forwarded),
+        ("via", old.via != new.via),
         ("kill", old.killed != new.killed),
         ("routes", own_routes(&old.policy) != own_routes(&new.policy)),
         ("limits", old.limits != new.limits),

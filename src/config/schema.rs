@@ -26,6 +26,9 @@ settings! {
         trusted_proxies: List<String> = "[]",
         /// Whether `Forwarded` (RFC 7239) is sent to upstreams beside `X-Forwarded-For`, `-Proto` and `-Host`.
         forwarded: bool = "false",
+        /// Whether upstreams are told of this proxy in `Via` (RFC 9110 section 7.6.3). Off, because nginx and others then
+        /// no longer compress (`gzip_proxied`). Answers always have it.
+        via: bool = "false",
         /// Whether clients are told the version that served them, as `x-rollgate-version`. A service may say otherwise.
         expose_version: bool = "false",
         /// The kill switch for all services: everything goes to stable.
@@ -119,8 +122,8 @@ settings! {
         /// From the first byte of a request's head to its last; then 408. A PROXY protocol header and a TLS handshake
         /// together may take as long.
         header_timeout: Period = "10s",
-        /// From the end of a request's head to the end of its answer; then 504, or the answer is cut. Upgraded connections
-        /// and event streams (`text/event-stream`) are exempt: `timeouts.idle` of the pool bounds them. Long, so that downloads are not cut: the timeouts of a pool find a dead upstream.
+        /// From the end of a request's head to the end of its answer; then 504, or the answer is cut. Upgraded connections,
+        /// event streams (`text/event-stream`) and calls of gRPC are exempt: `timeouts.idle` of the pool bounds them. Long, so that downloads are not cut: the timeouts of a pool find a dead upstream.
         request_timeout: Period = "1h",
         /// How long a connection may wait for its next request.
         keepalive_timeout: Period = "75s",
@@ -129,7 +132,7 @@ settings! {
         connection_age: Period = "1h",
         /// Requests at once on one connection of HTTP/2; more wait. A new value holds for new connections.
         max_streams: Whole<1, 10_000> = "128",
-        /// The body of a request; 413 beyond it.
+        /// The body of a request; 413 beyond it. Messages of a call of gRPC that does not say its length are not added up.
         max_body: Size = "64MiB",
         /// The head of a request or an answer, `4KiB` to `256KiB`; 431 or 502 beyond it.
         max_head: Size = "32KiB",
@@ -281,8 +284,11 @@ settings! {
 
     /// Active health checks.
     HealthCheck as "health check" {
-        /// `GET` of this path must answer 200 to 399. Absent: a TCP connection must succeed.
+        /// `GET` of this path must answer 200 to 399. Absent, and `grpc` too: a TCP connection must succeed.
         path: Option<String>,
+        /// In place of `path`, where the pool speaks `h2` or `h2c`: the name of the service that must be SERVING by
+        /// `grpc.health.v1.Health`, `""` for the server as a whole.
+        grpc: Option<String>,
         /// Time between two probes of an endpoint, `10ms` or more.
         every: Period = "2s",
         /// A probe without an answer after this long has failed.

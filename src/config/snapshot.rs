@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub trusted_proxies: Box<[IpNet]>,
     /// Whether `Forwarded` (RFC 7239) is sent to upstreams beside `X-Forwarded-*`.
     pub forwarded: bool,
+    /// Whether `Via` is sent to upstreams.
+    pub via: bool,
     pub limits: Limits,
     pub admin: Admin,
     pub state_dir: PathBuf,
@@ -324,12 +326,22 @@ pub enum Balance {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HealthCheck {
-    /// `Some`: `GET path` must answer 200 to 399; `None`: a TCP connection must succeed.
-    pub path: Option<Box<str>>,
+    pub probe: Probe,
     pub every: Duration,
     pub timeout: Duration,
     pub healthy_after: u32,
     pub unhealthy_after: u32,
+}
+
+/// What must succeed for an endpoint to be healthy.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Probe {
+    /// A connection, with its TLS handshake where the pool has one.
+    Connection,
+    /// `GET` of a path, answered 200 to 399.
+    Get(Box<str>),
+    /// `Check` of `grpc.health.v1.Health` for this service, answered SERVING; over HTTP/2.
+    Grpc(Box<str>),
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -1,22 +1,17 @@
 //! Active health: every endpoint in force is probed, at its pool's pace, whether or not requests come.
 
+mod probe;
+
+use self::probe::{ProbeError, probe};
 use crate::config::snapshot::HealthCheck;
-use crate::opening::write_proxy_header;
-use crate::shared::{Endpoint, InForce, Shared, explain_tls};
-use http_body_util::{BodyExt, Empty};
-use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use crate::shared::{Endpoint, InForce, Shared};
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::Instant;
-use tokio_rustls::TlsConnector;
 
 /// A publication is noticed after so long, if nobody says so.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -24,8 +19,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const PROBES_MOST: usize = 256;
 /// The shortest interval, whatever the file says.
 const SHORTEST: Duration = Duration::from_millis(10);
-/// Bytes of a health page that are read before the connection is closed.
-const PAGE_MOST: usize = 64 << 10;
 
 /// Probes the endpoints of what is in force.
 pub struct HealthChecker {
@@ -195,113 +188,6 @@ fn pause(every: Duration, first: bool, confirming: bool, draw: f64) -> Duration 
         (false, false) => 0.95 + 0.05 * draw,
     };
     every.mul_f64(part.clamp(0.0, 1.0)).max(SHORTEST)
-}
-
-#[derive(Debug, thiserror::Error)]
-enum ProbeError {
-    #[error("no connection: {0}")]
-    Connect(std::io::Error),
-    #[error("no TLS: {}", explain_tls(.0))]
-    Tls(std::io::Error),
-    #[error("no HTTP/2: the endpoint does not agree on it (ALPN `h2`)")]
-    NoHttp2,
-    #[error("no answer in time")]
-    Timeout,
-    #[error("the probe cannot be written: {0}")]
-    Request(#[from] http::Error),
-    #[error("no valid answer: {0}")]
-    Answer(#[from] hyper::Error),
-    #[error("status {0}")]
-    Status(http::StatusCode),
-}
-
-/// One probe: the path answers 200 to 399, or without a path a connection succeeds, its TLS handshake included.
-async fn probe(endpoint: &Endpoint, check: &HealthCheck) -> Result<(), ProbeError> {
-    let mut stream = TcpStream::connect(endpoint.address)
-        .await
-        .map_err(ProbeError::Connect)?;
-    if let Some(version) = endpoint.transport.send_proxy_protocol {
-        let mut header = Vec::new();
-        write_proxy_header(&mut header, version, None);
-        stream.write_all(&header).await.map_err(ProbeError::Connect)?;
-    }
-    let Some(tls) = &endpoint.transport.tls else {
-        return ask(stream, endpoint, check).await;
-    };
-    let config = tls.settings.load().0;
-    let config = config.ok_or_else(|| ProbeError::Tls(std::io::Error::other("the pool's `tls` cannot be used")))?;
-    let connector = TlsConnector::from(config);
-    let stream = connector
-        .connect(tls.name.clone(), stream)
-        .await
-        .map_err(ProbeError::Tls)?;
-    if endpoint.transport.http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
-        return Err(ProbeError::NoHttp2);
-    }
-    ask(stream, endpoint, check).await
-}
-
-/// The question of a probe on its connection, if it has one: in the version of HTTP that requests are sent in.
-async fn ask<S>(stream: S, endpoint: &Endpoint, check: &HealthCheck) -> Result<(), ProbeError>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let Some(path) = &check.path else { return Ok(()) };
-    let agent = concat!("rollgate/", env!("CARGO_PKG_VERSION"), " health check");
-    let request = http::Request::builder().header(http::header::USER_AGENT, agent);
-    let status = if endpoint.transport.http2 {
-        let scheme = if endpoint.transport.tls.is_some() {
-            "https"
-        } else {
-            "http"
-        };
-        let url = format!("{scheme}://{}{path}", endpoint.label);
-        let request = request.uri(url).body(Empty::<Bytes>::new())?;
-        let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
-        answer(sender.send_request(request), connection).await?
-    } else {
-        let request = request
-            .uri(&**path)
-            .header(http::header::HOST, &*endpoint.label)
-            .header(http::header::CONNECTION, "close")
-            .body(Empty::<Bytes>::new())?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        answer(sender.send_request(request), connection).await?
-    };
-    match status.as_u16() {
-        200..=399 => Ok(()),
-        _ => Err(ProbeError::Status(status)),
-    }
-}
-
-async fn answer(
-    asked: impl Future<Output = hyper::Result<http::Response<Incoming>>>,
-    connection: impl Future,
-) -> hyper::Result<http::StatusCode> {
-    let exchange = async {
-        let answer = asked.await?;
-        let status = answer.status();
-        // A server whose page is read to the end is not left with a reset connection in its log.
-        read_some(answer.into_body()).await;
-        Ok(status)
-    };
-    tokio::pin!(exchange);
-    tokio::select! {
-        biased;
-        status = &mut exchange => status,
-        // The connection's end does not mean that there was no answer: the exchange knows.
-        _ = connection => exchange.await,
-    }
-}
-
-async fn read_some(mut body: Incoming) {
-    let mut read = 0;
-    while read < PAGE_MOST {
-        match body.frame().await {
-            Some(Ok(frame)) => read += frame.data_ref().map_or(0, Bytes::len),
-            Some(Err(_)) | None => break,
-        }
-    }
 }
 
 fn uptime_ms(shared: &Shared) -> u64 {

@@ -61,7 +61,7 @@ async fn nowhere() -> SocketAddr {
 
 fn spec(path: Option<&str>, every_ms: u64) -> snapshot::Pool {
     let mut spec = pool_spec(&[]);
-    spec.health_check.path = path.map(Into::into);
+    spec.health_check.probe = path.map_or(snapshot::Probe::Connection, |path| snapshot::Probe::Get(path.into()));
     spec.health_check.every = Duration::from_millis(every_ms);
     spec.health_check.timeout = Duration::from_secs(1);
     spec

@@ -37,6 +37,7 @@ pub(crate) fn snapshot(labels: &[&str]) -> Snapshot {
         access_log: None,
         trusted_proxies: Box::default(),
         forwarded: false,
+        via: false,
         limits: limits(),
         admin: Admin::default(),
         state_dir: "state".into(),
@@ -58,7 +59,7 @@ pub(crate) fn pool(labels: &[&str]) -> snapshot::Pool {
         endpoints: labels.iter().map(|label| endpoint(label)).collect(),
         balance: Balance::PowerOfTwo,
         health_check: HealthCheck {
-            path: None,
+            probe: snapshot::Probe::Connection,
             every: Duration::from_secs(2),
             timeout: Duration::from_secs(1),
             healthy_after: 2,

@@ -23,6 +23,8 @@ pub struct RequestAdditions<'a> {
     pub https: bool,
     /// Whether to send `Forwarded` (RFC 7239) too.
     pub forwarded: bool,
+    /// Whether `Via` is added.
+    pub via: bool,
     /// Sent when the request brings none that is kept ([`RequestHead::request_id`]).
     pub request_id: &'a str,
     /// Sent when the request brings none that is valid ([`RequestHead::traceparent`]); its `tracestate` is then removed.
@@ -105,7 +107,9 @@ pub fn write_request(out: &mut Vec<u8>, head: &RequestHead, buf: &[u8], add: &Re
         (false, true, _) => b"Connection: TE\r\nTE: trailers\r\n",
     });
     forwarded::write(out, head, buf, add);
-    write_via(out, head.version);
+    if add.via {
+        write_via(out, head.version);
+    }
     out.extend_from_slice(b"\r\n");
 }
 

@@ -1,6 +1,7 @@
 //! What gRPC puts into fields (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
 
 use super::write::lines;
+use http::header::{self, HeaderMap};
 use std::time::Duration;
 
 const UNKNOWN: u32 = 2;
@@ -71,6 +72,22 @@ pub fn status_for(http: u16) -> u32 {
     }
 }
 
+/// The head of an answer that is all of it: to gRPC its fields are trailers, where a length has no place.
+pub fn leave_length_out(fields: &mut HeaderMap) {
+    let content_type = fields.get(header::CONTENT_TYPE);
+    if content_type.is_some_and(|value| is_grpc(value.as_bytes())) {
+        fields.remove(header::CONTENT_LENGTH);
+    }
+}
+
+/// The trailers, in wire form, that say what a status of HTTP means.
+pub fn trailers_for(http: u16, why: &str) -> Vec<u8> {
+    let mut trailers = format!("grpc-status: {}\r\ngrpc-message: ", status_for(http)).into_bytes();
+    write_message(&mut trailers, why);
+    trailers.extend_from_slice(b"\r\n");
+    trailers
+}
+
 /// Writes a text as `grpc-message` has it: printable ASCII as it is, everything else and `%` as `%XX`.
 pub fn write_message(out: &mut Vec<u8>, text: &str) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
@@ -83,4 +100,65 @@ pub fn write_message(out: &mut Vec<u8>, text: &str) {
         out.extend(DIGITS.get(usize::from(byte >> 4)));
         out.extend(DIGITS.get(usize::from(byte & 15)));
     }
+}
+
+/// The status of `grpc.health.v1.HealthCheckResponse` that means yes.
+pub const SERVING: u64 = 1;
+
+/// Bytes before a message: whether it is compressed, and its length.
+const PREFIX: usize = 5;
+
+/// A `grpc.health.v1.HealthCheckRequest` as it goes into DATA. `service`: up to 127 bytes.
+pub fn health_question(service: &str) -> Vec<u8> {
+    let mut message = vec![0; PREFIX];
+    if let Ok(length @ 1..=127) = u8::try_from(service.len()) {
+        // Field 1, with a length.
+        message.extend([0x0a, length]);
+        message.extend(service.as_bytes());
+    }
+    let length = u32::try_from(message.len() - PREFIX).unwrap_or_default();
+    if let Some(to) = message.get_mut(1..PREFIX) {
+        to.copy_from_slice(&length.to_be_bytes());
+    }
+    message
+}
+
+/// The status in a `grpc.health.v1.HealthCheckResponse` as it comes in DATA; `None`: it is none.
+pub fn health_in(data: &[u8]) -> Option<u64> {
+    let (&[0, a, b, c, d], rest) = data.split_first_chunk()? else {
+        return None;
+    };
+    let mut message = rest.get(..u32::from_be_bytes([a, b, c, d]).try_into().ok()?)?;
+    let mut status = 0;
+    while !message.is_empty() {
+        let tag = varint(&mut message)?;
+        // The kinds of Protocol Buffers: a number, eight bytes, so many bytes, four bytes.
+        let skipped = match tag & 7 {
+            0 => {
+                let value = varint(&mut message)?;
+                status = if tag >> 3 == 1 { value } else { status };
+                0
+            }
+            1 => 8,
+            2 => varint(&mut message)?.try_into().ok()?,
+            5 => 4,
+            _ => return None,
+        };
+        message = message.get(skipped..)?;
+    }
+    Some(status)
+}
+
+/// Takes a number off the front: seven bits a byte, the least first, up to ten of them.
+fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(value);
+        }
+    }
+    None
 }

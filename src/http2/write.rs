@@ -93,13 +93,18 @@ pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
+/// What belongs to one user is not indexed, since users share a connection to an endpoint (RFC 7541 section 7.1.3), and what
+/// no other message has would only push from the table what many have.
+fn is_unindexed(name: &HeaderName) -> bool {
+    [header::AUTHORIZATION, header::COOKIE, header::SET_COOKIE].contains(name)
+        || ["x-request-id", "traceparent"].contains(&name.as_str())
+}
+
 /// Values are copied one by one: parts of one buffer would keep all of it for as long as HPACK's table holds one of them.
 fn add(map: &mut HeaderMap, name: &[u8], value: &[u8]) -> Result<(), Untranslatable> {
     let name = HeaderName::from_bytes(name).map_err(|_| Untranslatable::Head)?;
     let mut value = HeaderValue::from_bytes(value).map_err(|_| Untranslatable::Head)?;
-    // What belongs to one user is not indexed: users share a connection to an endpoint (RFC 7541 section 7.1.3).
-    let personal = [header::AUTHORIZATION, header::COOKIE, header::SET_COOKIE];
-    value.set_sensitive(personal.contains(&name));
+    value.set_sensitive(is_unindexed(&name));
     map.try_append(name, value).map_err(|_| Untranslatable::Head)?;
     Ok(())
 }

@@ -37,6 +37,9 @@ use std::time::{Duration, Instant};
 /// How much earlier than by our clock a client's own deadline may come: its clock began to run before ours.
 const EARLY: Duration = Duration::from_millis(100);
 
+/// A client that gives less time than this for a call means it to fail, or does not mean it: no version is to blame.
+const LEAST_DEADLINE: Duration = Duration::from_millis(10);
+
 /// Serves the request whose head has arrived.
 pub async fn run(client: &Client, head: &RequestHead, bytes: &[u8], body: &mut BodyReader<'_>) -> Next {
     client.answering.set(false);
@@ -133,16 +136,15 @@ impl<'c> Exchange<'c> {
         traceparent.unwrap_or_else(|| text(&self.fresh_trace)).get(3..35)
     }
 
-    /// A call of gRPC goes to endpoints that may speak it: it may take no longer than its client waits for it. What a client says
-    /// to others is of no effect, or any client could make them fail.
+    /// A call of gRPC may take as long as its client waits for it, and its route allows: a stream has no other end.
     fn keep_grpc_timeout(&self) {
-        let timeout = || {
-            let fields = self.head.fields(self.bytes);
-            grpc::timeout(fields.nth("grpc-timeout", 0)?)
-        };
-        if let Some(timeout) = self.is_grpc.then(timeout).flatten() {
-            self.grpc_timeout.set(Some(timeout));
-            self.client.slot.set_total(timeout.min(self.time_limit()));
+        let fields = self.head.fields(self.bytes);
+        let of_client = fields.nth("grpc-timeout", 0).and_then(grpc::timeout);
+        self.grpc_timeout.set(of_client);
+        let of_route = self.route_timeouts().and_then(|timeouts| timeouts.request);
+        match of_client.into_iter().chain(of_route).min() {
+            Some(limit) => self.client.slot.set_total(limit),
+            None => self.client.slot.clear_total(),
         }
     }
 
@@ -152,6 +154,14 @@ impl<'c> Exchange<'c> {
             let early = (timeout / 10).min(EARLY);
             self.started.elapsed() >= timeout.saturating_sub(early)
         })
+    }
+
+    /// The client's deadline has passed, which says nothing of the version: hardly anybody could have kept it, or the answer
+    /// had begun, and its length is the affair of both sides.
+    fn is_nobodys_delay(&self, answer_begun: bool) -> bool {
+        self.grpc_timeout
+            .get()
+            .is_some_and(|timeout| answer_begun || timeout < LEAST_DEADLINE)
     }
 
     fn snapshot(&self) -> &Snapshot {

@@ -198,6 +198,7 @@ impl Copy {
             is_grpc: self.is_grpc,
             limits,
             timeouts,
+            first_byte: timeouts.first_byte,
             set_cookie: None,
             told: &Told::default,
             // What a copy is answered counts for nothing.

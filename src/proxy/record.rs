@@ -31,9 +31,13 @@ pub struct Record {
     request_bytes: Cell<u64>,
     response_bytes: Cell<u64>,
     upstream_time: Cell<Option<Duration>>,
+    /// Why the last attempt that failed did.
+    error: Cell<Option<Box<str>>>,
+    /// What counts as its duration, where that is not all the time it took.
+    latency: Cell<Option<Duration>>,
     /// The application's numbers in the answer, in the order of `analysis.metrics`.
     values: Cell<Box<[Option<f64>]>>,
-    /// Its duration says nothing of the version: an upgraded connection, an event stream.
+    /// Its duration says nothing of the version: an upgraded connection, a stream.
     upgraded: Cell<bool>,
     /// The canary that failed before stable served.
     rescued: Cell<Option<VersionId>>,
@@ -135,13 +139,18 @@ impl Record {
         self.values.set(values);
     }
 
+    /// An attempt has failed, for the operator to know why.
+    pub fn failed_since(&self, why: &str) {
+        self.error.set(Some(why.into()));
+    }
+
     pub fn attempts(&self) -> u8 {
         self.attempts.get()
     }
 
     /// An attempt that began at `began` has ended.
     pub fn progressed(&self, progress: &Progress, request_bytes: u64, began: Instant) {
-        self.request_bytes.set(request_bytes);
+        self.request_bytes.set(request_bytes + progress.tunneled.get());
         self.response_bytes.set(progress.answered.get());
         self.upstream_time.set(
             progress
@@ -155,6 +164,20 @@ impl Record {
         if progress.endless.get() {
             self.upgraded();
         }
+    }
+
+    /// An attempt to answer a call of gRPC has ended; the call began at `started`. A stream may last as long as both sides
+    /// like: what counts is the time to its first byte, without that in which more of the request was waited for.
+    pub fn called(&self, progress: &Progress, started: Instant) {
+        let first_byte = progress.first_byte.get();
+        let latency = first_byte.map(|first| first.saturating_duration_since(started));
+        self.latency
+            .set(latency.map(|latency| latency.saturating_sub(progress.waited.get())));
+    }
+
+    /// Its failure is nobody's.
+    pub fn excused(&self) {
+        self.failure.set(None);
     }
 
     pub fn ends(&self, status: u16, termination: Termination, failure: Option<FailureKind>) {
@@ -233,11 +256,12 @@ impl Drop for Exchange<'_> {
         if let Some(kind) = record.own_answer.get() {
             worker.stats.answered_itself(kind);
         }
+        let latency = record.latency.get().unwrap_or(duration);
         let decided = record.decided.borrow();
         if let Some((decision, stats)) = decided.as_ref() {
             let outcome = record.outcome(termination);
             if let Some(evidence) = self.evidence(decision.service) {
-                record.judged(evidence, worker.index, outcome, duration);
+                record.judged(evidence, worker.index, outcome, latency);
             }
             let (status, upgraded) = (record.status.get(), record.upgraded.get());
             stats.end(
@@ -245,17 +269,19 @@ impl Drop for Exchange<'_> {
                 &Ended {
                     status,
                     outcome,
-                    duration,
+                    duration: latency,
                     upgraded,
                 },
             );
         }
         if let Some(log) = worker.log.borrow_mut().as_mut() {
             let endpoint = record.endpoint.borrow();
+            let error = record.error.take();
             let line = self.line(decided.as_ref().map(|(decision, _)| decision), termination, duration);
             log.follow(self.local.in_force.snapshot.access_log.as_ref());
             log.record(&Line {
                 endpoint: endpoint.as_ref().map(|endpoint| &*endpoint.label),
+                error: error.as_deref(),
                 ..line
             });
         }
@@ -314,6 +340,7 @@ impl Exchange<'_> {
             grpc_status: record.grpc_status.get(),
             failure: record.failure.get(),
             refusal: record.refusal.get(),
+            error: None,
         }
     }
 }
@@ -392,6 +419,7 @@ pub fn log_unread(worker: &Worker, peer: IpAddr, version: Version, refusal: Refu
             grpc_status: None,
             failure: None,
             refusal: Some(refusal),
+            error: None,
         });
     }
 }

@@ -21,7 +21,7 @@ use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Why an attempt gave no whole answer.
 #[derive(Debug)]
@@ -40,9 +40,9 @@ pub enum Failed {
     },
     /// A failure by answer (a 5xx, a `grpc-status`) that stable may better: the client has seen nothing of it.
     Withheld { status: u16, kind: FailureKind },
-    /// Nothing came on an event stream for `timeouts.idle`.
+    /// Nothing came on an event stream, or within a call of gRPC that was being answered, for `timeouts.idle`.
     Idle,
-    /// `limits.request_timeout` has passed.
+    /// The time for the whole request has passed.
     Deadline,
     /// The version was revoked, and what was in flight on it has had its time.
     Revoked,
@@ -124,10 +124,13 @@ pub struct Attempt<'a> {
     pub client: &'a Client,
     pub upstream: &'a upstream::Link,
     pub request: &'a RequestHead,
-    /// It is a call of gRPC: its answer's `grpc-status` counts, and its body may come as slowly as it likes.
+    /// It is a call of gRPC, to an endpoint that may speak it: its answer's `grpc-status` counts, and either side may send
+    /// for as long, as much and as slowly as it likes.
     pub is_grpc: bool,
     pub limits: &'a Limits,
     pub timeouts: &'a Timeouts,
+    /// In place of `timeouts.first_byte`.
+    pub first_byte: Duration,
     /// What is added to the final answer.
     pub set_cookie: Option<&'a [u8]>,
     /// Likewise; asked when its head is there.
@@ -147,6 +150,8 @@ pub struct Progress {
     pub uploaded: Cell<bool>,
     /// Bytes the endpoint's socket accepted.
     pub sent: Cell<u64>,
+    /// Likewise, of what the client sent behind an upgrade.
+    pub tunneled: Cell<u64>,
     /// Bytes the client's socket accepted, of the final answer.
     pub answered: Cell<u64>,
     /// Likewise, of interim answers.
@@ -162,8 +167,11 @@ pub struct Progress {
     pub pipelined: Cell<bool>,
     /// The answer ends with the connection: cut short, it is to end with a reset.
     cut_by_reset: Cell<bool>,
-    /// The answer is an event stream, which lasts for as long as both sides like.
+    /// The answer is an event stream, or of gRPC and begun before its request was whole: it lasts for as long as both sides
+    /// like.
     pub endless: Cell<bool>,
+    /// How long more of the request's body was waited for.
+    pub waited: Cell<Duration>,
     reading_client: Cell<bool>,
     /// Something of the request's body has come.
     body_begun: Cell<bool>,
@@ -243,7 +251,7 @@ impl Attempt<'_> {
         };
         Box::pin(tunnel::run(
             &ends,
-            (input, self.accepted(&self.progress.sent)),
+            (input, self.accepted(&self.progress.tunneled)),
             (answer, self.accepted(&self.progress.answered)),
         ))
         .await
@@ -263,13 +271,18 @@ impl Attempt<'_> {
         if expired == Expired::Revoked {
             return Failed::Revoked;
         }
-        if progress.writing_client.get() || (progress.reading_client.get() && progress.answer_begun()) {
+        if progress.writing_client.get() {
             return Failed::Client(Termination::ClientTimeout);
         }
-        if expired == Expired::Total && !progress.reading_client.get() {
+        // Both sides of a call may be silent: neither is to blame for the other.
+        let is_call = self.is_grpc && progress.answer_begun();
+        if progress.reading_client.get() && progress.answer_begun() && !is_call {
+            return Failed::Client(Termination::ClientTimeout);
+        }
+        if expired == Expired::Total && (is_call || !progress.reading_client.get()) {
             return Failed::Deadline;
         }
-        if progress.endless.get() {
+        if progress.endless.get() || is_call {
             return Failed::Idle;
         }
         if progress.answer_begun() {

@@ -83,7 +83,7 @@ fn pool(labels: &[&str]) -> snapshot::Pool {
             .collect(),
         balance: snapshot::Balance::default(),
         health_check: snapshot::HealthCheck {
-            path: None,
+            probe: snapshot::Probe::Connection,
             every: Duration::from_secs(2),
             timeout: Duration::from_secs(1),
             healthy_after: 2,
@@ -112,6 +112,7 @@ fn snapshot(services: &[(&str, &[V<'_>])]) -> Snapshot {
         access_log: None,
         trusted_proxies: Box::default(),
         forwarded: false,
+        via: false,
         limits: snapshot::Limits {
             max_connections: 1,
             header_timeout: Duration::from_secs(10),

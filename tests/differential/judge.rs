@@ -56,15 +56,12 @@ const ADDED: [&str; 9] = [
 /// Names that a CGI-like upstream would take for one rollgate acts on: removed.
 const ALIASES: [&str; 3] = ["content_length", "transfer_encoding", "x_forwarded_for"];
 
-fn end_to_end(message: &Message, also: impl Fn(&Field) -> bool) -> End2End {
+/// What of a request is between its client and the endpoint, whoever is on the way.
+pub fn end_to_end(message: &Message) -> End2End {
     let options = message.options();
     let kept = |field: &&Field| {
         let name = field.0.as_str();
-        !HOP.contains(&name)
-            && !ADDED.contains(&name)
-            && !ALIASES.contains(&name)
-            && !options.iter().any(|o| o == name)
-            && also(field)
+        !HOP.contains(&name) && !ADDED.contains(&name) && !ALIASES.contains(&name) && !options.iter().any(|o| o == name)
     };
     let mut fields: Vec<Field> = message.fields.iter().filter(kept).cloned().collect();
     // The order among fields of different names means nothing (RFC 9110 section 5.3), and pingora-proxy changes it.
@@ -76,21 +73,6 @@ fn end_to_end(message: &Message, also: impl Fn(&Field) -> bool) -> End2End {
         fields,
         body: message.body.clone(),
     }
-}
-
-/// What a client's request is to become.
-pub fn of_client(message: &Message) -> End2End {
-    end_to_end(message, |_| true)
-}
-
-/// A request rollgate forwarded, without its own `Via`.
-pub fn of_rollgate(message: &Message) -> End2End {
-    end_to_end(message, |(name, value)| name != "via" || !value.ends_with(b" rollgate"))
-}
-
-/// A request pingora-proxy forwarded.
-pub fn of_pingora(message: &Message) -> End2End {
-    end_to_end(message, |_| true)
 }
 
 /// What the client is told, without what belongs to the hop.
@@ -182,14 +164,8 @@ fn judge_forwarded(reading: &Reading, records: &[Record], faults: &mut Vec<Strin
             .map(|b| if b.is_ascii() { *b } else { b'?' })
             .collect();
         let lint = lint_forwarded_request(&text);
-        let via = reading.messages.iter().any(|m| m.has("via"));
-        // No host, nothing to tell of it; a `Via` of the client's stands before our own; `Trailer` may be passed on without
-        // trailers (RFC 9110 section 6.6.2).
-        let known = |fault: &str| {
-            nameless && fault.contains("x-forwarded-host")
-                || via && (fault.ends_with("fields via") || fault.starts_with("Via "))
-                || fault == "hop-by-hop field trailer"
-        };
+        // No host, nothing to tell of it; `Trailer` may be passed on without trailers (RFC 9110 section 6.6.2).
+        let known = |fault: &str| nameless && fault.contains("x-forwarded-host") || fault == "hop-by-hop field trailer";
         faults.extend(lint.into_iter().filter(|fault| !known(fault)));
         if let Err(error) = rollgate::http1::lint_request(&record.raw) {
             faults.push(error.to_string());
@@ -200,8 +176,8 @@ fn judge_forwarded(reading: &Reading, records: &[Record], faults: &mut Vec<Strin
             whole.push(message);
         }
     }
-    let expected: Vec<End2End> = reading.messages.iter().map(of_client).collect();
-    let mut forwarded: Vec<End2End> = whole.iter().map(|message| of_rollgate(message)).collect();
+    let expected: Vec<End2End> = reading.messages.iter().map(end_to_end).collect();
+    let mut forwarded: Vec<End2End> = whole.iter().map(|message| end_to_end(message)).collect();
     for (expected, forwarded) in expected.iter().zip(&mut forwarded) {
         // Where the client names no host rollgate names the endpoint.
         if expected.host.is_empty() && forwarded.host.starts_with("127.0.0.1:") {

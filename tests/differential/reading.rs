@@ -61,10 +61,6 @@ impl Message {
             .map(|(_, v)| v.as_slice())
     }
 
-    pub fn has(&self, name: &str) -> bool {
-        self.values(name).next().is_some()
-    }
-
     /// The elements of `Connection`, in lower case.
     pub fn options(&self) -> Vec<String> {
         let all = self.values("connection").flat_map(|v| v.split(|&b| b == b','));

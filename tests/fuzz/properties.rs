@@ -20,6 +20,7 @@ fn additions(flags: u8) -> RequestAdditions<'static> {
         peer_trusted: flags & 1 != 0,
         https: flags & 2 != 0,
         forwarded: flags & 4 != 0,
+        via: flags & 8 != 0,
         request_id: "fresh-id",
         traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         version: "v2",

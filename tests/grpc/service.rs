@@ -103,6 +103,42 @@ impl EchoServer {
     }
 }
 
+/// A server of `grpc.health.v1.Health`, with nothing beside it.
+pub struct HealthServer {
+    port: u16,
+    reporter: tonic_health::server::HealthReporter,
+    runtime: Runtime,
+}
+
+impl HealthServer {
+    pub fn start() -> Self {
+        let runtime = Runtime::new().unwrap();
+        let address: SocketAddr = ([127, 0, 0, 1], 0).into();
+        let listener = runtime.block_on(tokio::net::TcpListener::bind(address)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let incoming = tonic::transport::server::TcpIncoming::from(listener);
+        let (reporter, service) = tonic_health::server::health_reporter();
+        runtime.spawn(Server::builder().serve_with_incoming(service, incoming));
+        Self {
+            port,
+            reporter,
+            runtime,
+        }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn says(&self, service: &str, serves: bool) {
+        let status = match serves {
+            true => tonic_health::ServingStatus::Serving,
+            false => tonic_health::ServingStatus::NotServing,
+        };
+        self.runtime.block_on(self.reporter.set_service_status(service, status));
+    }
+}
+
 impl Service<http::Request<tonic::body::Body>> for Echo {
     type Response = http::Response<tonic::body::Body>;
     type Error = Infallible;

@@ -2,7 +2,7 @@
 
 use crate::support::frames::*;
 use crate::support::{Config, Gate, PATIENCE, Service, Upstream};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What the process may grow by while it is flooded, in KiB.
 const GROWTH_KIB: u64 = 32 * 1024;
@@ -68,6 +68,41 @@ fn streams_that_are_reset_at_once() {
         "{} reached the endpoint",
         site.upstream.count()
     );
+}
+
+/// As calls with deadlines do whose endpoint hangs: no flood, and others on the connection are not to suffer.
+#[test]
+fn streams_that_are_reset_after_they_were_waited_for_are_no_flood() {
+    const AT_ONCE: u32 = 400;
+    let hangs = RawServer::start(&[], |client, _| while client.next_request().is_some() {});
+    let upstream = Upstream::named("v1");
+    let hanging = Service::new("hanging")
+        .stable("v1", 1, &[hangs.port()])
+        .pools("protocol: h2c")
+        .route("path: /hangs");
+    let gate = Gate::start(
+        &Config::with(Service::only(upstream.port()))
+            .and(hanging.never_eject())
+            .limit("max_streams: 1000")
+            .text(),
+    );
+    let mut client = RawClient::greeted(gate.port());
+    let hangs = [GET[0], GET[1], (":path", "/hangs"), GET[3]];
+    for batch in 0..3 {
+        let streams = (0..AT_ONCE).map(|n| (batch * AT_ONCE + n) * 2 + 1);
+        streams.clone().for_each(|stream| {
+            client.request(stream, &hangs);
+        });
+        gate.expect_metric("rollgate_requests_in_flight", &[("service", "hanging")], AT_ONCE.into());
+        std::thread::sleep(Duration::from_millis(1_200));
+        streams.for_each(|stream| {
+            client.send(RST_STREAM, 0, stream, CANCEL.to_be_bytes());
+        });
+        gate.expect_metric("rollgate_requests_in_flight", &[("service", "hanging")], 0.0);
+    }
+    let next = 3 * AT_ONCE * 2 + 1;
+    assert_eq!(client.request(next, &GET).answer(next), (200, b"v1".to_vec()));
+    assert_eq!(gate.metric("rollgate_refusals_total", &[("reason", "flood")]), 0.0);
 }
 
 #[test]

@@ -35,6 +35,7 @@ impl Nginx {
              uwsgi_temp_path {at}/uwsgi; scgi_temp_path {at}/scgi;\n\
              server {{ listen 127.0.0.1:{port} {how};\n\
              location / {{ add_header x-served-by {name} always; return 200 '{name}\\n'; }}\n\
+             location /gzip/ {{ alias {at}/files/; default_type text/html; gzip on; }}\n\
              location /files/ {{ root {at}; add_header x-served-by {name} always; }} }} }}\n",
             at = at.display()
         );

@@ -146,6 +146,7 @@ impl Context<'_> {
             access_log: access_log?,
             trusted_proxies: trusted_proxies?,
             forwarded: root.forwarded,
+            via: root.via,
             limits: limits?,
             admin: admin?,
             state_dir: state_dir?,

@@ -3,7 +3,7 @@
 use super::{Context, MAX_ENDPOINTS, text};
 use crate::config::problem::{Path, shown};
 use crate::config::schema::{self, EndpointText};
-use crate::config::snapshot::{Balance, Ejection, Endpoint, HealthCheck, Host, Pool, Timeouts};
+use crate::config::snapshot::{Balance, Ejection, Endpoint, HealthCheck, Host, Pool, Probe, Timeouts};
 use crate::opening::ProxyVersion;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,10 +11,13 @@ use std::time::Duration;
 /// Below it, probes would be the load.
 const SHORTEST_PROBE_INTERVAL: Duration = Duration::from_millis(10);
 
+/// Bytes of the name of a service whose health is asked for: the length of one byte.
+const SERVICE_NAME_MOST: usize = 127;
+
 impl Context<'_> {
     pub(super) fn pool(&mut self, pool: &schema::Pool, path: &Path<'_>) -> Option<Pool> {
         let endpoints = self.endpoints(pool, &path.key("endpoints"));
-        let health_check = self.health_check(&pool.health_check, &path.key("health_check"));
+        let health_check = self.health_check(pool, &path.key("health_check"));
         let http2 = self.speaks_http2(pool, &path.key("protocol"));
         let tls = self.pool_tls(pool, &path.key("tls"));
         Some(Pool {
@@ -90,26 +93,50 @@ impl Context<'_> {
         })
     }
 
-    fn health_check(&mut self, check: &schema::HealthCheck, path: &Path<'_>) -> Option<HealthCheck> {
-        let probe = check.path.as_deref();
-        if let Some(probe) = probe.filter(|probe| !text::is_target(probe)) {
-            let meant = format!("/{probe}");
-            let suggestion = (!probe.starts_with('/') && text::is_target(&meant)).then_some(meant);
-            let message = format!("expected a path that begins with `/`, found {}", shown(probe));
-            self.problems.add_with(&path.key("path"), message, suggestion);
-            return None;
-        }
+    fn health_check(&mut self, pool: &schema::Pool, path: &Path<'_>) -> Option<HealthCheck> {
+        let check = &pool.health_check;
+        let probe = self.probe(check, pool.protocol != schema::Protocol::Http1, path)?;
         if check.every.0 < SHORTEST_PROBE_INTERVAL {
             self.problems
                 .add(&path.key("every"), "expected a duration of `10ms` or more");
             return None;
         }
         Some(HealthCheck {
-            path: probe.map(Into::into),
+            probe,
             every: check.every.0,
             timeout: check.timeout.0,
             healthy_after: u32::try_from(check.healthy_after.0).ok()?,
             unhealthy_after: u32::try_from(check.unhealthy_after.0).ok()?,
         })
+    }
+
+    fn probe(&mut self, check: &schema::HealthCheck, http2: bool, path: &Path<'_>) -> Option<Probe> {
+        match (check.path.as_deref(), check.grpc.as_deref()) {
+            (None, None) => Some(Probe::Connection),
+            (Some(probe), None) if text::is_target(probe) => Some(Probe::Get(probe.into())),
+            (Some(probe), None) => {
+                let meant = format!("/{probe}");
+                let suggestion = (!probe.starts_with('/') && text::is_target(&meant)).then_some(meant);
+                let message = format!("expected a path that begins with `/`, found {}", shown(probe));
+                self.problems.add_with(&path.key("path"), message, suggestion);
+                None
+            }
+            (None, Some(service)) if http2 && service.len() <= SERVICE_NAME_MOST => Some(Probe::Grpc(service.into())),
+            (None, Some(_)) if http2 => {
+                let message = format!("expected a name of {SERVICE_NAME_MOST} bytes at most");
+                self.problems.add(&path.key("grpc"), message);
+                None
+            }
+            (None, Some(_)) => {
+                let message = "needs `protocol: h2c` or `h2` on the pool: gRPC is spoken over HTTP/2";
+                self.problems.add(&path.key("grpc"), message);
+                None
+            }
+            (Some(_), Some(_)) => {
+                self.problems
+                    .add(&path.key("grpc"), "stands in place of `path`: one of them can be asked");
+                None
+            }
+        }
     }
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::balancing::Rate;
 use crate::config::snapshot::{
-    Balance, Host, KeyInFlight, LogPath, RateLimit, ServiceLimits, TlsVersion, VersionLimits,
+    Balance, Host, KeyInFlight, LogPath, Probe, RateLimit, ServiceLimits, TlsVersion, VersionLimits,
 };
 use crate::config::{diff, reference};
 use crate::http1::{FieldEdits, Piece, Rewrite};
@@ -49,8 +49,8 @@ fn the_smallest_file_has_a_default_for_everything_else() {
     assert_eq!(&*pool.endpoints[0].label, "127.0.0.1:9002");
     let check = &pool.health_check;
     assert_eq!(
-        (check.path.as_deref(), check.healthy_after, check.unhealthy_after),
-        (None, 1, 3)
+        (&check.probe, check.healthy_after, check.unhealthy_after),
+        (&Probe::Connection, 1, 3)
     );
     assert_eq!(
         (check.every, check.timeout),
@@ -109,7 +109,7 @@ fn the_full_example_means_what_it_says() {
     assert_eq!(snapshot.services[0].split.weights(), [95, 5]);
     let pool = &snapshot.services[0].pools[0];
     assert_eq!((pool.balance, pool.endpoints[1].weight), (Balance::LeastRequests, 2));
-    assert_eq!(pool.health_check.path.as_deref(), Some("/healthz"));
+    assert_eq!(pool.health_check.probe, Probe::Get("/healthz".into()));
     let routes = snapshot.policy.routes.routes();
     assert_eq!(routes[1].host, HostPattern::Wildcard("shop.example.com".into()));
     assert_eq!(routes[1].methods.len(), 2);

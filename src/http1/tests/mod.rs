@@ -52,6 +52,7 @@ fn additions() -> RequestAdditions<'static> {
         peer_trusted: false,
         https: false,
         forwarded: false,
+        via: true,
         request_id: "fresh-id",
         traceparent: TRACE,
         version: "v2",

@@ -199,6 +199,12 @@ fn a_text_becomes_the_request_it_says() {
         .collect();
     assert_eq!(fields, [("cookie", "a=1"), ("x-long-name", "v: w"), ("te", "trailers")]);
     assert!(request.headers()["cookie"].is_sensitive() && !request.headers()["te"].is_sensitive());
+    let text = b"GET / HTTP/1.1\r\nHost: a\r\nx-request-id: 1\r\ntraceparent: 2\r\n\r\n";
+    let alone = super::request(text, false).unwrap();
+    assert!(
+        alone.headers().values().all(HeaderValue::is_sensitive),
+        "of one message alone"
+    );
 }
 
 #[test]
@@ -343,5 +349,29 @@ fn every_status_that_the_proxy_answers_is_an_error_of_grpc() {
     let refusals = Refusal::ALL.map(Refusal::status);
     for status in refusals.into_iter().chain([500, 502, 503, 504]) {
         assert!(matches!(grpc::status_for(status), 2 | 4 | 8 | 12 | 13 | 14), "{status}");
+    }
+}
+
+#[test]
+fn health_is_asked_and_read_as_protocol_buffers_have_it() {
+    assert_eq!(grpc::health_question(""), [0, 0, 0, 0, 0]);
+    assert_eq!(grpc::health_question("a.B"), *b"\0\0\0\0\x05\x0a\x03a.B");
+    assert_eq!(grpc::health_in(b"\0\0\0\0\x02\x08\x01"), Some(grpc::SERVING));
+    assert_eq!(grpc::health_in(b"\0\0\0\0\x00"), Some(0), "a status of 0 is not sent");
+    // Fields of a later form around it: a text, eight bytes, four bytes.
+    let later = b"\0\0\0\0\x17\x12\x03abc\x19abcdefgh\x08\x02\x25abcd\x28";
+    assert_eq!(grpc::health_in(&[&later[..], b"\x05"].concat()), Some(2));
+    for no in [
+        &b""[..],
+        b"\0\0\0\0",
+        b"\x01\0\0\0\x02\x08\x01",
+        b"\0\0\0\0\x03\x08\x01",
+        b"\0\0\0\0\x01\x08",
+        b"\0\0\0\0\x02\x0b\x01",
+        b"\0\0\0\0\x02\x12\x7f",
+        b"\0\xff\xff\xff\xff\x08\x01",
+        b"\0\0\0\0\x0b\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+    ] {
+        assert_eq!(grpc::health_in(no), None, "{no:?}");
     }
 }

@@ -43,6 +43,7 @@ proptest! {
             peer_trusted: false,
             https: false,
             forwarded: false,
+            via: true,
             request_id: "id",
             traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             version: "v1",

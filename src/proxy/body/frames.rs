@@ -178,6 +178,11 @@ impl Outgoing {
         !self.ended.get() && gone.is_ready()
     }
 
+    /// Nothing may follow.
+    pub fn has_ended(&self) -> bool {
+        self.ended.get()
+    }
+
     /// Ends the stream before its time: the peer sees that what it has is not all.
     pub fn reset(&self, reason: Reason) {
         self.ended.set(true);
@@ -189,7 +194,10 @@ impl Outgoing {
 
     /// The head of the answer, from its text. `end`: nothing follows.
     fn head(&self, text: &[u8], end: bool) -> io::Result<()> {
-        let head = http2::answer(text).map_err(io::Error::other)?;
+        let mut head = http2::answer(text).map_err(io::Error::other)?;
+        if end {
+            http2::grpc::leave_length_out(head.headers_mut());
+        }
         let mut half = self.half.borrow_mut();
         let Half::Answer(respond) = &mut *half else {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -223,7 +231,10 @@ impl Outgoing {
     }
 
     /// Ends the message, with trailer fields in wire form if there are any.
-    fn end(&self, trailers: &[u8]) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// The head was not sent yet, or the peer has gone.
+    pub fn end(&self, trailers: &[u8]) -> io::Result<()> {
         if self.ended.get() {
             return Ok(());
         }

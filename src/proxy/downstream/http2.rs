@@ -34,10 +34,13 @@ const CONNECTION_WINDOW: u32 = 1 << 20;
 /// Bytes of answers held for one stream while its client does not take them.
 const SEND_BUFFER: usize = 64 << 10;
 
-/// Streams that a client may reset before their answer is whole, and how many more a second (CVE-2023-44487). A stream that
+/// Streams that a client may reset as soon as it has begun them, and how many more a second (CVE-2023-44487). A stream that
 /// is not reset gives one back.
-const RESETS: u64 = 200;
-const RESETS_PER_SECOND: u64 = 10;
+const RESETS: u64 = 500;
+const RESETS_PER_SECOND: u64 = 100;
+
+/// A stream that is reset later than this is one that its client has waited for, not a flood: calls have deadlines.
+const RAPID: Duration = Duration::from_secs(1);
 
 /// Streams of a connection that may be reset for breaking the protocol (CVE-2025-8671).
 const BROKEN_STREAMS: usize = 64;
@@ -139,12 +142,13 @@ impl Shared {
         self.waker.set(Some(held.unwrap_or_else(|| waker.clone())));
     }
 
-    /// A stream has ended, reset by the client or not.
-    fn ended(&self, reset: bool) {
+    /// A stream that began at `began` has ended, reset by the client or not.
+    fn ended(&self, began: Instant, reset: bool) {
         let mut resets = self.resets.borrow_mut();
+        let now = self.worker.recently();
         if !reset {
             resets.earn(1);
-        } else if !resets.spend(1, self.worker.recently()) {
+        } else if now.saturating_duration_since(began) < RAPID && !resets.spend(1, now) {
             self.too_many_resets.set(true);
         }
     }
@@ -339,6 +343,7 @@ struct Incoming {
 /// One request and its answer.
 async fn serve_stream(open: Open, request: Incoming, respond: SendResponse<Bytes>) {
     let shared = &open.0;
+    let began = shared.worker.recently();
     let client = Client {
         worker: Rc::clone(&shared.worker),
         link: Link::Frames(Outgoing::answer(respond), Rc::clone(&shared.stream)),
@@ -354,7 +359,11 @@ async fn serve_stream(open: Open, request: Incoming, respond: SendResponse<Bytes
         Ok(head) => {
             let none = matches!(head.body, RequestBody::None | RequestBody::Length(0));
             let mut body = BodyReader::frames(request.body, none);
-            exchange::run(&client, &head, &request.bytes, &mut body).await;
+            // Boxed, so that the task, which is moved about as a whole when it begins and when it ends, is small.
+            Box::pin(exchange::run(&client, &head, &request.bytes, &mut body)).await;
+            if !body.is_done() && client.link.has_ended() {
+                linger::read_on(&client.slot, &mut body).await;
+            }
             client.worker.recycle(head);
         }
         Err(error) => {
@@ -368,6 +377,6 @@ async fn serve_stream(open: Open, request: Incoming, respond: SendResponse<Bytes
         }
     }
     if let Link::Frames(outgoing, _) = &client.link {
-        shared.ended(outgoing.was_reset());
+        shared.ended(began, outgoing.was_reset());
     }
 }

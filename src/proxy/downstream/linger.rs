@@ -2,6 +2,7 @@
 //! reset may overtake the answer (RFC 9112 section 9.6).
 
 use super::{Client, Link};
+use crate::proxy::body::BodyReader;
 use crate::proxy::buffer::{BUFFER_BYTES, Buffer};
 use crate::proxy::deadlines::Slot;
 use crate::proxy::stream::Stream;
@@ -34,6 +35,25 @@ async fn drain(stream: &Stream, input: &mut Buffer) {
         input.release();
         match stream.fill(input, BUFFER_BYTES).await {
             Ok(n) if n > 0 => dropped += n,
+            _ => return,
+        }
+    }
+}
+
+/// Reads what a client still sends of a request that is answered, within bounds: a stream that is reset at once, as it may be
+/// (RFC 9113 section 8.1), takes the answer away from clients (curl) that have not looked at it yet.
+pub async fn read_on(slot: &Slot, body: &mut BodyReader<'_>) {
+    slot.clear_total();
+    slot.set_phase(LINGER);
+    // Past the deadline the stream is reset.
+    let _ = slot.guard(drop_rest(body)).await;
+}
+
+async fn drop_rest(body: &mut BodyReader<'_>) {
+    let mut dropped = 0;
+    while dropped < LINGER_BYTES {
+        match body.next().await {
+            Ok(Some(piece)) => dropped += piece.len(),
             _ => return,
         }
     }

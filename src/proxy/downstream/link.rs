@@ -1,6 +1,7 @@
 //! What a request came in on, and its answer goes out on.
 
 use crate::http1::Version;
+use crate::http2::grpc;
 use crate::proxy::body::{Accepted, BodyWriter, Coding, Outgoing};
 use crate::proxy::buffer::HeadBytes;
 use crate::proxy::stream::Stream;
@@ -59,6 +60,19 @@ impl Link {
             Self::Frames(outgoing, _) => outgoing.interim(&head),
             Self::Nowhere => Ok(()),
         }
+    }
+
+    /// Whether the answer on a stream is whole, or was broken off.
+    pub fn has_ended(&self) -> bool {
+        matches!(self, Self::Frames(outgoing, _) if outgoing.has_ended())
+    }
+
+    /// The answer to a call of gRPC ends here, with a status for what a status of HTTP means. `false`: it cannot be told.
+    pub fn end_call(&self, http: u16, why: &str) -> bool {
+        let Self::Frames(outgoing, _) = self else {
+            return false;
+        };
+        outgoing.end(&grpc::trailers_for(http, why)).is_ok()
     }
 
     /// The answer ends in the middle, and the client is to see that. A connection of HTTP/1.1 says so by closing.

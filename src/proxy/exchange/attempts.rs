@@ -14,7 +14,7 @@ use crate::routing::{Decision, HashName, VersionId};
 use crate::shared::{Endpoint, RetryBudget, Tried, VersionInForce};
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Attempts one request may cost, the first one included.
 const MAX_ATTEMPTS: u8 = 3;
@@ -61,7 +61,7 @@ impl Exchange<'_> {
         cookie: Option<&[u8]>,
         upload: &mut Upload<'_, '_>,
     ) -> Next {
-        if version.pool.spec.http2 {
+        if self.is_call_to(version) {
             self.keep_grpc_timeout();
         }
         let mut tried = Tried::default();
@@ -80,6 +80,9 @@ impl Exchange<'_> {
                     }
                 }
             };
+            if let Failed::Upstream { why, .. } = &failure.failed {
+                self.record.failed_since(why);
+            }
             if let Some(again) = self.repeats((serving, version), &failure, fresh, &mut tried, &endpoint, upload) {
                 fresh = matches!(again, Again::Fresh);
                 if let Again::On(other) = again {
@@ -216,9 +219,10 @@ impl Exchange<'_> {
             client: self.client,
             upstream: &link,
             request: self.head,
-            is_grpc: self.is_grpc,
+            is_grpc: self.is_call_to(version),
             limits: self.limits(),
             timeouts: self.attempt_timeouts(serving).unwrap_or(timeouts),
+            first_byte: self.first_byte(serving, timeouts),
             set_cookie: cookie,
             told: &told,
             service: self.service(),
@@ -229,6 +233,9 @@ impl Exchange<'_> {
         let result = attempt.run(out, upload, &mut answer).await;
         let progress = attempt.progress;
         self.record.progressed(&progress, upload.bytes, began);
+        if self.is_call_to(version) {
+            self.record.called(&progress, self.started);
+        }
         match result {
             Ok(answered) => {
                 match answered.verdict.failure {
@@ -265,9 +272,27 @@ impl Exchange<'_> {
         }
     }
 
+    /// A call of gRPC, to endpoints that may speak it. What a client says to others is of no effect, or any client could
+    /// have what is allowed to calls alone.
+    fn is_call_to(&self, version: &VersionInForce) -> bool {
+        self.is_grpc && version.pool.spec.http2
+    }
+
     /// What the route says of an attempt on `serving`.
     fn attempt_timeouts(&self, serving: VersionId) -> Option<&Timeouts> {
         self.route_timeouts()?.attempts.get(serving.0 as usize)
+    }
+
+    /// How long the endpoint may take to begin its answer: as long as a call's client says that it waits, unless its route
+    /// says otherwise.
+    fn first_byte(&self, serving: VersionId, timeouts: &Timeouts) -> Duration {
+        match self.attempt_timeouts(serving) {
+            Some(of_route) => of_route.first_byte,
+            None => {
+                let of_client = self.grpc_timeout.get().unwrap_or_default();
+                timeouts.first_byte.max(of_client.min(self.limits().request_timeout))
+            }
+        }
     }
 
     async fn connect(
@@ -306,6 +331,7 @@ impl Exchange<'_> {
             peer_trusted: self.peer_trusted,
             https: self.client.link.is_tls(),
             forwarded: self.snapshot().forwarded,
+            via: self.snapshot().via,
             request_id: text(&self.fresh_id),
             traceparent: text(&self.fresh_trace),
             version: self.name_of(version),

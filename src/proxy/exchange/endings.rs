@@ -4,7 +4,7 @@ use super::attempts::Failure;
 use super::{Exchange, hsts, text};
 use crate::http1::{MethodKind, RequestBody, Version};
 use crate::http2::grpc;
-use crate::outcome::{CLIENT_ABORT_STATUS, Refusal, Termination};
+use crate::outcome::{Refusal, Termination};
 use crate::proxy::answers::{Content, OwnAnswer};
 use crate::proxy::body::{Accepted, Coding};
 use crate::proxy::buffer::HeadBytes;
@@ -140,7 +140,9 @@ impl Exchange<'_> {
         } = failure;
         match failed {
             Failed::Client(_) if self.client_waited_long_enough() => {
-                self.record.ends(CLIENT_ABORT_STATUS, Termination::Deadline, None);
+                self.record.ends(self.shown(504), Termination::Deadline, None);
+                self.record.says(self.is_grpc.then(|| grpc::status_for(504)));
+                self.excuse(answer_begun);
                 Next::Close
             }
             Failed::Client(termination) => {
@@ -153,7 +155,8 @@ impl Exchange<'_> {
                 Next::Close
             }
             Failed::Upstream { termination, why, .. } if !answer_begun => {
-                self.fail(status_of(termination, &why), termination, &why, !uploaded)
+                let status = status_of(termination, &why);
+                self.fail(status, termination, told_of(termination, status), !uploaded)
                     .await
             }
             Failed::Upstream { termination, .. } => self.cut(termination),
@@ -162,11 +165,16 @@ impl Exchange<'_> {
                 self.fail(status, Termination::Internal, "the answer was withheld", true)
                     .await
             }
-            Failed::Deadline if !answer_begun => {
-                self.fail(504, Termination::Deadline, self.time_limit_key(), !uploaded)
-                    .await
+            Failed::Deadline => {
+                let next = if answer_begun {
+                    self.cut(Termination::Deadline)
+                } else {
+                    self.fail(504, Termination::Deadline, self.time_limit_key(), !uploaded)
+                        .await
+                };
+                self.excuse(answer_begun);
+                next
             }
-            Failed::Deadline => self.cut(Termination::Deadline),
             Failed::Idle => self.cut(Termination::Idle),
             Failed::Revoked if !answer_begun => {
                 let why = "the version was stopped, by a kill switch or a rollback, and had not answered";
@@ -187,12 +195,28 @@ impl Exchange<'_> {
         }
     }
 
+    /// Takes a failure back that was nobody's.
+    fn excuse(&self, answer_begun: bool) {
+        if self.is_nobodys_delay(answer_begun) {
+            self.record.excused();
+        }
+    }
+
     /// The answer ends in the middle, and the client sees that.
     pub(super) fn cut(&self, termination: Termination) -> Next {
-        self.client.link.cut(match termination {
-            Termination::Deadline | Termination::Revoked | Termination::Idle => Reason::CANCEL,
-            _ => Reason::INTERNAL_ERROR,
-        });
+        let status = match termination {
+            Termination::Deadline => 504,
+            Termination::Internal => 500,
+            _ => 503,
+        };
+        if self.is_grpc && self.client.link.end_call(status, cut_text(termination)) {
+            self.record.says(Some(grpc::status_for(status)));
+        } else {
+            self.client.link.cut(match termination {
+                Termination::Deadline | Termination::Revoked | Termination::Idle => Reason::CANCEL,
+                _ => Reason::INTERNAL_ERROR,
+            });
+        }
         self.record.ends_cut(termination);
         Next::Close
     }
@@ -260,6 +284,31 @@ impl Exchange<'_> {
             (true, false) => Next::KeepAlive,
             (true, true) => Next::Linger,
         }
+    }
+}
+
+/// Why the answer to a call of gRPC ends in the middle.
+fn cut_text(termination: Termination) -> &'static str {
+    match termination {
+        Termination::Deadline => "the time for the call has passed",
+        Termination::Idle => "nothing was sent for timeouts.idle",
+        Termination::Revoked => "the version was stopped, by a kill switch or a rollback",
+        Termination::Internal => "the proxy failed; its log says more",
+        _ => "the endpoint broke off",
+    }
+}
+
+/// What a client is told of an endpoint's failure: names, addresses and the words of systems behind us are for the log.
+fn told_of(termination: Termination, status: u16) -> &'static str {
+    match termination {
+        Termination::UpstreamConnect if status == 504 => "no connection to the endpoint within timeouts.connect",
+        Termination::NoEndpoint => "no endpoint of the version is usable",
+        Termination::UpstreamConnect => "no connection to the endpoint",
+        Termination::UpstreamTimeout => "no first byte within timeouts.first_byte",
+        Termination::UpstreamReset => "the endpoint closed the connection before its answer",
+        Termination::UpstreamProtocol => "the answer of the endpoint is broken",
+        Termination::Internal => "the proxy has no room for another connection",
+        _ => "the endpoint failed",
     }
 }
 

@@ -207,6 +207,9 @@ impl Attempt<'_> {
     fn heard(&self) {
         if self.progress.first_byte.get().is_none() {
             self.progress.first_byte.set(Some(Instant::now()));
+            if self.is_grpc && !self.progress.uploaded.get() {
+                self.progress.endless.set(true);
+            }
         }
     }
 
@@ -221,7 +224,7 @@ impl Attempt<'_> {
             self.wrote(written)?;
         }
         if self.progress.uploaded.get() {
-            self.client.slot.set_phase(self.timeouts.first_byte);
+            self.client.slot.set_phase(self.first_byte);
         }
         Ok(())
     }

@@ -26,7 +26,7 @@ impl Attempt<'_> {
             Ok(()) => {
                 self.progress.uploaded.set(true);
                 if !self.progress.answer_begun() {
-                    self.client.slot.set_phase(self.timeouts.first_byte);
+                    self.client.slot.set_phase(self.first_byte);
                 }
             }
             // The endpoint may have answered before it stopped reading: its answer says more than this error.
@@ -48,14 +48,14 @@ impl Attempt<'_> {
             writer.write(replay).await?;
         }
         let slot = &self.client.slot;
-        let mut waited = Duration::ZERO;
+        let waited = &self.progress.waited;
         while !upload.reader.is_done() {
             if !upload.reader.has_buffered() {
                 // Nothing more to send with the head: the client may be waiting for what it brings about (100).
                 writer.flush().await?;
             }
             if self.waits_for_100() {
-                slot.set_phase(self.timeouts.first_byte);
+                slot.set_phase(self.first_byte);
             }
             let before = Instant::now();
             self.progress.reading_client.set(true);
@@ -65,17 +65,18 @@ impl Attempt<'_> {
                 writer.finish(upload.reader.trailers()).await?;
                 return Ok(());
             };
-            if self.progress.body_begun.replace(true) {
-                waited += before.elapsed();
+            // A client may well wait for its first word, but not with a call's messages.
+            if self.progress.body_begun.replace(true) || self.is_grpc {
+                waited.set(waited.get() + before.elapsed());
             }
             upload.bytes += piece.len() as u64;
-            if upload.bytes > self.limits.max_body {
+            if !self.is_grpc && upload.bytes > self.limits.max_body {
                 return Err(SendError::Failed(Failed::Refused(
                     Refusal::BodyTooLarge,
                     "the body is larger than limits.max_body",
                 )));
             }
-            if !self.is_grpc && is_slow(upload.bytes, waited) {
+            if !self.is_grpc && is_slow(upload.bytes, waited.get()) {
                 return Err(SendError::Failed(Failed::Refused(
                     Refusal::RequestTimeout,
                     "the body did not arrive in time",

@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::snapshot::{Ejection, HealthCheck, Timeouts};
+use crate::config::snapshot::{Ejection, HealthCheck, Probe, Timeouts};
 use std::time::Duration;
 
 fn spec(balance: Balance, at_most: f64) -> Arc<snapshot::Pool> {
@@ -7,7 +7,7 @@ fn spec(balance: Balance, at_most: f64) -> Arc<snapshot::Pool> {
         endpoints: Box::default(),
         balance,
         health_check: HealthCheck {
-            path: None,
+            probe: Probe::Connection,
             every: Duration::from_secs(2),
             timeout: Duration::from_secs(1),
             healthy_after: 2,

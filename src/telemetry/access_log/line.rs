@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const MAX_METHOD: usize = 32;
 const MAX_PATH: usize = 2048;
 const MAX_USER_AGENT: usize = 512;
+const MAX_ERROR: usize = 512;
 const MAX_ID: usize = 128;
 /// Host, and every name of the configuration.
 const MAX_NAME: usize = 255;
@@ -57,6 +58,8 @@ pub struct Line<'a> {
     pub grpc_status: Option<u32>,
     pub failure: Option<FailureKind>,
     pub refusal: Option<Refusal>,
+    /// Why the last attempt that failed did, as its endpoint or the system said it: not for clients.
+    pub error: Option<&'a str>,
 }
 
 impl Line<'_> {
@@ -90,6 +93,7 @@ impl Line<'_> {
         if let Some(refusal) = self.refusal {
             word(out, ",\"refusal\":\"", refusal.as_str());
         }
+        optional(out, ",\"error\":\"", self.error, MAX_ERROR);
         text(out, ",\"request_id\":\"", self.request_id, MAX_ID);
         optional(out, ",\"trace_id\":\"", self.trace_id, MAX_ID);
         if let Some(user_agent) = self.user_agent {

@@ -36,6 +36,7 @@ fn line() -> Line<'static> {
         grpc_status: None,
         failure: None,
         refusal: None,
+        error: None,
     }
 }
 

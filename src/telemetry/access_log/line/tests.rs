@@ -30,6 +30,7 @@ fn full<'a>() -> Line<'a> {
         grpc_status: Some(14),
         failure: Some(FailureKind::Reset),
         refusal: None,
+        error: None,
     }
 }
 
