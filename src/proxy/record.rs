@@ -127,6 +127,12 @@ impl Record {
         })
     }
 
+    /// The port of the endpoint that was tried last.
+    pub fn endpoint_port(&self) -> Option<u16> {
+        let endpoint = self.endpoint.borrow();
+        endpoint.as_ref()?.label.rsplit_once(':')?.1.parse().ok()
+    }
+
     /// Another endpoint is tried.
     pub fn tries(&self, endpoint: &Arc<Endpoint>) {
         self.attempts.set(self.attempts.get().saturating_add(1));

@@ -109,14 +109,16 @@ impl Redirect {
 /// `path` with `to` before it and without `from`, by whole segments: two parts, one behind the other. A path that does not
 /// begin with `from` keeps all it has. Neither prefix ends with a slash; empty ones change nothing.
 pub fn exchange_prefix<'a>(path: &'a str, from: &str, to: &'a str) -> (&'a str, &'a str) {
-    let left = match path.strip_prefix(from) {
-        Some(left) if left.is_empty() || left.starts_with('/') => left,
-        _ => path,
-    };
-    match (to, left) {
+    match (to, path_below(path, from).unwrap_or(path)) {
         ("", "") => ("", "/"),
         parts => parts,
     }
+}
+
+/// What of `path` is below `prefix`, by whole segments; empty where it is the prefix itself.
+pub fn path_below<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
+    let left = path.strip_prefix(prefix)?;
+    (left.is_empty() || left.starts_with('/')).then_some(left)
 }
 
 impl RouteAnswer {

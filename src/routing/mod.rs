@@ -13,7 +13,7 @@ mod route_table;
 mod split;
 
 pub use affinity::{Affinity, CookieSpec, KeySource, UserKey, first_key};
-pub use answer::{Asked, NewPath, Redirect, Respond, RouteAnswer, Scheme, exchange_prefix};
+pub use answer::{Asked, NewPath, Redirect, Respond, RouteAnswer, Scheme, exchange_prefix, path_below};
 pub use bucket::{BUCKETS, HashName};
 pub use condition::{ClientCertPart, Condition, MAX_CONDITION_DEPTH, MAX_CONDITION_STEPS, Operator, Source};
 pub use cookie::{COOKIE_SKEW_S, COOKIE_VALUE_LEN, CookieKey, SetCookie};

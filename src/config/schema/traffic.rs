@@ -99,6 +99,10 @@ settings! {
         strip_prefix: Option<String>,
         /// Put before the path.
         add_prefix: Option<String>,
+        /// Whether `Location` and `Content-Location` of answers are led back to what the client can ask for: the host that was sent
+        /// becomes the client's again, the added prefix the stripped one. What names another host or path stays as it is. Absent:
+        /// `true`.
+        location: Option<bool>,
     }
 
     /// Changes of header fields. Those of a version come after those of its service. Values are text, in which `${client_ip}`,
