@@ -212,6 +212,7 @@ fn traffic(weights: &[u32]) -> Traffic {
         killed: false,
         epoch: 0,
         ring: None,
+        mirror: None,
     };
     Traffic {
         killed: false,

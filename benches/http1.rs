@@ -3,7 +3,7 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rollgate::http1::{
     ChunkDecoder, FieldEdits, HeadLimits, HeadParser, MethodKind, Piece, PieceFacts, RequestAdditions,
-    ResponseAdditions, Rewrite, Version, parse_request, parse_response, write_chunk_head, write_last_chunk,
+    ResponseAdditions, Rewrite, Upgrading, Version, parse_request, parse_response, write_chunk_head, write_last_chunk,
     write_request, write_response,
 };
 use std::hint::black_box;
@@ -42,6 +42,7 @@ fn request_additions() -> RequestAdditions<'static> {
         traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         version: "v2",
         default_host: "",
+        upgrading: Upgrading::default(),
         rewrite: None,
         to: Version::Http11,
     }
@@ -105,8 +106,8 @@ fn heads(c: &mut Criterion) {
     });
     c.bench_function("answer/parse_rewrite", |b| {
         b.iter(|| {
-            let method = MethodKind::Get;
-            if let Ok(Some(head)) = parse_response(black_box(ANSWER), method, false, &limits, &mut parser) {
+            let (method, upgrading) = (MethodKind::Get, Upgrading::default());
+            if let Ok(Some(head)) = parse_response(black_box(ANSWER), method, upgrading, &limits, &mut parser) {
                 let add = ResponseAdditions {
                     client: Version::Http11,
                     close: false,
@@ -117,6 +118,7 @@ fn heads(c: &mut Criterion) {
                     date: None,
                     hsts: None,
                     via: true,
+                    upgrading,
                     edits: None,
                 };
                 out.clear();

@@ -255,6 +255,7 @@ fn cost() {
             ended: 1_000,
             bad: 5,
         },
+        mismatched: 0,
         durations,
         values: Vec::new(),
     };
@@ -269,6 +270,7 @@ fn cost() {
             stable: &observed,
             share: 0.5,
             warming: false,
+            mirrored: false,
         };
         judge.tick(&window, Duration::from_secs(1));
         black_box(judge.findings(NAMES));

@@ -256,7 +256,7 @@ def traefik(site):
     return [packaged("traefik"), f"--configFile={static}"], {"GOMAXPROCS": "1"}
 
 
-def rollgate(program):
+def rollgate(program, threads=1):
     def command(site):
         tls = f"\n    tls: {{ certificates: [{{ cert: {site.cert}, key: {site.key} }}] }}" if site.tls else ""
         protocol = ", protocol: h2c" if site.grpc else ""
@@ -264,7 +264,7 @@ def rollgate(program):
         path = site.write("rollgate.yaml", f"""
 listeners:
   - address: 127.0.0.1:{site.port}{tls}
-threads: 1
+threads: {threads}
 access_log: off
 limits: {{ max_connections: {MAX_CONNECTIONS} }}
 admin: {{ address: 127.0.0.1:{site.admin_port} }}
@@ -318,6 +318,7 @@ def version_of(name, program):
         "envoy": [os.path.join(cache_directory(), "venv", "bin", "envoy"), "--version"],
         "traefik": [os.path.join(cache_directory(), "venv", "bin", "traefik"), "version"],
         "rollgate": [program, "--version"],
+        "rollgate-2": [program, "--version"],
     }
     command = commands.get(name)
     if not command or not shutil.which(command[0]):

@@ -34,6 +34,8 @@ def table(head, rows):
 
 def load_table(results, proxies, case):
     head = ["proxy", "CPU µs/request", "ratio to HAProxy", "requests/s", "p50 µs", "p99 µs", "peak MiB"]
+    resumes = any(column(results, proxy, case, "resumed") for proxy in proxies)
+    head += ["sessions resumed, %"] if resumes else []
     baseline = column(results, "haproxy", case, "cpu_us")
     rows, notes = [], []
     for proxy in proxies:
@@ -44,6 +46,8 @@ def load_table(results, proxies, case):
         ratios = paired(column(results, proxy, case, "cpu_us"), baseline, lambda own, other: own / other)
         rows.append([proxy, spread(get("cpu_us"), 1), spread(ratios, 2), spread(get("rate")), spread(get("p50_us")),
                      spread(get("p99_us")), spread(get("peak_mib"), 1)])
+        if resumes:
+            rows[-1].append(spread([share * 100 for share in get("resumed")], 1))
     return "\n".join([table(head, rows), *(f"\n{note}" for note in notes)])
 
 

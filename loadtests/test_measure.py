@@ -1,16 +1,21 @@
 """What must hold for a figure to be published: `python3 -m unittest discover -s loadtests`."""
 
 import os
+import shutil
 import socket
+import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import measure
+import proxies
 import report
+import resume
 
 REPORT = """Running 2s test @ http://127.0.0.1:9/small
   1 threads and 64 connections
@@ -99,7 +104,85 @@ class Idle(unittest.TestCase):
             measure.close_all(clients + accepted)
 
 
+class TlsServer:
+    """Answers each connection once: 200 with a byte, unless told otherwise. `tickets`: of sessions, for each handshake."""
+
+    def __init__(self, tickets, answer=b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"):
+        self.answer = answer
+        self.directory = tempfile.TemporaryDirectory()
+        site = proxies.Site(self.directory.name, 0, 0, (0, 0, 0, 0), 1, False, "https")
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(site.cert, site.key)
+        self.context.num_tickets = tickets
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.requests = self.resumed = 0
+
+    def __enter__(self):
+        self.thread = threading.Thread(target=self.serve)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
+        self.listener.close()
+        self.directory.cleanup()
+
+    def serve(self):
+        while True:
+            try:
+                plain, _ = self.listener.accept()
+            except OSError:
+                return
+            with plain, self.context.wrap_socket(plain, server_side=True) as tls:
+                self.requests += 1
+                self.resumed += tls.session_reused
+                tls.recv(65536)
+                tls.sendall(self.answer)
+
+
+@unittest.skipUnless(shutil.which("openssl"), "openssl makes the certificate")
+class Resumption(unittest.TestCase):
+    def test_every_connection_but_the_first_of_a_client_resumes_and_runs_go_on_where_the_last_ended(self):
+        with TlsServer(tickets=2) as server:
+            clients = resume.Returning(server.port, workers=2)
+            first = clients.run(0.2)
+            seen = server.requests
+            self.assertEqual((first["requests"], first["resumed"]), (seen, (seen - 2) / seen))
+            second = clients.run(0.2)
+        self.assertEqual((second["requests"], second["resumed"]), (server.requests - seen, 1.0))
+        self.assertEqual(server.resumed, server.requests - 2, "client and server count alike")
+        self.assertIs(resume.checked(second), second)
+
+    def test_without_tickets_the_measurement_is_void(self):
+        with TlsServer(tickets=0) as server:
+            figures = resume.Returning(server.port, workers=1).run(0.2)
+        self.assertEqual((server.resumed, figures["resumed"]), (0, 0.0))
+        with self.assertRaisesRegex(measure.Failed, "only 0.0% of the sessions"):
+            resume.checked(figures)
+
+    def test_an_answer_that_is_not_whole_or_not_200_voids_it(self):
+        for answer in (b"HTTP/1.1 503 No\r\nContent-Length: 1\r\n\r\nx", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx"):
+            with TlsServer(tickets=2, answer=answer) as server, self.assertRaisesRegex(measure.Failed, "1 of 1 clients failed"):
+                resume.Returning(server.port, workers=1).run(0.2)
+
+    def test_nobody_who_listens_is_no_measurement(self):
+        with self.assertRaises(measure.Failed):
+            resume.Returning(measure.free_port()).run(0.2)
+
+    def test_other_cases_have_nothing_to_resume(self):
+        self.assertEqual(resume.checked({"requests": 1}), {"requests": 1})
+
+
 class Tables(unittest.TestCase):
+    def test_the_share_of_resumed_sessions_stands_where_there_is_one(self):
+        results = [{"proxy": "haproxy", "case": "tls-resume", "round": 1, "cpu_us": 10.0, "resumed": 0.998}]
+        text = report.load_table(results, ["haproxy", "rollgate"], "tls-resume")
+        self.assertIn("| peak MiB | sessions resumed, % |", text)
+        self.assertIn("| - | 99.8 |", text)
+        self.assertNotIn("resumed", report.load_table([], ["haproxy"], "get"))
+
     def test_ratios_are_taken_within_a_round_and_missing_rounds_left_out(self):
         results = [{"proxy": "haproxy", "case": "get", "round": 1, "cpu_us": 10.0},
                    {"proxy": "haproxy", "case": "get", "round": 2, "cpu_us": 20.0},

@@ -68,10 +68,18 @@ pub enum Uncopied {
     NoEndpoint,
     /// A kill switch was on.
     Killed,
+    /// The rollout's step that copied it was over before it was sent.
+    StepEnded,
 }
 
 impl Uncopied {
-    pub const ALL: [Self; 4] = [Self::QueueFull, Self::Body, Self::NoEndpoint, Self::Killed];
+    pub const ALL: [Self; 5] = [
+        Self::QueueFull,
+        Self::Body,
+        Self::NoEndpoint,
+        Self::Killed,
+        Self::StepEnded,
+    ];
 
     /// Position in [`Self::ALL`].
     pub const fn index(self) -> usize {
@@ -85,6 +93,7 @@ impl Uncopied {
             Self::Body => "body",
             Self::NoEndpoint => "no_endpoint",
             Self::Killed => "killed",
+            Self::StepEnded => "step_ended",
         }
     }
 }

@@ -5,10 +5,10 @@
 mod support;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
-use support::{ApiSite, Config, Gate, Service, Upstream};
+use support::{ApiSite, Config, Gate, Service, Upstream, python_file, python_program};
 
 /// Requests made up for each operation, beside those for each parameter.
 const EXAMPLES: &str = "40";
@@ -16,37 +16,12 @@ const SEED: &str = "20261121";
 /// It takes about half a minute.
 const WITHIN: Duration = Duration::from_secs(240);
 
-fn beside(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/schemathesis")
-        .join(name)
-}
-
-/// The program that `.ci/setup` has installed.
-///
-/// # Panics
-/// When it has not, or others than are asked for now.
-fn schemathesis() -> PathBuf {
-    let cache = std::env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty());
-    let home = || PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache");
-    let place = cache.map_or_else(home, PathBuf::from).join("rollgate/schemathesis");
-    let installed = fs::read_to_string(place.join("requirements.txt")).unwrap_or_default();
-    let wanted = fs::read_to_string(beside("requirements.txt")).unwrap();
-    assert!(
-        installed == wanted,
-        "schemathesis is needed for this test, as in tests/schemathesis/requirements.txt: `make test` or `.ci/setup test` \
-         installs it into {}",
-        place.display()
-    );
-    place.join("bin/schemathesis")
-}
-
 fn run(gate: &Gate) -> Output {
     let work = tempfile::tempdir().unwrap();
     let out = fs::File::create(work.path().join("out")).unwrap();
-    let mut child = Command::new(schemathesis())
+    let mut child = Command::new(python_program("schemathesis", "schemathesis"))
         .arg("--config-file")
-        .arg(beside("schemathesis.toml"))
+        .arg(python_file("schemathesis", "schemathesis.toml"))
         .arg("run")
         .arg(format!("http://127.0.0.1:{}/openapi.json", gate.admin_port()))
         .args(["--header", support::authorization().trim_end()])

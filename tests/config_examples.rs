@@ -68,10 +68,11 @@ fn the_full_example_loads_beside_the_files_it_names() {
 
 /// Requests a second, the part of them that fails, and thousandths of a percent that come from segments: what each plan
 /// is made for.
-const PLANS: [(&str, f64, f64, u32); 6] = [
+const PLANS: [(&str, f64, f64, u32); 7] = [
     ("canary.yaml", 200.0, 0.000_5, 0),
     ("rings.yaml", 100.0, 0.000_2, 5_000),
     ("blue-green.yaml", 200.0, 0.005, 100),
+    ("dark-launch.yaml", 200.0, 0.005, 0),
     ("ab-test.yaml", 50.0, 0.005, 0),
     ("emergency.yaml", 50.0, 0.005, 0),
     ("conservative.yaml", 20.0, 0.000_5, 1_000),
@@ -90,6 +91,7 @@ fn plans_of_rollouts_are_worth_something() {
                 error_rate,
                 latencies: Latencies::new(100_000.0, 320_000.0).unwrap(),
                 in_segments: Share::from_thousandths(in_segments),
+                copyable: Share::WHOLE,
             },
         );
         if file == "ab-test.yaml" {

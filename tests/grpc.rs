@@ -7,7 +7,7 @@ mod support;
 mod service;
 
 use bytes::Bytes;
-use service::{Answers, EchoClient, EchoServer, HealthServer, Plain, Seen, receiver};
+use service::{EchoClient, EchoServer, HealthServer, Plain, Seen, receiver};
 use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -62,13 +62,8 @@ fn a_conversation_goes_message_by_message() {
     let server = EchoServer::start("v1");
     let gate = gate(Service::only(server.port()));
     let client = EchoClient::connect(gate.port());
-    let mut grpc = client.grpc.clone();
     client.run(async {
-        let (say, messages) = tokio::sync::mpsc::channel(1);
-        grpc.ready().await.unwrap();
-        let path = PathAndQuery::from_static("/test.Echo/Both");
-        let messages = Request::new(receiver(messages));
-        let mut answers = grpc.streaming(messages, path, Plain).await.unwrap().into_inner();
+        let (say, mut answers) = client.converse(None).await;
         for n in 0..100 {
             let message = Bytes::from(format!("message {n}"));
             say.send(message.clone()).await.unwrap();
@@ -249,13 +244,8 @@ fn calls_taken_back_harm_no_other_call_on_the_same_connection() {
     let service = Service::only(server.port()).never_eject().pools("protocol: h2c");
     let gate = Gate::start(&Config::with(service).top("threads: 1").text());
     let client = EchoClient::connect(gate.port());
-    let mut grpc = client.grpc.clone();
     client.run(async {
-        let (say, messages) = tokio::sync::mpsc::channel(1);
-        grpc.ready().await.unwrap();
-        let path = PathAndQuery::from_static("/test.Echo/Both");
-        let messages = Request::new(receiver(messages));
-        let mut answers = grpc.streaming(messages, path, Plain).await.unwrap().into_inner();
+        let (say, mut answers) = client.converse(None).await;
         for round in 0..30 {
             let port = gate.port();
             tokio::task::spawn_blocking(move || take_back(port, round))
@@ -458,13 +448,8 @@ fn a_stream_may_be_silent_between_messages_longer_than_a_body_may_be_slow() {
     let server = EchoServer::start("v1");
     let gate = gate(Service::only(server.port()));
     let client = EchoClient::connect(gate.port());
-    let mut grpc = client.grpc.clone();
     client.run(async {
-        let (say, messages) = tokio::sync::mpsc::channel(1);
-        grpc.ready().await.unwrap();
-        let path = PathAndQuery::from_static("/test.Echo/Both");
-        let messages = Request::new(receiver(messages));
-        let mut answers: Answers = Box::pin(grpc.streaming(messages, path, Plain).await.unwrap().into_inner());
+        let (say, mut answers) = client.converse(None).await;
         for _ in 0..6 {
             say.send(Bytes::from("x")).await.unwrap();
             assert_eq!(answers.next().await.unwrap().unwrap(), "x");
@@ -485,11 +470,7 @@ fn a_stream_lasts_and_sends_as_both_sides_like_and_is_no_latency() {
     let client = EchoClient::connect(gate.port());
     let mut grpc = client.grpc.clone();
     client.run(async {
-        let (say, messages) = tokio::sync::mpsc::channel(1);
-        grpc.ready().await.unwrap();
-        let path = PathAndQuery::from_static("/test.Echo/Both");
-        let messages = Request::new(receiver(messages));
-        let mut answers: Answers = Box::pin(grpc.streaming(messages, path, Plain).await.unwrap().into_inner());
+        let (say, mut answers) = client.converse(None).await;
         for _ in 0..4 {
             say.send(Bytes::from(vec![b'x'; 2000])).await.unwrap();
             assert_eq!(answers.next().await.unwrap().unwrap().len(), 2000);
@@ -558,17 +539,9 @@ fn a_stream_that_is_ended_by_the_proxy_ends_with_a_status() {
     let service = service.never_eject().pools("protocol: h2c");
     let gate = Gate::start(&Config::with(service).top("kill: { drain: 500ms }").text());
     let client = EchoClient::connect(gate.port());
-    let mut grpc = client.grpc.clone();
     // Messages one by one, for as long as `say` is held.
-    let mut converse = async |timeout: Option<Duration>, every: Duration, times: usize| {
-        let (say, messages) = tokio::sync::mpsc::channel(1);
-        let mut request = Request::new(receiver(messages));
-        if let Some(timeout) = timeout {
-            request.set_timeout(timeout);
-        }
-        grpc.ready().await.unwrap();
-        let path = PathAndQuery::from_static("/test.Echo/Both");
-        let mut answers: Answers = Box::pin(grpc.streaming(request, path, Plain).await.unwrap().into_inner());
+    let converse = async |timeout: Option<Duration>, every: Duration, times: usize| {
+        let (say, mut answers) = client.converse(timeout).await;
         for _ in 0..times {
             if say.send(Bytes::from("x")).await.is_err() {
                 break;

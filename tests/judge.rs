@@ -146,6 +146,7 @@ fn six_failures_in_a_row_convict() {
         stable,
         share: 0.05,
         warming: true,
+        mirrored: false,
     };
     let mut judge = Judge::new(rules(0.99, vec![errors_compared()]));
     judge.tick(&window(&none, &none), Duration::from_secs(1));

@@ -276,3 +276,57 @@ fn counts_go_on_over_a_reload_and_begin_anew_for_another_version() {
     client.get("/", &[]);
     assert_eq!(gate.metrics().count("rollgate_mirror_dropped_total", &[]), 0);
 }
+
+/// As requests are: what one endpoint did not take is no failure of the version.
+#[test]
+fn a_copy_that_an_endpoint_did_not_take_is_tried_on_another_one() {
+    let (v1, good) = (Upstream::named("v1"), Upstream::named("v2"));
+    let bad = Upstream::with("v2", |_| Then::Reset);
+    let service = Service::new("shop")
+        .stable("v1", 100, &[v1.port()])
+        .canary("v2", 0, &[good.port(), bad.port()])
+        .key("mirror: { version: v2, methods: [GET, POST] }");
+    let gate = Gate::start(&Config::with(service).text());
+    let mut client = gate.client();
+    for _ in 0..40 {
+        assert_eq!(client.get("/", &[]).status, 200);
+    }
+    gate.expect_metric(
+        "rollgate_mirror_compared_total",
+        &with(COPIES, ("result", "same")),
+        40.0,
+    );
+    assert!(bad.count() > 0, "it was asked");
+    assert_eq!(good.count(), 40);
+    // What may not happen twice is sent once.
+    let before = bad.count();
+    while bad.count() == before {
+        assert_eq!(client.request("POST", "/", &[], b"x").status, 200);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    gate.expect_metric(
+        "rollgate_mirror_compared_total",
+        &with(COPIES, ("result", "failed")),
+        1.0,
+    );
+}
+
+/// A version that takes as long as its route allows has not failed.
+#[test]
+fn copies_have_the_time_that_their_route_gives() {
+    let v1 = Upstream::named("v1");
+    let v2 = Upstream::with("v2", |exchange| {
+        std::thread::sleep(Duration::from_millis(800));
+        exchange.answer(200, &[], b"")
+    });
+    let service = Service::split(v1.port(), 100, v2.port(), 0)
+        .route("path_prefix: /patient, timeouts: { first_byte: 20s }")
+        .route("path_prefix: /")
+        .pools("timeouts: { first_byte: 300ms }")
+        .key("mirror: { version: v2 }");
+    let gate = Gate::start(&Config::with(service).text());
+    for (path, result) in [("/patient", "same"), ("/hasty", "failed")] {
+        assert_eq!(gate.get(path, &[]).status, 200);
+        gate.expect_metric("rollgate_mirror_compared_total", &with(COPIES, ("result", result)), 1.0);
+    }
+}

@@ -4,96 +4,11 @@
 mod support;
 
 use serde_json::Value;
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self};
+use std::time::Duration;
+use support::rollouts::{ERRORS, LATENCY, Users, Version, rollout, wait_for, wait_for_phase};
 use support::{Config, Gate, Nginx, Operator, PATIENCE, Service, Upstream, Write, eventually};
-
-/// A version whose behaviour the test changes.
-struct Version {
-    upstream: Upstream,
-    status: Arc<AtomicU16>,
-    delay_ms: Arc<AtomicU64>,
-}
-
-impl Version {
-    fn new(name: &str) -> Self {
-        let (status, delay_ms) = (Arc::new(AtomicU16::new(200)), Arc::new(AtomicU64::new(0)));
-        let (answers, takes) = (Arc::clone(&status), Arc::clone(&delay_ms));
-        let upstream = Upstream::with(name, move |exchange| {
-            exchange.read_body();
-            thread::sleep(Duration::from_millis(takes.load(Ordering::Relaxed)));
-            exchange.answer(answers.load(Ordering::Relaxed), &[], b"hello")
-        });
-        Self {
-            upstream,
-            status,
-            delay_ms,
-        }
-    }
-
-    fn port(&self) -> u16 {
-        self.upstream.port()
-    }
-}
-
-/// Users who ask again and again, about 400 times a second altogether, until it is dropped.
-struct Users {
-    stop: Arc<AtomicBool>,
-    /// Answers by status.
-    seen: Arc<Mutex<BTreeMap<u16, u64>>>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Users {
-    fn of(gate: &Gate) -> Self {
-        let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(BTreeMap::new())));
-        let port = gate.port();
-        let user = |number: usize| {
-            let (stop, seen) = (Arc::clone(&stop), Arc::clone(&seen));
-            thread::spawn(move || {
-                let mut client = support::Client::connect(port);
-                for turn in 0_u64.. {
-                    if stop.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    let id = format!("{number}-{turn}");
-                    let status = client.get("/", &[("x-user", &id)]).status;
-                    *seen.lock().unwrap().entry(status).or_default() += 1;
-                    thread::sleep(Duration::from_millis(10));
-                }
-            })
-        };
-        let threads = (0..4).map(user).collect();
-        Self { stop, seen, threads }
-    }
-
-    /// How many answers there were that are not 200.
-    fn errors(&self) -> u64 {
-        let seen = self.seen.lock().unwrap();
-        seen.iter()
-            .filter(|(status, _)| **status != 200)
-            .map(|(_, count)| count)
-            .sum()
-    }
-
-    fn end(mut self) -> BTreeMap<u16, u64> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.threads.drain(..).for_each(|thread| thread.join().unwrap());
-        std::mem::take(&mut *self.seen.lock().unwrap())
-    }
-}
-
-impl Drop for Users {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
-}
-
-const ERRORS: &str = "{ metric: error_rate, compared_to: stable, tolerance: 10%, on_fail: rollback }";
-const LATENCY: &str = "{ metric: latency_p90, compared_to: stable, tolerance: 50%, on_fail: pause }";
 
 /// Judged by its errors: on a busy machine a version that has just got its first requests is slow for a moment.
 fn plan(steps: &str) -> String {
@@ -116,27 +31,6 @@ fn config(v1: u16, v2: u16, plan: &str, more: &str) -> Config {
     Config::with(service)
 }
 
-/// How the rollout stands.
-fn rollout(operator: &Operator) -> Value {
-    operator.get("/v1/services/shop").expect_ok()["rollout"].clone()
-}
-
-fn wait_for(operator: &Operator, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        let now = rollout(operator);
-        if is_so(&now) {
-            return now;
-        }
-        assert!(Instant::now() < until, "never {what}: {now:#}");
-        thread::sleep(Duration::from_millis(50));
-    }
-}
-
-fn wait_for_phase(operator: &Operator, phase: &str) -> Value {
-    wait_for(operator, phase, |rollout| rollout["phase"] == phase)
-}
-
 fn texts(operator: &Operator, kind: &str) -> Vec<String> {
     let events = operator.get("/v1/events?after=0").expect_ok();
     let events = events["events"].as_array().unwrap().iter();
@@ -155,7 +49,7 @@ fn a_good_candidate_gets_everything_and_bakes() {
     wait_for_phase(&operator, "baking");
     let done = wait_for_phase(&operator, "succeeded");
     assert_eq!((done["step"].as_u64(), done["share"].as_f64()), (Some(3), Some(100.0)));
-    assert!(users.end().keys().all(|status| *status == 200));
+    users.end_in_order();
     gate.expect_metric(
         "rollgate_rollout_phase",
         &[("service", "shop"), ("phase", "succeeded")],
@@ -179,7 +73,7 @@ fn a_candidate_that_breaks_is_rolled_back_and_users_of_gets_see_nothing() {
     let users = Users::of(&gate);
     wait_for(&operator, "at 25 %", |rollout| rollout["share"] == 25.0);
     eventually(PATIENCE, "the candidate has traffic", || v2.upstream.count() > 50);
-    v2.status.store(500, Ordering::Relaxed);
+    v2.fails();
     let over = wait_for_phase(&operator, "rolled_back");
     let told = over["reason"].as_str().unwrap();
     assert!(told.contains("v2 fails") && told.contains("evidence"), "{told}");
@@ -216,7 +110,7 @@ fn a_candidate_that_breaks_is_rolled_back_and_users_of_gets_see_nothing() {
 #[test]
 fn a_dead_candidate_is_gone_after_six_failures() {
     let (v1, v2) = (Version::new("v1"), Version::new("v2"));
-    v2.status.store(500, Ordering::Relaxed);
+    v2.fails();
     let steps = "[{ share: 5%, hold: 1h }, { share: 100%, hold: 1s }]";
     let gate = Gate::start(&config(v1.port(), v2.port(), &plan(steps), "").text());
     let operator = Operator::of(&gate);
@@ -313,7 +207,7 @@ fn a_crash_in_mid_step_goes_on_and_edits_do_not_begin_again() {
         rollout["candidate"] == "v3" && rollout["share"] == 25.0
     });
     assert_eq!(begun["attempt"], 2);
-    assert!(users.end().keys().all(|status| *status == 200));
+    users.end_in_order();
 }
 
 #[test]
@@ -328,7 +222,7 @@ fn a_candidate_whose_endpoints_die_is_rolled_back_and_users_of_gets_see_nothing(
     v2.upstream.kill();
     let over = wait_for_phase(&operator, "rolled_back");
     assert_eq!(over["cause"], "check", "{over:#}");
-    assert!(users.end().keys().all(|status| *status == 200));
+    users.end_in_order();
 }
 
 /// What breaks both is not the candidate's fault.
@@ -341,7 +235,7 @@ fn when_both_break_nothing_is_rolled_back_and_nothing_goes_on() {
     let users = Users::of(&gate);
     wait_for(&operator, "at 30 %", |rollout| rollout["share"] == 30.0);
     for version in [&v1, &v2] {
-        version.status.store(500, Ordering::Relaxed);
+        version.fails();
     }
     eventually(PATIENCE, "many fail", || users.errors() > 600);
     let now = rollout(&operator);
@@ -381,7 +275,7 @@ fn another_process_goes_on_with_the_rollout() {
         (Some(1), Some(1), Some(25.0))
     );
     assert!(now["elapsed_s"].as_f64().unwrap() > 2.0, "{now:#}");
-    v2.status.store(500, Ordering::Relaxed);
+    v2.fails();
     for number in 0..200 {
         user(number);
     }
@@ -472,7 +366,7 @@ fn a_candidate_that_sells_less_is_rolled_back_by_the_applications_own_numbers() 
     assert_eq!(over["cause"], "check");
     let told = over["reason"].as_str().unwrap();
     assert!(told.contains("orders"), "{told}");
-    assert!(users.end().keys().all(|status| *status == 200));
+    users.end_in_order();
     assert_eq!(gate.get("/", &[]).header("x-orders"), None);
 }
 

@@ -13,8 +13,9 @@ mod hostile;
 #[path = "tls_downstream/requests.rs"]
 mod requests;
 
+use std::io::Write;
 use std::process::{Command, Stdio};
-use support::{Authority, Client, Config, Gate, Leaf, Service, Trust, Upstream, der};
+use support::{Authority, Client, Config, Gate, Leaf, PATIENCE, Service, Trust, Upstream, der, eventually};
 use tempfile::TempDir;
 
 /// `shop` behind TLS.
@@ -101,6 +102,11 @@ impl Shop {
 
     /// What `openssl s_client` says of a handshake.
     fn openssl(&self, arguments: &[&str]) -> String {
+        self.openssl_sending(arguments, "")
+    }
+
+    /// Likewise, with this sent behind it.
+    fn openssl_sending(&self, arguments: &[&str], request: &str) -> String {
         let mut child = Command::new("openssl")
             .args(["s_client", "-connect", &format!("127.0.0.1:{}", self.gate.port())])
             .args(arguments)
@@ -109,7 +115,9 @@ impl Shop {
             .stderr(Stdio::piped())
             .spawn()
             .expect("start openssl");
-        drop(child.stdin.take());
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(request.as_bytes()).unwrap();
+        drop(stdin);
         let output = child.wait_with_output().unwrap();
         String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
     }
@@ -232,4 +240,52 @@ fn sessions_are_resumed() {
         shop.handshakes("resumed", count);
         shop.handshakes("full", count);
     }
+}
+
+#[test]
+fn sessions_are_resumed_in_whichever_thread_the_client_comes_back_to() {
+    let shop = Shop::with("", |config| config.top("threads: 4"));
+    for trust in [Trust::tls12(&shop.authority), Trust::tls13(&shop.authority)] {
+        shop.upstream.forget();
+        drop(shop.try_client(&trust).unwrap());
+        let mut open = Vec::new();
+        // Each thread has connections of its own to the endpoint, and one will do for requests after each other.
+        eventually(PATIENCE, "three threads have served", || {
+            let client = shop.try_client(&trust).unwrap();
+            assert!(
+                client.wire().is_resumed(),
+                "{} after {}",
+                client.wire().version(),
+                open.len()
+            );
+            open.push(client);
+            shop.upstream.connections_used() >= 3
+        });
+    }
+    shop.handshakes("full", 2.0);
+}
+
+#[test]
+fn openssl_resumes_sessions() {
+    const REQUEST: &str = "GET / HTTP/1.1\r\nHost: shop.test\r\nConnection: close\r\n\r\n";
+    let shop = Shop::new();
+    for version in ["tls1_2", "tls1_3"] {
+        let file = shop.files.path().join(version).display().to_string();
+        let arguments = ["-servername", "shop.test", "-ign_eof", &format!("-{version}")];
+        let visit = |session: &[&str]| shop.openssl_sending(&[&arguments, session].concat(), REQUEST);
+        let first = visit(&["-sess_out", &file]);
+        assert!(first.contains("New, TLSv1.") && first.contains("200 Answer"), "{first}");
+        // What it would take before the handshake is done may be replayed.
+        assert!(version == "tls1_2" || first.contains("Max Early Data: 0\n"), "{first}");
+        // A ticket of TLS 1.3 is good for more than one connection.
+        for _ in 0..2 {
+            let again = visit(&["-sess_in", &file]);
+            assert!(
+                again.contains("Reused, TLSv1.") && again.contains("200 Answer"),
+                "{version}: {again}"
+            );
+        }
+    }
+    shop.handshakes("resumed", 4.0);
+    shop.handshakes("full", 2.0);
 }

@@ -112,6 +112,8 @@ pub struct RolloutStatus {
     pub share: f64,
     /// The segments that are admitted to it now.
     pub segments: Vec<String>,
+    /// How many of the requests to stable are copied for it now, in percent, 0 to 100.
+    pub mirror: f64,
     /// How long the step has been in force, in seconds, without pauses.
     pub elapsed_s: f64,
     /// How long it lasts at least.
@@ -140,6 +142,8 @@ pub struct StepStatus {
     pub share: f64,
     /// Segments that are admitted whatever the share.
     pub segments: Vec<String>,
+    /// How many of the requests to stable are copied for the candidate, in percent, 0 to 100; above 0, nobody gets it.
+    pub mirror: f64,
     /// How long it lasts at least, in seconds.
     pub hold_s: f64,
     /// Whether a person must approve before the next step.

@@ -25,6 +25,7 @@ pub fn status(in_force: &InForce, service: usize) -> Option<RolloutStatus> {
         steps: plan.last(),
         share: machine.share.fraction() * 100.0,
         segments: machine.segments.iter().map(ToString::to_string).collect(),
+        mirror: machine.mirror.fraction() * 100.0,
         elapsed_s: machine.elapsed_ms as f64 / 1000.0,
         hold_s: plan.step(machine.step).map_or(0.0, |step| step.hold.as_secs_f64()),
         waits_for: machine.wait.word().to_owned(),
@@ -42,6 +43,7 @@ fn step(step: &Step) -> StepStatus {
     StepStatus {
         share: step.share.fraction() * 100.0,
         segments: step.segments.iter().map(ToString::to_string).collect(),
+        mirror: step.mirror.fraction() * 100.0,
         hold_s: step.hold.as_secs_f64(),
         approval: step.approval,
     }

@@ -30,6 +30,9 @@ pub enum Test {
     ErrorsCompared { tolerance: f64 },
     /// The part of the requests that fail is at most `limit`, 0.0 to 1.0.
     ErrorsAtMost { limit: f64 },
+    /// The part of the copies of a mirror step that are answered with another status than an original that did not fail is at
+    /// most `limit`, 0.0 to 1.0. In other steps there is nothing to see.
+    MismatchesAtMost { limit: f64 },
     /// A quantile of the latency (0.99 for p99), compared to stable.
     LatencyCompared { quantile: f64, tolerance: f64 },
     /// A quantile of the latency is at most so many microseconds.
@@ -98,6 +101,10 @@ pub(super) enum State {
         limit: f64,
         evidence: LimitEvidence,
     },
+    MismatchesAtMost {
+        limit: f64,
+        evidence: LimitEvidence,
+    },
     LatencyCompared {
         quantile: f64,
         evidence: QuantileEvidence,
@@ -143,6 +150,10 @@ impl State {
         match *test {
             Test::ErrorsCompared { tolerance } => Self::ErrorsCompared(Evidence::new(tolerance)),
             Test::ErrorsAtMost { limit } => Self::ErrorsAtMost {
+                limit,
+                evidence: LimitEvidence::of_failures(limit),
+            },
+            Test::MismatchesAtMost { limit } => Self::MismatchesAtMost {
                 limit,
                 evidence: LimitEvidence::of_failures(limit),
             },

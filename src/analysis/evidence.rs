@@ -52,6 +52,23 @@
 //! exact to within a request or so; with keys, users in random order make each bad request the candidate's with a
 //! probability of its share, which is the supermartingale directly. Either way six failed requests in a row convict a fresh candidate at 5 % and a confidence
 //! of 99 %.
+//!
+//! # Pairs
+//!
+//! In a mirror step the candidate's requests are copies of stable's, and a request that is bad by itself is bad twice: the two
+//! of a pair are not independent. They need not be. Let the original alone be bad with probability `b`, the copy alone with
+//! `a`, both with `c`; a candidate within the tolerance has `a + c <= (1 + d)(b + c)`. A pair multiplies by `r/D`, `1/D` and
+//! `r/D²` then, with `null = (1 + d)/(2 + d)` and `u = r - 1`:
+//!
+//! ```text
+//! E f - 1 = (u/D) (a (1 - null) - b null) + c (r/D² - 1)
+//!        <= c ( u (2 null - 1)/D + r/D² - 1 )               as a <= (1 + d) b + d c
+//!        <= 0                                               as D² - r - u (2 null - 1) D = null (1 - null) u² >= 0
+//! ```
+//!
+//! An original counts when its copy begins and the copy when it ends, so what is seen at any instant is at most what the pairs
+//! begun until then will come to, in the order in which they began: whatever ends first, good or bad, it is no more than
+//! that supermartingale.
 
 use super::mixture::Mixture;
 use serde::{Deserialize, Serialize};
@@ -162,6 +179,12 @@ impl Evidence {
     /// Adds what was counted since the last call, at any other instant, such as that of a failure.
     pub fn burst(&mut self, counts: Counts) {
         self.open.add(counts);
+    }
+
+    /// What comes from now on is of another kind: nothing of what was begun before comes late.
+    pub(super) fn part(&mut self) {
+        self.close();
+        (self.settling, self.share, self.last) = (None, 0.0, 0.0);
     }
 
     fn close(&mut self) {

@@ -84,8 +84,10 @@ pub(super) struct View<'a> {
     pub(super) names: Names<'a>,
     pub(super) rules: &'a Rules,
     pub(super) step: &'a Step,
-    /// Sent by the split, in all steps.
+    /// Sent by the split, in all steps; and pairs of mirror steps.
     pub(super) rollout: Counts,
+    /// Whether it is a mirror step.
+    pub(super) mirrored: bool,
 }
 
 impl View<'_> {
@@ -94,6 +96,7 @@ impl View<'_> {
         let mut finding = match state {
             State::ErrorsCompared(evidence) => self.errors_compared(evidence.log()),
             State::ErrorsAtMost { limit, evidence } => self.errors_at_most(*limit, evidence.log()),
+            State::MismatchesAtMost { limit, evidence } => self.mismatches_at_most(*limit, evidence.log()),
             State::LatencyCompared { quantile, evidence } => {
                 self.latency_compared(*quantile, quantile_name(metric), evidence.log())
             }
@@ -152,6 +155,32 @@ impl View<'_> {
         finding
     }
 
+    fn mismatches_at_most(&self, limit: f64, log: f64) -> Finding {
+        let copies = self.step.split.candidate;
+        let measured = rate(Arm {
+            bad: self.step.mismatched,
+            ..copies
+        });
+        let measured = measured.filter(|_| self.mirrored);
+        let seen = match self.mirrored {
+            true => format!(
+                "{} answers {} ({}/{}) of its copies with another status than {}, at most {} may",
+                self.names.candidate,
+                percent(measured.map_or(0.0, |rate| rate.value)),
+                self.step.mismatched,
+                copies.ended,
+                self.names.stable,
+                percent(limit)
+            ),
+            false => "statuses are compared where requests are copied".to_owned(),
+        };
+        let over = measured.is_some_and(|rate| rate.value > limit);
+        let missing = self.missing(self.step.all.ended).or_else(|| over.then(too_high));
+        let mut finding = self.by_evidence(Some(log), seen, missing);
+        finding.candidate = measured;
+        finding
+    }
+
     fn latency_compared(&self, quantile: f64, name: &str, log: f64) -> Finding {
         let candidate = latency(&self.step.candidate_durations, quantile);
         let stable = latency(&self.step.stable_durations, quantile);
@@ -193,7 +222,7 @@ impl View<'_> {
     fn mean_compared(&self, metric: &str, worse: Worse, tolerance: f64, evidence: &MeanDifference) -> Finding {
         let means = evidence.means();
         let seen = means.map_or_else(
-            || format!("too few values of {metric}"),
+            || self.no_values("too few values", metric),
             |[candidate, stable]| {
                 let (of_candidate, of_stable) = (number(candidate.value), number(stable.value));
                 format!(
@@ -203,7 +232,9 @@ impl View<'_> {
             },
         );
         let missing = self.missing_for_comparison(self.step.split.candidate.ended, self.step.split.stable.ended);
-        let mut finding = self.by_evidence(evidence.log_worse(worse, tolerance), seen, missing);
+        let nothing = || (self.mirrored || self.step.share <= 0.0).then_some(0.0);
+        let log = evidence.log_worse(worse, tolerance).or_else(nothing);
+        let mut finding = self.by_evidence(log, seen, missing);
         finding.candidate = means.map(|[candidate, _]| candidate);
         finding.stable = means.map(|[_, stable]| stable);
         finding
@@ -229,7 +260,7 @@ impl View<'_> {
     fn mean_within(&self, metric: &str, limits: Limits, values: Moments, stable: Moments) -> Finding {
         let mean = values.mean();
         let seen = mean.map_or_else(
-            || format!("no values of {metric}"),
+            || self.no_values("no values", metric),
             |mean| {
                 format!(
                     "{} has a mean {metric} of {}, {}",
@@ -247,6 +278,7 @@ impl View<'_> {
             Some(below.max(above) + libm::log1p(libm::exp(-(below - above).abs())) - libm::log(2.0))
         };
         let log = [below, above].into_iter().flatten().reduce(both).flatten();
+        let log = log.or_else(|| self.mirrored.then_some(0.0));
         let out = mean.is_some_and(|mean| !limits.admit(mean));
         let missing = self.missing(self.step.all.ended);
         let out = || out.then(|| "not within, but not for certain".to_owned());
@@ -256,6 +288,15 @@ impl View<'_> {
             requests: values.count,
         });
         finding
+    }
+
+    /// Nobody has acted on the answer to a copy: an application's numbers in it say nothing, and hold a mirror step up for
+    /// nothing.
+    fn no_values(&self, fewer: &str, metric: &str) -> String {
+        match self.mirrored {
+            true => format!("{metric} is not taken from the answers to copies"),
+            false => format!("{fewer} of {metric}"),
+        }
     }
 
     fn outside(&self, metric: &str, limits: Limits, fresh_for: Duration, reading: Option<&Reading>) -> Finding {

@@ -11,11 +11,14 @@ use std::time::Duration;
 /// The longest reason kept for a number that could not be had, in characters.
 const MAX_REASON: usize = 300;
 
-/// What was seen of one version in a stretch of time. Client aborts and mirrored copies are in none of it.
+/// What was seen of one version in a stretch of time. Client aborts are in none of it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Observed {
     /// Requests begun, ended, and failed.
     pub requests: Arm,
+    /// Of copies: how many were answered with another status than their originals, which had not failed.
+    #[serde(default)]
+    pub mismatched: u64,
     /// How long those that ended took; upgraded streams are not in it.
     pub durations: Histogram,
     /// The application's numbers, by position.
@@ -35,6 +38,9 @@ pub struct Window<'a> {
     pub share: f64,
     /// Whether the step is too young for latencies to count.
     pub warming: bool,
+    /// Whether it is of a mirror step: `candidate` are copies that ended, and `stable` the requests that copies were begun
+    /// of. The share is [`Window::SHARE_OF_PAIRS`].
+    pub mirrored: bool,
 }
 
 /// What was seen in the current step.
@@ -45,6 +51,9 @@ pub(super) struct Step {
     pub(super) split: Counts,
     /// Sent to the candidate by anything.
     pub(super) all: Arm,
+    /// Copies with another status than their originals.
+    #[serde(default)]
+    pub(super) mismatched: u64,
     pub(super) candidate_durations: Histogram,
     pub(super) stable_durations: Histogram,
     pub(super) all_durations: Histogram,
@@ -57,8 +66,11 @@ pub struct Judge {
     /// Parallel to the checks.
     states: Vec<State>,
     step: Step,
-    /// Sent by the split, in all steps.
+    /// Sent by the split, in all steps; and pairs of mirror steps.
     rollout: Counts,
+    /// Whether what was seen last is of a mirror step.
+    #[serde(default)]
+    mirrored: bool,
 }
 
 impl Judge {
@@ -71,6 +83,7 @@ impl Judge {
             states,
             step: Step::default(),
             rollout: Counts::default(),
+            mirrored: false,
         }
     }
 
@@ -145,6 +158,7 @@ impl Judge {
             rules: &self.rules,
             step: &self.step,
             rollout: self.rollout,
+            mirrored: self.mirrored,
         };
         let checks = self.rules.checks.iter().zip(&self.states);
         checks
@@ -153,6 +167,14 @@ impl Judge {
     }
 
     fn count(&mut self, window: &Window<'_>) {
+        if self.mirrored != window.mirrored {
+            self.mirrored = window.mirrored;
+            self.states.iter_mut().for_each(State::part);
+            if window.mirrored {
+                // What stable had before is nothing that a copy was compared with.
+                self.rollout = Counts::default();
+            }
+        }
         let split = Counts {
             candidate: window.candidate.requests,
             stable: window.stable.requests,
@@ -163,6 +185,7 @@ impl Judge {
         step.split.add(split);
         step.all.add(window.candidate.requests);
         step.all.add(window.forced.requests);
+        step.mismatched = step.mismatched.saturating_add(window.candidate.mismatched);
         if !window.warming {
             step.candidate_durations.merge(&window.candidate.durations);
             step.stable_durations.merge(&window.stable.durations);
@@ -173,12 +196,28 @@ impl Judge {
 }
 
 impl State {
+    /// From copies to requests of users, or back: these are measured in another way, and nothing of before comes late.
+    fn part(&mut self) {
+        match self {
+            Self::ErrorsCompared(evidence) => evidence.part(),
+            Self::LatencyCompared { evidence, .. } => evidence.part(),
+            Self::ErrorsAtMost { evidence, .. }
+            | Self::MismatchesAtMost { evidence, .. }
+            | Self::LatencyAtMost { evidence, .. } => evidence.part(),
+            Self::MeanCompared { .. }
+            | Self::MeanReported { .. }
+            | Self::MeanWithin { .. }
+            | Self::OutsideWithin { .. } => {}
+        }
+    }
+
     fn tick(&mut self, window: &Window<'_>, elapsed: Duration) {
         match self {
             Self::ErrorsCompared(evidence) => {
                 evidence.tick(window.counts(), window.share, elapsed);
             }
             Self::ErrorsAtMost { evidence, .. } => evidence.tick(window.failures(), elapsed),
+            Self::MismatchesAtMost { evidence, .. } => evidence.tick(window.mismatches(), elapsed),
             Self::LatencyCompared { evidence, .. } if !window.warming => {
                 let (candidate, stable) = (&window.candidate.durations, &window.stable.durations);
                 evidence.tick(candidate, stable, window.share, elapsed);
@@ -213,6 +252,7 @@ impl State {
         match self {
             Self::ErrorsCompared(evidence) => evidence.burst(window.counts()),
             Self::ErrorsAtMost { evidence, .. } => evidence.burst(window.failures()),
+            Self::MismatchesAtMost { evidence, .. } => evidence.burst(window.mismatches()),
             Self::LatencyCompared { evidence, .. } if !window.warming => {
                 evidence.burst(&window.candidate.durations, &window.stable.durations);
             }
@@ -244,6 +284,9 @@ impl Observed {
 }
 
 impl Window<'_> {
+    /// The candidate's share of a mirror step's pairs: each copy has one original.
+    pub const SHARE_OF_PAIRS: f64 = 0.5;
+
     fn counts(&self) -> Counts {
         Counts {
             candidate: self.candidate.requests,
@@ -256,6 +299,17 @@ impl Window<'_> {
         let mut all = self.candidate.requests;
         all.add(self.forced.requests);
         all
+    }
+
+    /// Copies with another status than their originals, among all copies.
+    fn mismatches(&self) -> Arm {
+        match self.mirrored {
+            true => Arm {
+                bad: self.candidate.mismatched,
+                ..self.candidate.requests
+            },
+            false => Arm::default(),
+        }
     }
 
     /// Requests among all of the candidate that took longer.
@@ -272,3 +326,7 @@ impl Window<'_> {
 #[cfg(test)]
 #[path = "judge_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "pairs_tests.rs"]
+mod pairs_tests;

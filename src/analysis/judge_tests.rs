@@ -3,7 +3,7 @@ use crate::analysis::{Limits, Test, Verdict, Worse};
 use proptest::prelude::*;
 
 const SECOND: Duration = Duration::from_secs(1);
-const NAMES: Names<'static> = Names {
+pub(super) const NAMES: Names<'static> = Names {
     candidate: "v2",
     stable: "v1",
 };
@@ -42,7 +42,7 @@ fn outside() -> Check {
     check("conversion", Test::OutsideWithin { limits, fresh_for })
 }
 
-fn every_kind() -> Vec<Check> {
+pub(super) fn every_kind() -> Vec<Check> {
     let basket = Limits {
         min: Some(20.0),
         max: Some(60.0),
@@ -69,7 +69,7 @@ fn every_kind() -> Vec<Check> {
     ]
 }
 
-fn judge(checks: Vec<Check>) -> Judge {
+pub(super) fn judge(checks: Vec<Check>) -> Judge {
     Judge::new(Rules {
         confidence: 0.99,
         min_requests: 200,
@@ -78,7 +78,7 @@ fn judge(checks: Vec<Check>) -> Judge {
 }
 
 /// Of `requests`, so many failed; each took `us`, give or take, and had a basket of about 40.
-fn observed(requests: u64, failed: u64, us: u64) -> Observed {
+pub(super) fn observed(requests: u64, failed: u64, us: u64) -> Observed {
     let mut durations = Histogram::default();
     let mut basket = Moments::default();
     for request in 0..requests {
@@ -91,6 +91,7 @@ fn observed(requests: u64, failed: u64, us: u64) -> Observed {
             ended: requests,
             bad: failed,
         },
+        mismatched: 0,
         durations,
         values: vec![basket],
     }
@@ -103,6 +104,7 @@ struct Seen {
     stable: Observed,
     share: f64,
     warming: bool,
+    mirrored: bool,
 }
 
 impl Seen {
@@ -113,6 +115,7 @@ impl Seen {
             stable,
             share: 0.1,
             warming: false,
+            mirrored: false,
         }
     }
 
@@ -123,6 +126,7 @@ impl Seen {
             stable: &self.stable,
             share: self.share,
             warming: self.warming,
+            mirrored: self.mirrored,
         }
     }
 }

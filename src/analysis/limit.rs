@@ -113,6 +113,12 @@ impl LimitEvidence {
         self.open.add(counts);
     }
 
+    /// What comes from now on is of another kind: nothing of what was begun before comes late.
+    pub(super) fn part(&mut self) {
+        self.close();
+        (self.usual, self.fallen) = (Pace::default(), Duration::ZERO);
+    }
+
     fn close(&mut self) {
         self.mixture.charge(self.limit, self.open.bad, self.trials());
         let fallen = self.fallen.saturating_add(self.age);

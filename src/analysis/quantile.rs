@@ -75,6 +75,13 @@ impl QuantileEvidence {
         self.recent.merge(stable);
     }
 
+    /// As [`Evidence::part`]; latencies of another kind need a threshold of their own.
+    pub(super) fn part(&mut self) {
+        self.evidence.part();
+        self.slow_from = None;
+        (self.recent, self.before) = Default::default();
+    }
+
     /// Nothing counts before there is a threshold.
     fn counts(&self, candidate: &Histogram, stable: &Histogram) -> Counts {
         let arm = |histogram: &Histogram, slow_from: usize| Arm {

@@ -36,6 +36,7 @@ impl Arguments {
             error_rate: self.assumptions.errors.fraction(),
             latencies: self.assumptions.latencies()?,
             in_segments: self.assumptions.in_segments,
+            copyable: self.assumptions.copyable,
         };
         let plans = self.subject.plans(context)?;
         let outlooks = plans.iter().map(|planned| (planned, forecast(&planned.plan, &assumed)));
@@ -46,7 +47,10 @@ impl Arguments {
             return Ok(format!("{}\n", json!({ "services": services })));
         }
         let texts: Vec<String> = outlooks
-            .map(|(planned, forecast)| rendered(planned, &forecast, &assumed, &self.assumptions.words()))
+            .map(|(planned, forecast)| {
+                let words = self.assumptions.words(&planned.plan);
+                rendered(planned, &forecast, &assumed, &words)
+            })
             .collect();
         Ok(texts.join("\n"))
     }
@@ -191,6 +195,7 @@ fn as_json(planned: &Planned, forecast: &Forecast, assumed: &Assumed) -> Value {
             "p99_s": assumed.latencies.quantile_us(0.99) / 1e6,
             "p50_s": assumed.latencies.quantile_us(0.5) / 1e6,
             "in_segments": assumed.in_segments.fraction(),
+            "copyable": assumed.copyable.fraction(),
         },
         "confidence": plan.analysis.confidence.fraction(),
         "evidence_needed": forecast.needed,

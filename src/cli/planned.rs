@@ -114,6 +114,9 @@ pub struct Assumptions {
     /// The part of the requests that comes from segments which a step admits
     #[arg(long, value_name = "SHARE", default_value = "1%", value_parser = share, help_heading = "Assumptions")]
     pub in_segments: Share,
+    /// The part of the requests that a mirror step may copy: those of its methods
+    #[arg(long, value_name = "SHARE", default_value = "100%", value_parser = share, help_heading = "Assumptions")]
+    pub copyable: Share,
 }
 
 impl Assumptions {
@@ -125,14 +128,17 @@ impl Assumptions {
         Latencies::new(p50, us(self.p99)).ok_or_else(|| Failure::usage("expected a --p50 above zero and below --p99"))
     }
 
-    /// `0.5 % errors, p99 320ms, 1 % of the requests in segments`
-    pub fn words(&self) -> String {
-        format!(
-            "{} errors, p99 {}, {} of the requests in segments",
-            self.errors,
-            about(self.p99),
-            self.in_segments
-        )
+    /// `0.5 % errors, p99 320ms, 1 % of the requests in segments`; where `plan` has a mirror step, how many may be copied.
+    pub fn words(&self, plan: &Plan) -> String {
+        let (p99, in_segments) = (about(self.p99), self.in_segments);
+        let words = format!(
+            "{} errors, p99 {p99}, {in_segments} of the requests in segments",
+            self.errors
+        );
+        match plan.steps.iter().any(|step| step.mirror > Share::ZERO) {
+            true => format!("{words}, {} may be copied", self.copyable),
+            false => words,
+        }
     }
 }
 
@@ -176,7 +182,9 @@ pub fn label(check: &Check) -> String {
         Test::ErrorsCompared { .. } | Test::LatencyCompared { .. } | Test::MeanCompared { .. } => {
             format!("{metric} vs stable")
         }
-        Test::ErrorsAtMost { limit } => format!("{metric} max {}", percent(*limit)),
+        Test::ErrorsAtMost { limit } | Test::MismatchesAtMost { limit } => {
+            format!("{metric} max {}", percent(*limit))
+        }
         Test::LatencyAtMost { limit_us, .. } => format!("{metric} max {}", about(Duration::from_micros(*limit_us))),
         Test::MeanReported { .. } => format!("{metric} reported"),
         Test::MeanWithin { limits, .. } | Test::OutsideWithin { limits, .. } => format!("{metric}{}", range(*limits)),
@@ -188,11 +196,15 @@ fn range(limits: Limits) -> String {
     end("min", limits.min) + &end("max", limits.max)
 }
 
-/// Whether what a check goes by is known beforehand: failures and latencies are, an application's numbers are not.
+/// Whether what a check goes by is known beforehand: failures and latencies are, an application's numbers and statuses are not.
 pub fn is_foretold(test: &Test) -> bool {
     !matches!(
         test,
-        Test::MeanCompared { .. } | Test::MeanReported { .. } | Test::MeanWithin { .. } | Test::OutsideWithin { .. }
+        Test::MismatchesAtMost { .. }
+            | Test::MeanCompared { .. }
+            | Test::MeanReported { .. }
+            | Test::MeanWithin { .. }
+            | Test::OutsideWithin { .. }
     )
 }
 
@@ -213,6 +225,7 @@ mod tests {
             p99: Duration::from_millis(200),
             p50: Some(Duration::from_millis(p50)),
             in_segments: Share::ZERO,
+            copyable: Share::WHOLE,
         };
         assert!(assumed(200).latencies().is_err() && assumed(0).latencies().is_err());
         assert!(assumed(199).latencies().is_ok());

@@ -86,7 +86,7 @@ with these keys. Seconds count from 0; a version of another name than the candid
 one, may be absent. Each second has as many requests as were recorded of all versions, split as the plan splits them, and \
 each version fails and is slow as it was. It ends with the recording.
 
-Gates say yes. Checks of an application's own numbers and of Prometheus are left out. Nothing is sent anywhere.";
+Gates say yes. Checks of an application's own numbers, of Prometheus and of statuses are left out. Nothing is sent anywhere.";
 
 /// `None`: never.
 #[derive(Debug, Clone, Copy)]
@@ -177,6 +177,7 @@ impl Arguments {
             limit,
             traffic,
             in_segments: self.assumptions.in_segments,
+            copyable: self.assumptions.copyable,
             events: Vec::new(),
             approves_after: self.approve_after.0,
         })

@@ -152,6 +152,7 @@ fn one_service_has_its_endpoints_and_totals() {
         steps: 5,
         share: 10.0,
         segments: Vec::new(),
+        mirror: 0.0,
         elapsed_s: 61.5,
         hold_s: 600.0,
         waits_for: "hold".to_owned(),

@@ -29,7 +29,7 @@ pub struct ServiceChange {
     pub weights: bool,
     /// Endpoints or how they are used, of any version.
     pub pools: bool,
-    /// Routes, versions, roles, rules, affinity, fallback, mirror, rescue, `kill`, `expose_version`, header rules, limits.
+    /// Routes, versions, roles, rules, affinity, fallback, mirror, rescue, `kill`, `expose_version`, header rules, limits, `upgrades`.
     pub routing: bool,
     /// The plan of its rollout: its candidate, steps, checks, or anything else of it.
     pub rollout: bool,
@@ -208,6 +208,7 @@ fn service_change(
             || old_rest.rescue != new_rest.rescue
             || old_rest.rewrites != new_rest.rewrites
             || old_rest.limits != new_rest.limits
+            || old_rest.upgrades != new_rest.upgrades
             || old_rest.mirror != new_rest.mirror
             || !same_affinity(old_policy.affinity.as_ref(), new_policy.affinity.as_ref()),
         rollout: old_rest.rollout != new_rest.rollout,

@@ -191,6 +191,10 @@ settings! {
         max_in_flight: Option<InFlight>,
         /// Requests in flight at once of each client, user or API key; 503 beyond it. At most 16, each with another `key`.
         max_in_flight_per_key: List<KeyInFlight> = "[]",
+        /// Protocols that clients of HTTP/1.1 may change to, as they stand in `Upgrade`: `websocket`, or others (`spdy/3.1`),
+        /// of which only bytes are passed on. At most 16. `[]`: none. What is not listed is removed from `Upgrade`. What
+        /// carries requests (`h2c`, `tls/1.2`) is refused: Rollgate would not see them.
+        upgrades: List<String> = "[websocket]",
         /// Another host and path for what is sent to the endpoints. Routes, rules and logs see what the client sent.
         rewrite: Rewrite = "{}",
         /// Header fields of requests, changed on their way to the endpoints.
@@ -208,20 +212,6 @@ settings! {
         /// rolled back: downloads, streams, WebSockets. Then it is closed; `never` leaves it. Absent: `30s`, or as at the
         /// top of the file.
         drain: Option<Drain>,
-    }
-
-    /// Hosts, paths and methods that lead to a service.
-    Route as "route" {
-        /// A host without port, `*.example.com` for all below it, or `*`. Absent: every host.
-        host: Option<String>,
-        /// This path alone, in canonical form: requests are compared so, whatever is encoded in theirs. Not beside `path_prefix`.
-        path: Option<String>,
-        /// This path and all below it, by whole segments: `/a` is for `/a` and `/a/b`, not `/ab`. Absent: every path.
-        path_prefix: Option<String>,
-        /// Methods, in capitals. Absent: every method.
-        methods: Option<List<String>>,
-        /// How long requests of this route may take, where it is not as for all.
-        timeouts: RouteTimeouts = "{}",
     }
 
     /// A deployed revision of a service.
@@ -371,7 +361,7 @@ settings! {
         split: Option<Map<Weight>>,
     }
 
-    /// A copy of traffic whose reply is dropped.
+    /// A copy of traffic whose reply is dropped. While a rollout is in a step with a `mirror`, that step's share counts.
     Mirror as "mirror" {
         /// The version that gets the copies: of requests that others served, once they are answered. None under a kill
         /// switch, if it is a canary.
@@ -399,8 +389,8 @@ settings! {
         candidate: Option<String>,
         /// Whether it begins by itself when a candidate of a new name appears.
         start: Start = "automatic",
-        /// Its steps, 1 to 100. Shares never fall from one to the next. After steps that end below `100%` comes one more,
-        /// `100%` without a hold.
+        /// Its steps, 1 to 100. Shares never fall from one to the next; steps with a `mirror` come first. After steps that end
+        /// below `100%` comes one more, `100%` without a hold.
         steps: Required<List<RolloutStep>>,
         /// How the candidate is judged.
         analysis: Analysis = "{}",
@@ -418,8 +408,11 @@ settings! {
         with: List<String> = "[]",
     }
 
-    /// One entry of the plan: a `share`, or `segments` that are admitted whatever the share, or both.
+    /// One entry of the plan: a `share`, or `segments` that are admitted whatever the share, or both; or a `mirror` alone.
     RolloutStep as "step" {
+        /// Nobody gets the candidate, but this share of the requests that stable answers is copied for it, and judged beside
+        /// them. Of the methods of the service's `mirror`; without one of GET and HEAD.
+        mirror: Option<Share>,
         /// Segments that are admitted to the candidate (a ring). Absent: those of the step before.
         segments: Option<List<String>>,
         /// The candidate's share. Absent: that of the step before.
@@ -461,14 +454,15 @@ settings! {
 
     /// One condition: a metric `compared_to` stable, or with a `max` or a `min`.
     Check as "check" {
-        /// `error_rate`, `latency_p50` to `latency_p99`, `latency_p999`, a name of `metrics`, or the name of a `prometheus`
+        /// `error_rate`, `latency_p50` to `latency_p99`, `latency_p999`, `mismatch_rate` (of a mirror step: how many copies are
+        /// answered with another status than an original that did not fail), a name of `metrics`, or the name of a `prometheus`
         /// query.
         metric: Required<String>,
         /// The version it is compared to.
         compared_to: Option<ComparedTo>,
         /// How much worse than that it may be, relatively.
         tolerance: Option<Share>,
-        /// The most it may be: a percentage for `error_rate`, a duration for latencies, and for others a number, where `5%`
+        /// The most it may be: a percentage for `error_rate` and `mismatch_rate`, a duration for latencies, and for others a number, where `5%`
         /// is 0.05 and `500ms` is 0.5.
         max: Option<String>,
         /// The least it may be, in the same way; for `metrics` and `prometheus` queries.

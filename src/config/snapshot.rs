@@ -195,6 +195,8 @@ pub struct Service {
     pub mirror: Option<Mirror>,
     pub rescue: Option<Rescue>,
     pub limits: ServiceLimits,
+    /// Protocols that its clients may change to, as they stand in `Upgrade`.
+    pub upgrades: Box<[Box<str>]>,
     /// How its candidate is delivered.
     pub rollout: Option<Plan>,
 }
@@ -245,7 +247,7 @@ pub struct KeyInFlight {
     pub max_keys: usize,
 }
 
-/// Which requests are copied, and for whom.
+/// Which requests are copied, and for whom. A rollout's mirror step has a share of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mirror {
     pub version: VersionId,

@@ -27,6 +27,7 @@ pub(crate) fn snapshot(labels: &[&str]) -> Snapshot {
         rollout: None,
         expose_version: false,
         limits: snapshot::ServiceLimits::default(),
+        upgrades: Box::default(),
         pools: [pool].into(),
         rewrites: [None].into(),
     };

@@ -58,6 +58,7 @@ fn traffic() -> Traffic {
             killed: false,
             epoch: 0,
             ring: None,
+            mirror: None,
         }]
         .into(),
     }

@@ -227,8 +227,6 @@ pub(super) struct Gathered {
     pub(super) length: Option<u64>,
     pub(super) chunked: bool,
     pub(super) options: Options,
-    /// One `Upgrade` that says `websocket` and nothing else.
-    pub(super) web_socket: bool,
     pub(super) host: Option<Span>,
     pub(super) te_trailers: bool,
     pub(super) max_forwards: Option<Span>,
@@ -287,7 +285,6 @@ impl Gathered {
                 self.chunked = true;
             }
             Kind::Connection => self.options.add(value)?,
-            Kind::Upgrade => self.web_socket = !repeated && value.eq_ignore_ascii_case(b"websocket"),
             _ => {}
         }
         Ok(())
@@ -309,8 +306,8 @@ impl Gathered {
         Ok(())
     }
 
-    /// Whether `Connection` and `Upgrade` together say WebSocket, and nothing else.
-    pub(super) fn upgrades_to_web_socket(&self) -> bool {
-        self.options.upgrade && self.web_socket
+    /// Whether `Connection` and `Upgrade` together speak of other protocols.
+    pub(super) fn upgrades(&self) -> bool {
+        self.options.upgrade && self.has(Kind::Upgrade)
     }
 }

@@ -76,8 +76,8 @@ pub fn lint_response(bytes: &[u8], head_request: bool) -> Result<usize, LintErro
         return wrong("an interim answer that closes");
     }
     head.lint_hop_by_hop(&["close", "keep-alive", "upgrade"])?;
-    if status == 101 && head.values("upgrade") != [&b"websocket"[..]] {
-        return wrong("101 without Upgrade: websocket");
+    if status == 101 && (head.values("upgrade").len() != 1 || head.values("upgrade").concat().contains(&b',')) {
+        return wrong("101 without one protocol in Upgrade");
     }
     Ok(head.len)
 }
@@ -185,15 +185,27 @@ impl<'b> Head<'b> {
                 return wrong(format!("Connection: {option}"));
             }
         }
-        for (name, value) in [("te", &b"trailers"[..]), ("upgrade", b"websocket")] {
+        let protocols = |value: &[u8]| value.split(|&b| b == b',').all(|name| is_protocol(name.trim_ascii()));
+        let trailers = |value: &[u8]| value == b"trailers";
+        for (name, fits) in [("te", &trailers as &dyn Fn(&[u8]) -> bool), ("upgrade", &protocols)] {
             let values = self.values(name);
             let named = options.iter().any(|o| o == name);
-            if named != (values == [value]) || (!named && !values.is_empty()) {
+            if named != matches!(values.as_slice(), [value] if fits(value)) || (!named && !values.is_empty()) {
                 return wrong(format!("{name} does not agree with Connection"));
             }
         }
         Ok(())
     }
+}
+
+/// `name` or `name/version`.
+fn is_protocol(bytes: &[u8]) -> bool {
+    let mut parts = bytes.split(|&b| b == b'/');
+    let tokens = parts
+        .by_ref()
+        .take(2)
+        .all(|part| !part.is_empty() && part.iter().all(|b| TOKEN.contains(b)));
+    tokens && parts.next().is_none()
 }
 
 fn show(bytes: &[u8]) -> std::borrow::Cow<'_, str> {

@@ -44,6 +44,7 @@ mod rewrite;
 mod scan;
 mod target;
 mod trailer;
+mod upgrade;
 mod version;
 pub mod websocket;
 
@@ -62,6 +63,7 @@ pub use request::{RequestBody, RequestHead, parse_request};
 pub use response::{ResponseBody, ResponseHead, parse_response};
 pub use rewrite::{Framing, RequestAdditions, ResponseAdditions, write_request, write_response};
 pub use trailer::trailer_section;
+pub use upgrade::{MAX_UPGRADES, Protocols, Upgrading, carries_requests, is_web_socket};
 pub use version::Version;
 
 /// The name this proxy gives itself in `Via` (a pseudonym, RFC 9110 section 7.6.3).

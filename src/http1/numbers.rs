@@ -49,7 +49,8 @@ fn decimal(value: &[u8]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::super::{
-        Framing, HeadLimits, HeadParser, MethodKind, ResponseAdditions, Version, parse_response, write_response,
+        Framing, HeadLimits, HeadParser, MethodKind, ResponseAdditions, Upgrading, Version, parse_response,
+        write_response,
     };
     use super::*;
     use proptest::prelude::*;
@@ -63,7 +64,7 @@ mod tests {
         let parsed = parse_response(
             buf,
             MethodKind::Get,
-            false,
+            Upgrading::default(),
             &HeadLimits::default(),
             &mut HeadParser::new(),
         );
@@ -80,6 +81,7 @@ mod tests {
             date: None,
             hsts: None,
             via: false,
+            upgrading: Upgrading::default(),
             edits: None,
         };
         write_response(&mut out, &parsed, buf, &additions);

@@ -5,7 +5,8 @@ use super::framing;
 use super::head::{FieldIndex, Fields, Gathered, HeadLimits, HeadParser, Slots, Span, allowed, fault, slice, text};
 use super::scan::{self, Extent, MAX_METHOD};
 use super::target::{self, Authority, Target};
-use super::{HeadError, MethodKind, Version};
+use super::upgrade::Protocols;
+use super::{HeadError, MethodKind, Upgrading, Version};
 use crate::routing::canonical_path;
 use std::borrow::Cow;
 use std::mem::MaybeUninit;
@@ -33,11 +34,12 @@ pub struct RequestHead {
     pub keep_alive: bool,
     /// It waits for a 100 before it sends its body. Never without a body, never for HTTP/1.0.
     pub expect_continue: bool,
-    /// A well-formed WebSocket upgrade: `GET`, HTTP/1.1, no body, `Connection: Upgrade`, `Upgrade: websocket`, one key
-    /// and one version (RFC 6455 section 4.1). Upgrades to anything else are not forwarded.
+    /// It asks to change the protocol, in HTTP/1.1 with `Connection: Upgrade`; to what is [`Self::upgrading`]'s to say.
     pub upgrade: bool,
+    /// As a handshake of WebSocket does: `GET`, no body, one key and one version (RFC 6455 section 4.1).
+    web_socket: bool,
     pub method_kind: MethodKind,
-    /// It accepts trailers and says so for this hop (`TE: trailers`, `Connection: TE`); never with an upgrade.
+    /// It accepts trailers and says so for this hop (`TE: trailers`, `Connection: TE`).
     pub te_trailers: bool,
     /// `Max-Forwards` of `OPTIONS` and `TRACE`; `None` for others. At 0 the proxy must answer itself and not forward
     /// (RFC 9110 section 7.6.2); otherwise [`super::write_request`] sends one less.
@@ -104,6 +106,15 @@ impl RequestHead {
     /// The fields in the order received.
     pub fn fields<'b>(&'b self, buf: &'b [u8]) -> Fields<'b> {
         Fields::new(buf, &self.index)
+    }
+
+    /// What of `allowed`, protocols by name, the request asks to change to.
+    pub fn upgrading<'p>(&self, buf: &[u8], allowed: &'p [Box<str>]) -> Upgrading<'p> {
+        if self.upgrade {
+            return Upgrading::of(allowed, buf, &self.index.0, self.web_socket);
+        }
+        let asked = Protocols::default();
+        Upgrading { allowed, asked }
     }
 
     /// Whether a field of this kind is present.
@@ -225,16 +236,17 @@ fn parse_complete(
     all.options.mark(buf, &mut index.0, true)?;
     let (authority, host_len) = effective_host(buf, &target, all.host, version)?;
     let body = body(&all, version, method_kind)?;
-    let upgrade = is_web_socket(buf, &all, version, method_kind, body);
+    let web_socket = method_kind == MethodKind::Get && body == RequestBody::None && is_web_socket(buf, &all);
     Ok(RequestHead {
         len: extent.end,
         version,
         body,
         keep_alive: all.options.persists(version),
         expect_continue: all.has(Kind::Expect) && version == Version::Http11 && has_content(body),
-        upgrade,
+        upgrade: version == Version::Http11 && all.upgrades(),
+        web_socket,
         method_kind,
-        te_trailers: all.te_trailers && all.options.te && version == Version::Http11 && !upgrade,
+        te_trailers: all.te_trailers && all.options.te && version == Version::Http11,
         max_forwards: max_forwards(buf, &all, method_kind)?,
         method,
         target,
@@ -301,7 +313,8 @@ fn max_forwards(buf: &[u8], all: &Gathered, method: MethodKind) -> Result<Option
     }
 }
 
-fn is_web_socket(buf: &[u8], all: &Gathered, version: Version, method: MethodKind, body: RequestBody) -> bool {
+/// Whether the fields are those of a handshake (RFC 6455 section 4.1).
+fn is_web_socket(buf: &[u8], all: &Gathered) -> bool {
     // 16 bytes in base64 (RFC 6455 section 4.1).
     let is_key = |key: &[u8]| {
         key.len() == 24
@@ -311,11 +324,7 @@ fn is_web_socket(buf: &[u8], all: &Gathered, version: Version, method: MethodKin
                 .take(22)
                 .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/'))
     };
-    all.upgrades_to_web_socket()
-        && version == Version::Http11
-        && method == MethodKind::Get
-        && body == RequestBody::None
-        && all.web_socket_key.is_some_and(|span| is_key(slice(buf, span)))
+    all.web_socket_key.is_some_and(|span| is_key(slice(buf, span)))
         && all
             .web_socket_version
             .is_some_and(|span| framing::decimal(slice(buf, span)).is_some())

@@ -2,6 +2,7 @@
 
 use super::head::{FieldIndex, Fields, Gathered, HeadLimits, HeadParser, Slots, Span, allowed, fault, slice};
 use super::scan::{self, Extent};
+use super::upgrade::{Protocols, Upgrading, is_web_socket};
 use super::{HeadError, MethodKind, Version};
 use std::mem::MaybeUninit;
 
@@ -29,12 +30,12 @@ pub struct ResponseHead {
     pub body: ResponseBody,
     /// Whether the connection may be used again once the body is read: never after [`ResponseBody::UntilClose`] or 101.
     pub keep_alive: bool,
-    /// 101, asked for, to WebSocket: what follows the head is not HTTP.
-    pub upgrade: bool,
+    /// A 101, after which comes WebSocket. What comes after another 101 is not known here.
+    pub web_socket: bool,
     /// The `Content-Length` received, also where it only describes (HEAD, 304).
     pub content_length: Option<u64>,
-    /// It offers WebSocket (`Connection: Upgrade`, `Upgrade: websocket`), as 101 and 426 do.
-    pub(super) offers_web_socket: bool,
+    /// What it offers (`Connection: Upgrade`, `Upgrade`), as 101 and 426 do, of what is let through.
+    pub(super) offered: Protocols,
     reason: Span,
     pub(super) index: FieldIndex,
 }
@@ -62,9 +63,9 @@ impl From<ResponseHead> for FieldIndex {
     }
 }
 
-/// Reads the head of an answer to a request of method `request`, from the beginning of `buf`. `upgrade`: the request asked
-/// for WebSocket ([`super::RequestHead::upgrade`]); without it a 101 is an error. `Ok(None)`: it is not complete; call
-/// again with the same bytes and more.
+/// Reads the head of an answer to a request of method `request`, from the beginning of `buf`. `upgrading`: what the request
+/// asked to change to; a 101 to anything else is an error. `Ok(None)`: it is not complete; call again with the same bytes
+/// and more.
 ///
 /// A status that has no body (1xx, 204) may not declare one: `Transfer-Encoding`, or a `Content-Length` other than 0, is
 /// an error, because a parser that believed it would read the next answer as this one's body.
@@ -73,7 +74,7 @@ impl From<ResponseHead> for FieldIndex {
 pub fn parse_response(
     buf: &[u8],
     request: MethodKind,
-    upgrade: bool,
+    upgrading: Upgrading<'_>,
     limits: &HeadLimits,
     parser: &mut HeadParser,
 ) -> Result<Option<ResponseHead>, HeadError> {
@@ -82,7 +83,7 @@ pub fn parse_response(
         return Ok(None);
     };
     let mut index = parser.take_index();
-    match parse_complete(buf, extent, limits, &mut index, (request, upgrade)) {
+    match parse_complete(buf, extent, limits, &mut index, (request, upgrading)) {
         Ok(mut head) => {
             head.index = index;
             Ok(Some(head))
@@ -114,7 +115,7 @@ fn parse_complete(
     extent: Extent,
     limits: &HeadLimits,
     index: &mut FieldIndex,
-    (request, upgrade): (MethodKind, bool),
+    (request, upgrading): (MethodKind, Upgrading<'_>),
 ) -> Result<ResponseHead, HeadError> {
     let line = buf.get(..extent.first_line_end).unwrap_or_default();
     let mut slots: Slots<'_> = [const { MaybeUninit::uninit() }; HeadLimits::MAX_FIELDS];
@@ -134,8 +135,15 @@ fn parse_complete(
         .ok_or(HeadError::Status)?;
     let all = Gathered::index(buf, parsed.headers, index, false)?;
     all.options.mark(buf, &mut index.0, false)?;
-    let offers_web_socket = all.upgrades_to_web_socket();
-    if status == 101 && !(upgrade && version == Version::Http11 && offers_web_socket) {
+    let offered = match all.upgrades() {
+        true => upgrading.offered(buf, &index.0),
+        false => Protocols::default(),
+    };
+    let chosen = match status {
+        101 if version == Version::Http11 && all.upgrades() => upgrading.chosen(buf, &index.0),
+        _ => None,
+    };
+    if status == 101 && chosen.is_none() {
         return Err(HeadError::Upgrade);
     }
     let body = body(&all, version, status, request)?;
@@ -145,9 +153,9 @@ fn parse_complete(
         version,
         body,
         keep_alive: all.options.persists(version) && body != ResponseBody::UntilClose && status != 101,
-        upgrade: status == 101,
+        web_socket: chosen.is_some_and(is_web_socket),
         content_length: all.length,
-        offers_web_socket,
+        offered,
         // `HTTP/1.1 200 reason`
         reason: Span::new(13.min(line.len()), line.len()),
         index: FieldIndex::default(),

@@ -4,7 +4,7 @@
 use super::edit::{Edits, PieceFacts, Rewrite};
 use super::field::Kind;
 use super::head::{Field, slice};
-use super::{Moved, RequestBody, RequestHead, ResponseBody, ResponseHead, VIA_NAME, Version, forwarded};
+use super::{Moved, RequestBody, RequestHead, ResponseBody, ResponseHead, Upgrading, VIA_NAME, Version, forwarded};
 use crate::routing::{HeaderFields, exchange_prefix, is_field_name};
 use std::io::Write;
 use std::net::IpAddr;
@@ -34,6 +34,8 @@ pub struct RequestAdditions<'a> {
     pub version: &'a str,
     /// `Host` for an HTTP/1.0 request that names none (RFC 9110 section 7.1 leaves it to configuration); may be empty.
     pub default_host: &'a str,
+    /// What `head` asks to change to: asked again, but by HTTP/2, which has no such thing.
+    pub upgrading: Upgrading<'a>,
     /// Rules of the version that serves.
     pub rewrite: Option<(&'a Rewrite, PieceFacts<'a>)>,
 }
@@ -111,12 +113,16 @@ pub fn write_request(out: &mut Vec<u8>, head: &RequestHead, buf: &[u8], add: &Re
         // Writing to a Vec cannot fail.
         let _ = write!(out, "Max-Forwards: {}\r\n", left.saturating_sub(1));
     }
-    out.extend_from_slice(match (head.upgrade, head.te_trailers, add.to) {
-        (false, true, Version::Http2) => b"TE: trailers\r\n",
-        (_, _, Version::Http2) | (false, false, _) => b"",
-        (true, _, _) => UPGRADE,
-        (false, true, _) => b"Connection: TE\r\nTE: trailers\r\n",
-    });
+    match (add.to, head.te_trailers) {
+        (Version::Http2, true) => out.extend_from_slice(b"TE: trailers\r\n"),
+        (Version::Http2, false) => {}
+        _ if add.upgrading.is_asked() => {
+            out.extend_from_slice(b"Connection: Upgrade\r\n");
+            add.upgrading.write_asked(out);
+        }
+        (_, true) => out.extend_from_slice(b"Connection: TE\r\nTE: trailers\r\n"),
+        (_, false) => {}
+    }
     forwarded::write(out, head, buf, add);
     if add.via {
         write_via(out, head.version);
@@ -203,13 +209,15 @@ pub struct ResponseAdditions<'a> {
     pub hsts: Option<&'a str>,
     /// Whether to add `Via`.
     pub via: bool,
+    /// What the request could change to.
+    pub upgrading: Upgrading<'a>,
     /// Rules of the version that answers; for final answers alone.
     pub edits: Option<Edits<'a>>,
 }
 
 /// Writes the head of `head`, read from `buf`, for the client, in the text of HTTP/1.1.
 ///
-/// Interim answers (1xx) get neither framing nor `Connection`; 101 says `Connection: Upgrade` and `Upgrade: websocket`.
+/// Interim answers (1xx) get neither framing nor `Connection`; 101 says `Connection: Upgrade`, and to what.
 pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, buf: &[u8], add: &ResponseAdditions<'_>) {
     out.reserve(head.len + 256);
     // Writing to a Vec cannot fail.
@@ -283,20 +291,22 @@ fn write_framing(out: &mut Vec<u8>, head: &ResponseHead, add: &ResponseAdditions
 
 fn write_connection(out: &mut Vec<u8>, head: &ResponseHead, add: &ResponseAdditions<'_>) {
     let close = add.close || add.framing == Framing::UntilClose;
+    // RFC 9110 section 15.5.22: a 426 must say what to upgrade to.
+    let offers = matches!(head.status, 101 | 426) && !head.offered.is_empty();
     out.extend_from_slice(match head.status {
-        101 => UPGRADE,
+        _ if offers && close => b"Connection: close, Upgrade\r\n",
+        _ if offers => b"Connection: Upgrade\r\n",
         100..200 => b"",
-        // RFC 9110 section 15.5.22: a 426 must say what to upgrade to.
-        426 if head.offers_web_socket && close => b"Connection: close, Upgrade\r\nUpgrade: websocket\r\n",
-        426 if head.offers_web_socket => UPGRADE,
         _ if close => b"Connection: close\r\n",
         _ if add.client == Version::Http10 && add.keep_alive_10 => b"Connection: keep-alive\r\n",
         _ => b"",
     });
+    if offers {
+        add.upgrading.write(out, head.offered);
+    }
 }
 
 const CHUNKED: &[u8] = b"Transfer-Encoding: chunked\r\n";
-const UPGRADE: &[u8] = b"Connection: Upgrade\r\nUpgrade: websocket\r\n";
 
 /// Copies the lines whose kind is kept, that no rule removes, and that are none of those written anew (lowercase). Neighbours that are already written as we would are copied
 /// in one piece.

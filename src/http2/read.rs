@@ -1,8 +1,8 @@
 //! From HTTP/2 to text: heads and trailers that came in.
 
 use crate::http1::{
-    ChunkError, HeadError, HeadLimits, HeadParser, MethodKind, RequestHead, ResponseHead, Version, parse_request,
-    parse_response, trailer_section,
+    ChunkError, HeadError, HeadLimits, HeadParser, MethodKind, RequestHead, ResponseHead, Upgrading, Version,
+    parse_request, parse_response, trailer_section,
 };
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, request, response};
@@ -89,7 +89,7 @@ pub fn read_answer(
         }
     }
     out.extend_from_slice(b"\r\n");
-    let parsed = parse_response(out, request, false, limits, parser);
+    let parsed = parse_response(out, request, Upgrading::default(), limits, parser);
     let mut read = whole(parsed, |head| head.len, out)?;
     read.version = Version::Http2;
     Ok(read)

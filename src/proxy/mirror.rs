@@ -2,7 +2,7 @@
 //!
 //! They go out as any request does (`relay`), to a client that is nowhere, from a few tasks of their own: the request that
 //! was copied is over by then. What the version does with them is counted apart ([`MirrorStats`]), moves no health and no
-//! ejection, and is no evidence.
+//! ejection, and is evidence only of the rollout's step that made them, as long as that is in force.
 
 use super::body::{BodyReader, Coding};
 use super::buffer::{Buffer, HeadBytes};
@@ -10,18 +10,19 @@ use super::downstream::{Client, Link};
 use super::exchange::status_of;
 use super::record::Record;
 use super::relay::{Answered, Attempt, Failed, Progress, Told, Upload};
-use super::upstream::{self, OnBehalf};
+use super::upstream::{self, NotBegun, OnBehalf};
 use super::worker::{Local, Worker};
-use crate::http1::RequestHead;
-use crate::outcome::{FailureKind, Outcome, Termination, Uncopied};
+use crate::config::snapshot::Timeouts;
+use crate::http1::{Protocols, RequestHead};
+use crate::outcome::{Comparison, FailureKind, Outcome, Termination, Uncopied};
 use crate::routing::{Role, ServiceId, VersionId};
-use crate::shared::{Ended, Endpoint, MirrorStats, VersionInForce};
+use crate::shared::{Ended, Ending, Endpoint, MirrorStats, Pair, Tried, VersionInForce};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Copies that a thread has under way at the same time.
 const MOST_SENDING: usize = 64;
@@ -44,9 +45,26 @@ pub struct Copy {
     /// See [`Attempt`].
     pub is_grpc: bool,
     pub from: From,
+    /// What its route says of time, instead of the version's pool.
+    pub timeouts: Option<Timeouts>,
+    /// How long its answer may take to begin.
+    pub first_byte: Duration,
+    /// How long it may take altogether.
+    pub time_limit: Duration,
     /// How the request itself ended.
     pub original: Ended,
     pub stats: Arc<MirrorStats>,
+    /// Of a copy that a rollout's step asked for.
+    pub judged: Option<Judged>,
+}
+
+/// What makes a copy evidence.
+#[derive(Clone, Copy)]
+pub struct Judged {
+    /// Of the step: see `routing::StepMirror`.
+    pub window: u64,
+    /// Of the user who sent the request.
+    pub bucket: Option<u32>,
 }
 
 /// Whose request was copied.
@@ -131,8 +149,30 @@ impl Copy {
         self.text.len() + self.body.len()
     }
 
+    /// It begins, and is evidence beside its original. `None`: this user's do not count any more.
+    fn pair(&self, judged: Judged, worker: &Worker) -> Option<Pair> {
+        let (service, version) = self.version;
+        let stable = self
+            .local
+            .in_force
+            .snapshot
+            .policy
+            .services
+            .get(service.0 as usize)?
+            .stable;
+        let evidence = self.local.service(service)?.evidence.as_ref()?;
+        let original = ending(&self.original);
+        evidence.begin_copy(worker.index, (version.0, stable.0), judged.bucket, &original)
+    }
+
     async fn send(self, worker: &Rc<Worker>) {
         let (service, version) = self.version;
+        if self
+            .judged
+            .is_some_and(|judged| !in_step(&worker.local(), service, judged))
+        {
+            return self.stats.uncopied(worker.index, Uncopied::StepEnded);
+        }
         let Some(live) = self.local.version(service, version) else {
             return;
         };
@@ -150,55 +190,77 @@ impl Copy {
         if live.pool.role() == Role::Canary {
             client.slot.runs_on_canary(&self.local, service, version);
         }
-        client
-            .slot
-            .set_total(self.local.in_force.snapshot.limits.request_timeout);
-        let counted = Counted::begin(&self, worker.index);
-        let began = Instant::now();
-        let mut end = self.attempt(&client, live, false).await;
-        if end.stale && self.head.method_kind.is_idempotent() {
-            end = self.attempt(&client, live, true).await;
-        }
-        let until = end.first_byte.unwrap_or_else(Instant::now);
+        client.slot.set_total(self.time_limit);
+        let counted = Counted::begin(&self, worker);
+        let end = self.attempts(&client, live).await;
         counted.end(Ended {
             status: end.status,
             outcome: end.outcome,
-            duration: until.saturating_duration_since(began),
+            duration: end.duration,
             upgraded: false,
         });
     }
 
+    /// As with the request itself, what one endpoint did not take is not the version's failure yet: where nothing may happen
+    /// twice, a stale connection is replaced, and one other endpoint tried.
+    async fn attempts(&self, client: &Client, version: &VersionInForce) -> End {
+        let mut end = self.attempt(client, version, &self.endpoint, false).await;
+        if end.stale && end.repeatable {
+            end = self.attempt(client, version, &self.endpoint, true).await;
+        }
+        if !end.repeatable {
+            return end;
+        }
+        let mut tried = Tried::default();
+        tried.add(&self.endpoint);
+        let worker = &client.worker;
+        let now_ms = worker.shared.uptime_ms_at(Instant::now());
+        match version.pool.pick(worker.index, now_ms, worker.draw(), None, &tried) {
+            Some(other) => self.attempt(client, version, other, false).await,
+            None => end,
+        }
+    }
+
     /// `fresh`: on a new connection.
-    async fn attempt(&self, client: &Client, version: &VersionInForce, fresh: bool) -> End {
+    async fn attempt(&self, client: &Client, version: &VersionInForce, endpoint: &Arc<Endpoint>, fresh: bool) -> End {
+        let began = Instant::now();
+        let mut end = self.sent_to(client, version, endpoint, fresh).await;
+        let until = end.first_byte.unwrap_or_else(Instant::now);
+        end.duration = until.saturating_duration_since(began);
+        end
+    }
+
+    async fn sent_to(&self, client: &Client, version: &VersionInForce, endpoint: &Arc<Endpoint>, fresh: bool) -> End {
         let limits = &self.local.in_force.snapshot.limits;
-        let timeouts = &version.pool.spec.timeouts;
-        let _in_flight = self.endpoint.begin(client.worker.index);
+        let timeouts = self.timeouts.as_ref().unwrap_or(&version.pool.spec.timeouts);
+        let _in_flight = endpoint.begin(client.worker.index);
         let on_behalf = OnBehalf {
             client,
             client_ip: self.from.client_ip,
         };
         let connected = if fresh {
-            upstream::open(&on_behalf, &self.endpoint, timeouts).await
+            upstream::open(&on_behalf, endpoint, timeouts).await
         } else {
             let sure = !self.head.method_kind.is_idempotent();
-            upstream::connect(&on_behalf, &self.endpoint, timeouts, sure).await
+            upstream::connect(&on_behalf, endpoint, timeouts, sure).await
         };
         let mut link = match connected {
             Ok(link) => link,
             Err(error) => return End::unconnected(&error),
         };
         let mut text = HeadBytes::copy_of(&self.text);
-        if link.begin(&mut text, self.body.is_empty()).is_err() {
-            return End::failed(502, FailureKind::Reset);
+        if let Err(why) = link.begin(&mut text, self.body.is_empty()) {
+            return End::not_begun(&why, link.reused() && !fresh);
         }
         let attempt = Attempt {
             client,
             upstream: &link,
             request: &self.head,
+            asked: Protocols::default(),
             is_grpc: self.is_grpc,
             limits,
             timeouts,
-            first_byte: timeouts.first_byte,
+            first_byte: self.first_byte,
             set_cookie: None,
             told: &Told::default,
             // What a copy is answered counts for nothing.
@@ -220,36 +282,61 @@ impl Copy {
             Ok(answered) => {
                 let end = End::answered(&answered);
                 if let (true, upstream::Link::Wire(connection)) = (answered.reusable, link) {
-                    on_behalf.keep(&self.endpoint, connection, timeouts.idle);
+                    on_behalf.keep(endpoint, connection, timeouts.idle);
                 }
                 end
             }
-            Err(failed) => End::of(&failed, &progress, link.reused() && !fresh),
+            Err(failed) => {
+                let mut end = End::of(&failed, &progress, self.head.method_kind.is_idempotent());
+                end.stale &= link.reused() && !fresh;
+                end
+            }
         };
         end.first_byte = progress.first_byte.get();
         end
     }
 }
 
+/// Whether the step that made a copy is in force. As long as it is, no other file is: services and versions have their places.
+fn in_step(local: &Local, service: ServiceId, judged: Judged) -> bool {
+    let live = local.in_force.traffic.services.get(service.0 as usize);
+    live.and_then(|live| live.mirror)
+        .is_some_and(|step| step.window == judged.window)
+}
+
+fn ending(ended: &Ended) -> Ending<'static> {
+    Ending {
+        outcome: ended.outcome,
+        duration: Some(ended.duration),
+        values: &[],
+    }
+}
+
 /// A copy under way: that it has ended is counted whatever becomes of its task.
-struct Counted {
+struct Counted<'w> {
     stats: Arc<MirrorStats>,
-    thread: usize,
+    worker: &'w Worker,
+    service: ServiceId,
+    pair: Option<(Judged, Pair)>,
     original: Ended,
     copy: Ended,
 }
 
-impl Counted {
-    fn begin(copy: &Copy, thread: usize) -> Self {
-        copy.stats.begin(thread);
+impl<'w> Counted<'w> {
+    fn begin(copy: &Copy, worker: &'w Worker) -> Self {
+        copy.stats.begin(worker.index);
         Self {
             stats: Arc::clone(&copy.stats),
-            thread,
+            worker,
+            service: copy.version.0,
+            pair: copy
+                .judged
+                .and_then(|judged| Some((judged, copy.pair(judged, worker)?))),
             original: copy.original,
             copy: Ended {
                 status: 503,
                 outcome: Outcome::ClientAbort,
-                duration: std::time::Duration::ZERO,
+                duration: Duration::ZERO,
                 upgraded: true,
             },
         }
@@ -260,9 +347,19 @@ impl Counted {
     }
 }
 
-impl Drop for Counted {
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.stats.ended(self.thread, &self.original, &self.copy);
+        let thread = self.worker.index;
+        let result = self.stats.ended(thread, &self.original, &self.copy);
+        let (Some(result), Some((judged, pair))) = (result, self.pair) else {
+            return;
+        };
+        let mismatched = result != Comparison::Same && self.original.outcome == Outcome::Success;
+        let local = self.worker.local();
+        let evidence = local.service(self.service).and_then(|live| live.evidence.as_ref());
+        if let Some(evidence) = evidence.filter(|_| in_step(&local, self.service, judged)) {
+            evidence.end_copy(thread, pair, &ending(&self.copy), mismatched);
+        }
     }
 }
 
@@ -271,8 +368,12 @@ struct End {
     status: u16,
     outcome: Outcome,
     first_byte: Option<Instant>,
-    /// Most likely because the connection had been closed while it was idle.
+    /// Until that.
+    duration: Duration,
+    /// Nothing was received: where the connection had been idle, most likely because it had been closed meanwhile.
     stale: bool,
+    /// Nothing happens twice when the copy is sent again.
+    repeatable: bool,
 }
 
 impl End {
@@ -281,7 +382,9 @@ impl End {
             status,
             outcome,
             first_byte: None,
+            duration: Duration::ZERO,
             stale: false,
+            repeatable: false,
         }
     }
 
@@ -299,10 +402,25 @@ impl End {
             return Self::new(503, Outcome::ClientAbort);
         }
         let status = status_of(Termination::UpstreamConnect, &error.to_string());
-        Self::failed(status, FailureKind::Connect)
+        Self {
+            repeatable: true,
+            ..Self::failed(status, FailureKind::Connect)
+        }
     }
 
-    fn of(failed: &Failed, progress: &Progress, reused: bool) -> Self {
+    fn not_begun(why: &NotBegun, stale: bool) -> Self {
+        match why {
+            // What it holds is its client's affair.
+            NotBegun::Untranslatable => Self::new(400, Outcome::ClientAbort),
+            NotBegun::Gone(_) => Self {
+                stale,
+                repeatable: true,
+                ..Self::failed(502, FailureKind::Reset)
+            },
+        }
+    }
+
+    fn of(failed: &Failed, progress: &Progress, idempotent: bool) -> Self {
         let begun = progress.status.get();
         match failed {
             // Its body is longer than what is read to be dropped.
@@ -313,13 +431,15 @@ impl End {
             Failed::Upstream {
                 termination,
                 nothing_received,
+                unprocessed,
                 why,
-                ..
             } => {
                 let status = begun.unwrap_or_else(|| status_of(*termination, why));
                 let kind = termination.failure().unwrap_or(FailureKind::Reset);
+                let untouched = *unprocessed || (*nothing_received && (idempotent || progress.sent.get() == 0));
                 Self {
-                    stale: reused && *nothing_received,
+                    stale: *nothing_received,
+                    repeatable: *termination == Termination::UpstreamReset && untouched,
                     ..Self::failed(status, kind)
                 }
             }

@@ -56,6 +56,11 @@ impl Record {
         self.decided.borrow().as_ref().map(|(decision, _)| decision.service)
     }
 
+    /// What `of` makes of the decision; `None` before it.
+    pub fn decision<R>(&self, of: impl FnOnce(&Decision) -> R) -> Option<R> {
+        self.decided.borrow().as_ref().map(|(decision, _)| of(decision))
+    }
+
     /// The route that led to the service.
     pub fn route(&self) -> Option<RouteId> {
         self.decided.borrow().as_ref().and_then(|(decision, _)| decision.route)

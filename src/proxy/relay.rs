@@ -15,7 +15,7 @@ use super::record::Record;
 use super::tunnel;
 use super::upstream;
 use crate::config::snapshot::{Limits, Service, Timeouts};
-use crate::http1::{Edits, RequestBody, RequestHead};
+use crate::http1::{Edits, Protocols, RequestBody, RequestHead, Upgrading};
 use crate::outcome::{FailureKind, Refusal, Termination};
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -124,6 +124,8 @@ pub struct Attempt<'a> {
     pub client: &'a Client,
     pub upstream: &'a upstream::Link,
     pub request: &'a RequestHead,
+    /// Of what the service lets through, what `request` asks to change the protocol to: the endpoint may.
+    pub asked: Protocols,
     /// It is a call of gRPC, to an endpoint that may speak it: its answer's `grpc-status` counts, and either side may send
     /// for as long, as much and as slowly as it likes.
     pub is_grpc: bool,
@@ -207,8 +209,8 @@ impl Attempt<'_> {
         }?;
         match result {
             Received::Whole(answered) => Ok(answered),
-            Received::Upgraded(status) => {
-                let ended = self.tunnel(upload.reader, answer).await;
+            Received::Upgraded { web_socket } => {
+                let ended = self.tunnel(upload.reader, answer, web_socket).await;
                 Ok(Answered {
                     termination: match ended {
                         Err(Expired::Revoked) => Termination::Revoked,
@@ -216,7 +218,7 @@ impl Attempt<'_> {
                         // Idle for too long: that is how most tunnels end.
                         Ok(()) | Err(Expired::Phase) => Termination::Ok,
                     },
-                    status,
+                    status: 101,
                     reusable: false,
                     keep_alive: false,
                     upgraded: true,
@@ -227,7 +229,7 @@ impl Attempt<'_> {
     }
 
     /// Joins the connections of client and endpoint. Only what HTTP/1.1 brought can have been upgraded.
-    async fn tunnel(&self, body: &mut BodyReader<'_>, answer: &mut Buffer) -> Result<(), Expired> {
+    async fn tunnel(&self, body: &mut BodyReader<'_>, answer: &mut Buffer, web_socket: bool) -> Result<(), Expired> {
         let (Link::Wire(client), Some(input)) = (&self.client.link, body.buffer()) else {
             return Ok(());
         };
@@ -240,6 +242,7 @@ impl Attempt<'_> {
             worker: &self.client.worker,
             slot: &self.client.slot,
             idle: self.timeouts.idle,
+            web_socket,
             mask: self
                 .client
                 .worker
@@ -255,6 +258,14 @@ impl Attempt<'_> {
             (answer, self.accepted(&self.progress.answered)),
         ))
         .await
+    }
+
+    /// What the endpoint may change the protocol to.
+    fn upgrading(&self) -> Upgrading<'_> {
+        Upgrading {
+            allowed: self.service.map(|service| &*service.upgrades).unwrap_or_default(),
+            asked: self.asked,
+        }
     }
 
     fn client_left(&self) -> Termination {
@@ -314,7 +325,10 @@ impl Attempt<'_> {
 
 enum Received {
     Whole(Answered),
-    Upgraded(u16),
+    /// What follows belongs to another protocol.
+    Upgraded {
+        web_socket: bool,
+    },
 }
 
 /// The answer when it is there; else the failure of the sending side.

@@ -1,6 +1,6 @@
 //! After a 101: bytes both ways, until both sides have finished or nothing moves for `timeouts.idle`, or the
-//! version it runs on has been revoked, or the process stops. What the proxy ends itself it ends as WebSocket does, with a close frame, wherever
-//! one fits: between two frames.
+//! version it runs on has been revoked, or the process stops. A WebSocket that the proxy ends itself it ends with a close
+//! frame, wherever one fits: between two frames. Of other protocols it knows nothing, and closes both connections.
 
 use super::body::{Accepted, BodyReader, BodyWriter, Coding, Framing};
 use super::buffer::{Buffer, HeadBytes};
@@ -27,6 +27,8 @@ pub struct Ends<'a> {
     pub slot: &'a Slot,
     /// Nothing moving for so long ends it.
     pub idle: Duration,
+    /// Both speak WebSocket.
+    pub web_socket: bool,
     /// Masks what the proxy sends to the endpoint by itself. It hides nothing.
     pub mask: [u8; 4],
 }
@@ -36,7 +38,8 @@ struct Way<'a> {
     from: &'a Stream,
     to: &'a Stream,
     passed: Accepted<'a>,
-    frames: RefCell<FrameScan>,
+    /// Of a WebSocket.
+    frames: Option<RefCell<FrameScan>>,
     /// A piece is under way, and nobody knows how much of it was taken; or the end was told.
     writing: Cell<bool>,
 }
@@ -55,8 +58,8 @@ pub async fn run(
     let slot = ends.slot;
     slot.clear_total();
     slot.set_phase(ends.idle);
-    let to_endpoint = Way::new(ends.client, ends.upstream, up.1);
-    let to_client = Way::new(ends.upstream, ends.client, down.1);
+    let to_endpoint = Way::new(ends.client, ends.upstream, up.1, ends.web_socket);
+    let to_client = Way::new(ends.upstream, ends.client, down.1, ends.web_socket);
     let ended = {
         let mut up = pin!(to_endpoint.copy(up.0));
         let mut down = pin!(to_client.copy(down.0));
@@ -89,12 +92,12 @@ pub async fn run(
 }
 
 impl<'a> Way<'a> {
-    fn new(from: &'a Stream, to: &'a Stream, passed: Accepted<'a>) -> Self {
+    fn new(from: &'a Stream, to: &'a Stream, passed: Accepted<'a>, web_socket: bool) -> Self {
         Self {
             from,
             to,
             passed,
-            frames: RefCell::default(),
+            frames: web_socket.then(RefCell::default),
             writing: Cell::new(false),
         }
     }
@@ -104,7 +107,9 @@ impl<'a> Way<'a> {
         let mut reader = BodyReader::wire(self.from, buffer, Framing::UntilClose);
         let mut writer = BodyWriter::wire(self.to, HeadBytes::default(), Coding::Plain, self.passed);
         while let Ok(Some(piece)) = reader.next().await {
-            self.frames.borrow_mut().feed(piece);
+            if let Some(frames) = &self.frames {
+                frames.borrow_mut().feed(piece);
+            }
             self.passed.slot.set_phase(self.passed.idle);
             self.writing.set(true);
             if writer.pass(&mut reader).await.is_err() {
@@ -119,7 +124,8 @@ impl<'a> Way<'a> {
 
     /// Sends `frame`, if it fits in.
     async fn close(&self, slot: &Slot, frame: &[u8]) {
-        if self.writing.get() || !self.frames.borrow().may_follow() {
+        let fits = self.frames.as_ref().is_some_and(|frames| frames.borrow().may_follow());
+        if self.writing.get() || !fits {
             return;
         }
         slot.set_phase(FAREWELL);

@@ -179,6 +179,12 @@ pub enum Effect {
         segments: Vec<Box<str>>,
         toward: Toward,
     },
+    /// How many of the requests that stable answers are copied for the candidate from now on; zero: none.
+    Mirror {
+        candidate: Box<str>,
+        share: Share,
+        toward: Toward,
+    },
     /// All affinity cookies of the service are void.
     Revoke,
     /// The rollout no longer decides the split: what is in force stays until somebody sets it.
@@ -223,7 +229,9 @@ pub fn toward(effects: &[Effect]) -> Toward {
         )
     });
     let gives = effects.iter().any(|effect| match effect {
-        Effect::SetShare { toward, .. } | Effect::Admit { toward, .. } => *toward == Toward::Canary,
+        Effect::SetShare { toward, .. } | Effect::Admit { toward, .. } | Effect::Mirror { toward, .. } => {
+            *toward == Toward::Canary
+        }
         Effect::ApplyWeights(_) => !falls,
         _ => false,
     });

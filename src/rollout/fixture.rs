@@ -7,6 +7,7 @@ pub fn step(thousandths: u32, hold_s: u64) -> Step {
     Step {
         share: Share::from_thousandths(thousandths),
         segments: Box::default(),
+        mirror: Share::ZERO,
         hold: Duration::from_secs(hold_s),
         approval: false,
     }
@@ -15,6 +16,13 @@ pub fn step(thousandths: u32, hold_s: u64) -> Step {
 pub fn ring(segments: &[&str], hold_s: u64) -> Step {
     Step {
         segments: segments.iter().map(|&name| name.into()).collect(),
+        ..step(0, hold_s)
+    }
+}
+
+pub fn mirror(thousandths: u32, hold_s: u64) -> Step {
+    Step {
+        mirror: Share::from_thousandths(thousandths),
         ..step(0, hold_s)
     }
 }

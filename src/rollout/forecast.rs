@@ -3,7 +3,7 @@
 use super::plan::{OnNoEvidence, Plan, Step};
 use super::share::Share;
 use super::words::{about, duration, exposure};
-use crate::analysis::{Latencies, LimitPower, Power, Test, Traffic, percent};
+use crate::analysis::{Latencies, LimitPower, Power, Test, Traffic, Window, percent};
 use std::time::Duration;
 
 /// What is taken for granted of a service with two versions.
@@ -16,6 +16,8 @@ pub struct Assumed {
     pub latencies: Latencies,
     /// The part of the requests that comes from segments a step may admit.
     pub in_segments: Share,
+    /// The part of the requests that a mirror step may copy: those of its methods.
+    pub copyable: Share,
 }
 
 /// What a plan comes to.
@@ -42,7 +44,7 @@ pub struct StepForecast {
     pub evidence_takes: Option<Duration>,
     /// Until it ends, at the soonest. `None`: it does not, or in a rollback.
     pub lasts: Option<Duration>,
-    /// Requests that each version has in the hold.
+    /// Requests that each version has in the hold; in a mirror step, copies and those that they are copies of.
     pub candidate: f64,
     pub stable: f64,
     /// What the checks find in the hold: those that go by evidence on failures or latencies, in their order.
@@ -133,12 +135,12 @@ pub fn forecast(plan: &Plan, assumed: &Assumed) -> Forecast {
     }
 }
 
-/// Requests, or requests a second, by what sends them where.
+/// Requests, or requests a second, by what sends them where: those that are judged.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 struct Flow {
-    /// To the candidate, by the split.
+    /// To the candidate, by the split, or as copies.
     candidate: f64,
-    /// To stable, by the split.
+    /// To stable, by the split; of a mirror step, those that are copied.
     stable: f64,
     /// To the candidate, by an admitted segment.
     ring: f64,
@@ -167,8 +169,20 @@ impl Flow {
     }
 }
 
+fn is_mirror(step: &Step) -> bool {
+    step.mirror > Share::ZERO
+}
+
 fn is_comparable(step: &Step) -> bool {
-    step.share > Share::ZERO && step.share < Share::WHOLE
+    is_mirror(step) || (step.share > Share::ZERO && step.share < Share::WHOLE)
+}
+
+/// The candidate's share of what is compared, 0.0 to 1.0.
+fn judged_share(step: &Step) -> f64 {
+    match is_mirror(step) {
+        true => Window::SHARE_OF_PAIRS,
+        false => step.share.fraction(),
+    }
 }
 
 struct Outlook<'p> {
@@ -180,6 +194,14 @@ struct Outlook<'p> {
 impl Outlook<'_> {
     /// Requests a second.
     fn flow(&self, step: &Step) -> Flow {
+        if is_mirror(step) {
+            let copied = self.assumed.rate * self.assumed.copyable.fraction() * step.mirror.fraction();
+            return Flow {
+                candidate: copied,
+                stable: copied,
+                ring: 0.0,
+            };
+        }
         let ring = match step.segments.is_empty() {
             true => 0.0,
             false => self.assumed.in_segments.fraction(),
@@ -199,7 +221,7 @@ impl Outlook<'_> {
         let evidence_takes = self.evidence_takes(step, before);
         StepForecast {
             number,
-            exposure: exposure(step.share, &step.segments),
+            exposure: exposure(step.share, &step.segments, step.mirror),
             hold: step.hold,
             evidence_takes,
             lasts: self.lasts(step, evidence_takes),
@@ -217,7 +239,7 @@ impl Outlook<'_> {
         let compared = |bad: f64, tolerance: f64| {
             Power::new(Traffic {
                 rate: flow.candidate + flow.stable,
-                share: step.share.fraction(),
+                share: judged_share(step),
                 bad,
                 tolerance,
                 needed: self.needed,
@@ -239,7 +261,8 @@ impl Outlook<'_> {
                 let worse = Worse::Latency(latencies, limit_us as f64);
                 (worse, 1.0 - quantile, limited(1.0 - quantile))
             }
-            Test::MeanCompared { .. }
+            Test::MismatchesAtMost { .. }
+            | Test::MeanCompared { .. }
             | Test::MeanReported { .. }
             | Test::MeanWithin { .. }
             | Test::OutsideWithin { .. } => return None,
@@ -281,11 +304,11 @@ impl Outlook<'_> {
 
     /// Until every check has the requests that a verdict needs: see `analysis::Finding`.
     fn evidence_takes(&self, step: &Step, before: Flow) -> Option<Duration> {
-        let (flow, share) = (self.flow(step), step.share.fraction());
+        let (flow, share) = (self.flow(step), judged_share(step));
         let least = self.plan.analysis.min_requests as f64;
         let limited = least / flow.all();
         let comparison = match step.share {
-            Share::ZERO => limited,
+            Share::ZERO if !is_mirror(step) => limited,
             Share::WHOLE if before.candidate.min(before.stable) >= least => limited,
             Share::WHOLE => f64::INFINITY,
             _ => {
@@ -300,7 +323,10 @@ impl Outlook<'_> {
             Test::ErrorsCompared { .. } | Test::LatencyCompared { .. } | Test::MeanCompared { .. } => comparison,
             Test::LatencyAtMost { .. } => limited + warmup,
             Test::MeanReported { .. } => 0.0,
-            Test::ErrorsAtMost { .. } | Test::MeanWithin { .. } | Test::OutsideWithin { .. } => limited,
+            Test::ErrorsAtMost { .. }
+            | Test::MismatchesAtMost { .. }
+            | Test::MeanWithin { .. }
+            | Test::OutsideWithin { .. } => limited,
         });
         // What takes for ever is no duration.
         Duration::try_from_secs_f64(needs.fold(0.0, f64::max)).ok()
@@ -433,7 +459,9 @@ impl Outlook<'_> {
         let mut failures = 0.0;
         let reached = self.plan.steps.iter().zip(steps).find(|(step, forecast)| {
             let lasts = forecast.lasts.unwrap_or(forecast.hold).as_secs_f64();
-            failures += self.flow(step).all() * lasts * self.assumed.error_rate;
+            // What fails of copies hurts nobody.
+            let users = if is_mirror(step) { 0.0 } else { self.flow(step).all() };
+            failures += users * lasts * self.assumed.error_rate;
             failures + 2.33 * failures.sqrt() >= most as f64
         });
         reached.map(|(_, forecast)| {

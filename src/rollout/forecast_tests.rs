@@ -11,6 +11,7 @@ fn assumed() -> Assumed {
         error_rate: 0.005,
         latencies: Latencies::new(100_000.0, 320_000.0).unwrap(),
         in_segments: Share::from_thousandths(1_000),
+        copyable: Share::WHOLE,
     }
 }
 
@@ -150,6 +151,7 @@ fn what_nobody_would_find_is_said() {
     );
     let nobody = Assumed {
         in_segments: Share::ZERO,
+        copyable: Share::WHOLE,
         ..assumed()
     };
     assert_eq!(
@@ -274,4 +276,36 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_mirror_finds_by_pairs_what_a_small_share_would_not() {
+    let checks = vec![compared(), slower(), at_most(0.02)];
+    let plan = judged(
+        vec![mirror(10_000, 300), step(1_000, 300), step(100_000, 600)],
+        checks.clone(),
+    );
+    insta::assert_snapshot!(told(&plan, &assumed()));
+    let forecast = forecast(&plan, &assumed());
+    let steps = &forecast.steps;
+    assert_eq!((steps[0].candidate, steps[0].stable), (6_000.0, 6_000.0));
+    assert!(steps[0].times(Of::Errors) < steps[1].times(Of::Errors));
+    let half = Assumed {
+        copyable: Share::from_thousandths(50_000),
+        ..assumed()
+    };
+    assert_eq!(super::forecast(&plan, &half).steps[0].candidate, 3_000.0);
+    // Straight from copies to everything: they are the comparison from before.
+    let dark = judged(vec![mirror(100_000, 600), step(100_000, 600)], checks);
+    assert!(super::forecast(&dark, &assumed()).lasts.is_some());
+    let guarded = Plan {
+        max_failures: Some(1_000),
+        ..judged(vec![mirror(100_000, 36_000), step(1_000, 60)], vec![compared()])
+    };
+    assert_eq!(
+        warnings(&guarded, &assumed()).len(),
+        1,
+        "of the last step alone: {:?}",
+        warnings(&guarded, &assumed())
+    );
 }

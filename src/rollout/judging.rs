@@ -150,6 +150,7 @@ mod tests {
             stable: &nothing,
             share: 0.1,
             warming: false,
+            mirrored: false,
         });
         let judgement = analysis.judgement(&judge.findings(names));
         assert!(

@@ -255,7 +255,7 @@ impl Machine<'_> {
 
     fn removed(&mut self) {
         if self.state.owns_split() {
-            self.admit(&[]);
+            self.give(self.state.share, &[], Share::ZERO);
             let sentence = format!(
                 "{}: the file has no rollout of {} any more: its weights stay as they are",
                 self.plan.service,
@@ -292,6 +292,11 @@ impl Machine<'_> {
                 segments: self.state.segments.clone(),
                 toward: Toward::Stable,
             });
+            self.effects.push(Effect::Mirror {
+                candidate: self.candidate(),
+                share: self.state.mirror,
+                toward: Toward::Stable,
+            });
         }
     }
 
@@ -309,6 +314,8 @@ impl Machine<'_> {
         if !self.state.owns_split() {
             return;
         }
+        // Copies are of the step, and what is in force now is not.
+        self.mirror(Share::ZERO, false);
         self.state.share = share;
         self.effects.push(Effect::TakeSplit);
         if matches!(&self.state.phase, Phase::Paused(reason) if reason.cause == Cause::Weights) {

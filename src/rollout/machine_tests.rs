@@ -8,6 +8,7 @@ fn kinds(effects: &[Effect]) -> Vec<String> {
         Effect::TakeSplit => "take".to_owned(),
         Effect::SetShare { share, .. } => format!("share {share}"),
         Effect::Admit { segments, .. } => format!("admit {}", segments.join("+")),
+        Effect::Mirror { share, .. } => format!("mirror {share}"),
         Effect::Revoke => "revoke".to_owned(),
         Effect::ReleaseSplit => "release".to_owned(),
         Effect::ApplyWeights(weights) => format!("weights {weights:?}"),
@@ -26,7 +27,15 @@ fn a_good_candidate_is_delivered_step_by_step() {
     assert_eq!(led.state.phase, Phase::Idle);
     assert_eq!(
         kinds(led.command(Verb::Start)),
-        ["take", "share 0 %", "admit ", "revoke", "reset Rollout", "notify start"]
+        [
+            "take",
+            "share 0 %",
+            "admit ",
+            "mirror 0 %",
+            "revoke",
+            "reset Rollout",
+            "notify start"
+        ]
     );
     assert_eq!(led.state.phase, Phase::Progressing);
     assert_eq!(kinds(led.pass()), ["admit staff", "reset Step", "notify step"]);
@@ -117,7 +126,17 @@ fn a_failed_check_acts_as_it_says_also_in_a_pause() {
         };
         let mut led = at_half();
         let effects = kinds(led.judged(fail(Action::Rollback)));
-        assert_eq!(effects, ["share 0 %", "admit ", "revoke", "notify rollback", "release"]);
+        assert_eq!(
+            effects,
+            [
+                "share 0 %",
+                "admit ",
+                "mirror 0 %",
+                "revoke",
+                "notify rollback",
+                "release"
+            ]
+        );
         assert_eq!(toward(&led.effects), Toward::Stable);
         assert_eq!(led.state.phase.reason().unwrap().cause, Cause::Check);
 
@@ -304,6 +323,7 @@ fn a_kill_switch_takes_all_back_and_its_end_gives_nothing() {
             "notify kill",
             "share 0 %",
             "admit ",
+            "mirror 0 %",
             "revoke",
             "notify rollback",
             "release"
@@ -443,7 +463,10 @@ fn the_durable_state_is_in_force_again_after_a_restart() {
     led.state = serde_json::from_str(&serde_json::to_string(&led.state).unwrap()).unwrap();
     // Another process: its uptime begins anew.
     led.now.uptime_ms = 77;
-    assert_eq!(kinds(led.happen(Event::Restored)), ["share 10 %", "admit staff"]);
+    assert_eq!(
+        kinds(led.happen(Event::Restored)),
+        ["share 10 %", "admit staff", "mirror 0 %"]
+    );
     assert_eq!(
         State {
             live: before.live,
@@ -460,7 +483,7 @@ fn the_durable_state_is_in_force_again_after_a_restart() {
     });
     assert_eq!(
         kinds(led.happen(Event::Restored)),
-        ["admit staff"],
+        ["admit staff", "mirror 0 %"],
         "weights that a person set are durable by themselves"
     );
     led.command(Verb::Rollback);

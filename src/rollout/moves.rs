@@ -69,8 +69,7 @@ impl Machine<'_> {
 
     pub(super) fn enter(&mut self, number: u32) {
         let Some(step) = self.plan.step(number) else { return };
-        self.set_share(step.share);
-        self.admit(&step.segments);
+        self.give(step.share, &step.segments, step.mirror);
         self.at(number);
         self.state.phase = running(step);
         self.reset(Scope::Step);
@@ -81,7 +80,7 @@ impl Machine<'_> {
                 format!("{service}: {candidate} gets everything (step {number} of {last}), judged for at least {hold}");
             self.notify(Notice::Promote, sentence);
         } else {
-            let exposure = words::exposure(step.share, &step.segments);
+            let exposure = words::exposure(step.share, &step.segments, step.mirror);
             let sentence =
                 format!("{service}: {candidate} gets {exposure} (step {number} of {last}) for at least {hold}");
             self.notify(Notice::Step, sentence);
@@ -100,7 +99,7 @@ impl Machine<'_> {
     }
 
     fn succeed(&mut self) {
-        self.admit(&[]);
+        self.give(self.state.share, &[], Share::ZERO);
         self.state.phase = Phase::Succeeded;
         self.state.wait = Wait::Look;
         let sentence = format!("{}: {} is delivered", self.plan.service, self.candidate());
@@ -223,7 +222,9 @@ impl Machine<'_> {
         if self.state.step == 0 {
             return None;
         }
-        let same = |step: &Step| step.share == self.state.share && *step.segments == *self.state.segments;
+        let state = &self.state;
+        let same =
+            |step: &Step| (step.share, step.mirror) == (state.share, state.mirror) && *step.segments == *state.segments;
         let steps = (1u32..).zip(&self.plan.steps).filter(|(_, step)| same(step));
         steps
             .map(|(number, _)| number)
@@ -231,23 +232,31 @@ impl Machine<'_> {
     }
 
     /// The last step up to `limit` that gives no more than what is in force, after that was cut to what `limit` gives:
-    /// nothing rises, and no step is left out. Where even the first gives more, it is 0, and nothing is in force.
+    /// nothing rises, and no step is left out. Where even the first gives more, it is 0, and nothing is in force. A mirror
+    /// of any size is less than users.
     pub(super) fn settle(&mut self, limit: u32) -> u32 {
         let mut share = self.state.share;
         let mut segments = self.state.segments.clone();
         let bound = self.plan.step(limit);
+        let mut mirror = bound.map_or(Share::ZERO, |bound| bound.mirror);
+        if !self.state.has_users() {
+            mirror = mirror.min(self.state.mirror);
+        }
         share = share.min(bound.map_or(Share::ZERO, |bound| bound.share));
         segments.retain(|segment| bound.is_some_and(|bound| bound.segments.contains(segment)));
-        let given = |step: &Step| step.share <= share && step.segments.iter().all(|segment| segments.contains(segment));
+        let given = |step: &Step| {
+            step.share <= share
+                && step.mirror <= mirror
+                && step.segments.iter().all(|segment| segments.contains(segment))
+        };
         let reached = (1..=limit)
             .rev()
             .find(|number| self.plan.step(*number).is_some_and(given))
             .unwrap_or(0);
         if reached == 0 {
-            (share, segments) = (Share::ZERO, Vec::new());
+            (share, segments, mirror) = (Share::ZERO, Vec::new(), Share::ZERO);
         }
-        self.set_share(share);
-        self.admit(&segments);
+        self.give(share, &segments, mirror);
         reached
     }
 
@@ -259,6 +268,14 @@ impl Machine<'_> {
             scope,
             window: self.state.window,
         });
+    }
+
+    /// All that is in force for the candidate from now on.
+    pub(super) fn give(&mut self, share: Share, segments: &[Box<str>], mirror: Share) {
+        let had_users = self.state.has_users();
+        self.set_share(share);
+        self.admit(segments);
+        self.mirror(mirror, had_users);
     }
 
     fn set_share(&mut self, share: Share) {
@@ -273,7 +290,7 @@ impl Machine<'_> {
         });
     }
 
-    pub(super) fn admit(&mut self, segments: &[Box<str>]) {
+    fn admit(&mut self, segments: &[Box<str>]) {
         if *segments == *self.state.segments {
             return;
         }
@@ -286,10 +303,25 @@ impl Machine<'_> {
         });
     }
 
-    /// Nobody gets the candidate, whatever was in force.
+    /// `had_users`: copies instead of users, however many, are less than before.
+    pub(super) fn mirror(&mut self, share: Share, had_users: bool) {
+        let before = std::mem::replace(&mut self.state.mirror, share);
+        if share == before {
+            return;
+        }
+        let more = share > before && !had_users;
+        self.effects.push(Effect::Mirror {
+            candidate: self.candidate(),
+            share,
+            toward: if more { Toward::Canary } else { Toward::Stable },
+        });
+    }
+
+    /// Nobody gets the candidate, and it no copies, whatever was in force.
     fn expose_none(&mut self) {
         self.state.share = Share::ZERO;
         self.state.segments = Vec::new();
+        self.state.mirror = Share::ZERO;
         let (candidate, toward) = (self.candidate(), Toward::Stable);
         let share = Share::ZERO;
         self.effects.push(Effect::SetShare {
@@ -298,8 +330,13 @@ impl Machine<'_> {
             toward,
         });
         self.effects.push(Effect::Admit {
-            candidate,
+            candidate: candidate.clone(),
             segments: Vec::new(),
+            toward,
+        });
+        self.effects.push(Effect::Mirror {
+            candidate,
+            share,
             toward,
         });
         self.effects.push(Effect::Revoke);
@@ -344,3 +381,7 @@ fn running(step: &Step) -> Phase {
 #[cfg(test)]
 #[path = "moves_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "mirror_tests.rs"]
+mod mirror_tests;

@@ -15,6 +15,7 @@ pub struct Plan {
     pub candidate: Box<str>,
     pub start: Start,
     /// Never empty (one that is counts as nothing to do). Shares never fall from one to the next, and the last is 100 %.
+    /// Steps with a mirror come before those that admit anybody.
     pub steps: Box<[Step]>,
     pub analysis: Analysis,
     /// Failed requests of the candidate after which it is rolled back, whatever the statistics say.
@@ -83,6 +84,9 @@ pub struct Step {
     pub share: Share,
     /// Names of the segments that are admitted whatever the share (a ring).
     pub segments: Box<[Box<str>]>,
+    /// How many of the requests that stable answers are copied for the candidate (a mirror step). Not zero: it has no share,
+    /// and nobody is admitted.
+    pub mirror: Share,
     /// How long the step lasts at least.
     pub hold: Duration,
     /// Whether somebody must approve before the next step.

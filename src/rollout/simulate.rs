@@ -28,6 +28,8 @@ pub struct Scenario {
     pub traffic: Vec<Traffic>,
     /// The part of the requests that comes from segments a step may admit.
     pub in_segments: Share,
+    /// The part of the requests that a mirror step may copy: those of its methods.
+    pub copyable: Share,
     /// What happens to the rollout, in order of time.
     pub events: Vec<(Duration, Event)>,
     /// How long after it is asked for a person approves. `None`: never.
@@ -86,6 +88,15 @@ pub struct Slice {
     pub candidate: Arm,
     /// What an admitted segment sent to it.
     pub ring: Arm,
+    /// Of a mirror step: the requests to stable that were copied (they are in [`Slice::stable`], too), and their copies.
+    pub pairs: Option<Pairs>,
+}
+
+/// Requests and their copies, as many of these as of those.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pairs {
+    pub originals: Arm,
+    pub copies: Arm,
 }
 
 /// Who says how the candidate does.
@@ -107,7 +118,7 @@ pub trait Draws {
 /// No dice: each count is as near its mean as whole numbers allow, over all slices.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Steady {
-    left: [f64; 6],
+    left: [f64; 9],
 }
 
 impl Draws for Steady {
@@ -140,6 +151,8 @@ pub struct Transcript {
     pub stable: Arm,
     /// All of its requests.
     pub candidate: Arm,
+    /// Copies that it had.
+    pub copies: Arm,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,6 +181,7 @@ pub fn simulate(plan: &Plan, scenario: &Scenario, judge: &mut dyn Judge, draws: 
             highest: Share::ZERO,
             stable: Arm::default(),
             candidate: Arm::default(),
+            copies: Arm::default(),
         },
     };
     run.happen(Event::Loaded);
@@ -313,7 +327,17 @@ impl Run<'_> {
         let now = now.copied().unwrap_or_default();
         let all = now.rate.max(0.0) * length.as_secs_f64();
         let split = all * (1.0 - ring.fraction());
-        let stable = self.arm(0, split * (1.0 - share.fraction()), now.stable);
+        let of_stable = split * (1.0 - share.fraction());
+        let mirror = if state.killed { Share::ZERO } else { state.mirror };
+        let copied = of_stable * mirror.fraction() * self.scenario.copyable.fraction();
+        let pairs = (mirror > Share::ZERO).then(|| self.pairs(copied, now));
+        let mut stable = self.arm(0, of_stable - copied, now.stable);
+        if let Some(pairs) = pairs {
+            stable.requests += pairs.originals.requests;
+            stable.failures += pairs.originals.failures;
+            self.transcript.copies.requests += pairs.copies.requests;
+            self.transcript.copies.failures += pairs.copies.failures;
+        }
         let candidate = self.arm(2, split * share.fraction(), now.candidate);
         let ring = self.arm(4, all * ring.fraction(), now.candidate);
         self.transcript.stable.requests += stable.requests;
@@ -328,7 +352,19 @@ impl Run<'_> {
             stable,
             candidate,
             ring,
+            pairs,
         }
+    }
+
+    /// A request and its copy fail independently of each other.
+    fn pairs(&mut self, mean: f64, now: Traffic) -> Pairs {
+        let originals = self.arm(6, mean, now.stable);
+        let copies = Arm {
+            requests: originals.requests,
+            failures: self.failures(8, originals.requests, now.candidate),
+            behaviour: now.candidate,
+        };
+        Pairs { originals, copies }
     }
 
     /// The counts numbered `first` and the one after: requests, and failures among them.
@@ -336,11 +372,13 @@ impl Run<'_> {
         let requests = self.draws.count(first, mean);
         Arm {
             requests,
-            failures: self
-                .draws
-                .failures(first + 1, requests, behaviour.error_rate.clamp(0.0, 1.0)),
+            failures: self.failures(first + 1, requests, behaviour),
             behaviour,
         }
+    }
+
+    fn failures(&mut self, of: usize, requests: u64, behaviour: Behaviour) -> u64 {
+        self.draws.failures(of, requests, behaviour.error_rate.clamp(0.0, 1.0))
     }
 }
 
@@ -382,7 +420,15 @@ impl fmt::Display for Transcript {
             self.highest,
             self.candidate.failures,
             self.stable.failures
-        )
+        )?;
+        if self.copies.requests > 0 {
+            writeln!(
+                out,
+                "before, it had {} copies of requests, which no user waited for; {} of them failed",
+                self.copies.requests, self.copies.failures
+            )?;
+        }
+        Ok(())
     }
 }
 

@@ -20,9 +20,10 @@ impl Judge for Ratio {
     }
 
     fn judge(&mut self, plan: &Plan, slice: &Slice) -> Judgement {
+        let candidate = slice.pairs.map_or(slice.candidate, |pairs| pairs.copies);
         for arm in [&mut self.step, &mut self.rollout] {
-            arm.requests += slice.candidate.requests + slice.ring.requests;
-            arm.failures += slice.candidate.failures + slice.ring.failures;
+            arm.requests += candidate.requests + slice.ring.requests;
+            arm.failures += candidate.failures + slice.ring.failures;
         }
         self.stable.requests += slice.stable.requests;
         self.stable.failures += slice.stable.failures;
@@ -79,6 +80,7 @@ fn scenario() -> Scenario {
         limit: 30 * 24 * HOUR,
         traffic: vec![of_rate(Duration::ZERO, 100.0)],
         in_segments: Share::from_thousandths(500),
+        copyable: Share::from_thousandths(80_000),
         events: Vec::new(),
         approves_after: Some(HOUR / 4),
     }
@@ -244,4 +246,40 @@ fn a_transcript_is_bounded() {
     let transcript = simulate(&full(), &scenario, &mut Fickle(true), &mut Steady::default());
     assert_eq!(transcript.lines.len(), 10_000);
     assert!(transcript.left_out > 1_000 && transcript.to_string().contains("more lines"));
+}
+
+#[test]
+fn copies_are_judged_beside_their_originals_and_are_nobodys_requests() {
+    let fails = |error_rate| Behaviour {
+        error_rate,
+        slowness: 1.0,
+    };
+    let steps = vec![mirror(50_000, 600), step(10_000, 600), step(100_000, 600)];
+    let traffic = |candidate| Traffic {
+        stable: fails(0.002),
+        candidate: fails(candidate),
+        ..of_rate(Duration::ZERO, 100.0)
+    };
+    let run = |candidate| {
+        let scenario = Scenario {
+            traffic: vec![traffic(candidate)],
+            ..scenario()
+        };
+        let plan = Plan {
+            max_failures: None,
+            ..plan(steps.clone())
+        };
+        simulate(&plan, &scenario, &mut Ratio::default(), &mut Steady::default())
+    };
+    let bad = run(0.5);
+    assert_eq!(
+        (bad.state.phase.word(), bad.highest, bad.candidate.requests),
+        ("rolled_back", Share::ZERO, 0)
+    );
+    assert!(bad.copies.requests > 0 && bad.copies.failures > 0, "{bad:?}");
+    let good = run(0.002);
+    assert_eq!(good.state.phase, Phase::Succeeded);
+    // Half of the 80 % that may be copied, of 100 a second.
+    assert_eq!(good.copies.requests, 24_000);
+    insta::assert_snapshot!(good.to_string());
 }

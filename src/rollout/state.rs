@@ -24,6 +24,8 @@ pub struct State {
     pub share: Share,
     /// The segments admitted to the candidate.
     pub segments: Vec<Box<str>>,
+    /// How many of stable's requests are copied for it.
+    pub mirror: Share,
     /// How long the step has been in force, without pauses, and without gaps in which nobody looked: see
     /// [`super::LONGEST_GAP`].
     pub elapsed_ms: u64,
@@ -233,6 +235,16 @@ impl State {
     /// Whether the rollout decides the service's split: then a file's weights are recorded, not applied.
     pub fn owns_split(&self) -> bool {
         self.is_advancing() || matches!(self.phase, Phase::Paused(_))
+    }
+
+    /// Whether copies are judged, and not what users got.
+    pub fn is_mirroring(&self) -> bool {
+        self.owns_split() && self.mirror > Share::ZERO
+    }
+
+    /// Whether anybody gets the candidate.
+    pub(super) fn has_users(&self) -> bool {
+        self.share > Share::ZERO || !self.segments.is_empty()
     }
 
     /// Whether it goes on by itself, or by an approval.

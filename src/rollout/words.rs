@@ -47,8 +47,11 @@ pub(super) fn list(names: &[Box<str>]) -> String {
     }
 }
 
-/// `10 %`, `segment staff`, `5 % and segments staff and beta`
-pub fn exposure(share: Share, segments: &[Box<str>]) -> String {
+/// `10 %`, `segment staff`, `5 % and segments staff and beta`, `a mirror of 10 %`
+pub fn exposure(share: Share, segments: &[Box<str>], mirror: Share) -> String {
+    if mirror > Share::ZERO {
+        return format!("a mirror of {mirror}");
+    }
     let ring = match segments {
         [] => return share.to_string(),
         [one] => format!("segment {one}"),
@@ -69,7 +72,7 @@ pub(super) fn position(plan: &Plan, state: &State) -> String {
         step => format!(
             "at step {step} of {} ({})",
             plan.last(),
-            exposure(state.share, &state.segments)
+            exposure(state.share, &state.segments, state.mirror)
         ),
     }
 }

@@ -88,6 +88,20 @@ pub struct ServiceTraffic {
     pub epoch: u32,
     /// Segments admitted to the candidate by the rollout's current step, and the candidate.
     pub ring: Option<(VersionId, Box<[SegmentId]>)>,
+    /// What the rollout's current step copies.
+    pub mirror: Option<StepMirror>,
+}
+
+/// A mirror step: some of the requests that stable answers are copied for the candidate, and judged beside their originals.
+/// It decides nothing about the requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StepMirror {
+    /// The candidate.
+    pub version: VersionId,
+    /// Of 100,000 requests.
+    pub share: u32,
+    /// Copies made under another number than that in force are not judged any more.
+    pub window: u64,
 }
 
 /// The facts of the moment, given by the shell: the decision itself has no clock and no randomness.

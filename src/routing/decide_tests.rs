@@ -131,6 +131,7 @@ fn traffic(weights: &[u32]) -> Traffic {
         killed: false,
         epoch: 1,
         ring: None,
+        mirror: None,
     };
     Traffic {
         killed: false,
@@ -525,7 +526,7 @@ proptest! {
         policy.services[0].fallback = if fail { Fallback::Fail } else { Fallback::Stable };
         let Some(split) = Split::new(weights) else { return Ok(()) };
         let ring = Some((VersionId(50), [SegmentId(0), SegmentId(3)].into()));
-        let live = ServiceTraffic { split, killed: false, epoch: 0, ring };
+        let live = ServiceTraffic { split, killed: false, epoch: 0, ring, mirror: None };
         let world = World { now_s, dead: vec![VersionId(1)], ..World::new() };
         let fields = Lines(lines.into_iter().map(|(name, value)| (name.to_owned(), value)).collect());
         let traffic = Traffic { killed: false, services: [live].into() };

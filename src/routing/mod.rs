@@ -19,7 +19,7 @@ pub use condition::{ClientCertPart, Condition, MAX_CONDITION_DEPTH, MAX_CONDITIO
 pub use cookie::{COOKIE_SKEW_S, COOKIE_VALUE_LEN, CookieKey, SetCookie};
 pub use decide::{
     Decision, Facts, Fallback, Policy, Reason, ReasonText, Role, Routed, Rule, Segment, Service, ServiceTraffic,
-    Target, Traffic, Version, decide, decide_in, decide_on,
+    StepMirror, Target, Traffic, Version, decide, decide_in, decide_on,
 };
 pub use path::{PathFault, canonical_path};
 pub use request::{ClientCert, HeaderFields, RequestView, is_field_name};

@@ -6,7 +6,7 @@ use super::{Command, EventKind, Happened, Origin, Refusal, Scope, Weights};
 use crate::config::Snapshot;
 use crate::config::snapshot;
 use crate::rollout::Now;
-use crate::routing::{Policy, SegmentId, Service, ServiceTraffic, Split, Traffic, VersionId};
+use crate::routing::{Policy, SegmentId, Service, ServiceTraffic, Split, StepMirror, Traffic, VersionId};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -101,6 +101,7 @@ pub fn traffic(state: &State, snapshot: &Snapshot) -> Traffic {
                     killed: file.killed,
                     epoch: state.floor_epoch,
                     ring: None,
+                    mirror: None,
                 },
             })
             .collect(),
@@ -123,20 +124,38 @@ fn service_traffic(
         killed: state.is_killed(),
         epoch: state.epoch,
         ring: ring(state, policy, service),
+        mirror: mirror(state, service),
     }
+}
+
+/// The candidate, while its rollout is under way.
+fn candidate(state: &ServiceState, service: &Service) -> Option<VersionId> {
+    let machine = &state.rollout.as_ref()?.machine;
+    let candidate = machine.candidate.as_ref().filter(|_| machine.owns_split())?;
+    let position = service.versions.iter().position(|version| version.name == *candidate)?;
+    u32::try_from(position).ok().map(VersionId)
+}
+
+fn mirror(state: &ServiceState, service: &Service) -> Option<StepMirror> {
+    let machine = &state.rollout.as_ref()?.machine;
+    let version = candidate(state, service)?;
+    machine.is_mirroring().then(|| StepMirror {
+        version,
+        share: machine.mirror.thousandths_percent(),
+        window: machine.window,
+    })
 }
 
 /// The segments that the rollout's step admits. One that has left the file admits nobody.
 fn ring(state: &ServiceState, policy: &Policy, service: &Service) -> Option<(VersionId, Box<[SegmentId]>)> {
     let machine = &state.rollout.as_ref()?.machine;
-    let candidate = machine.candidate.as_ref().filter(|_| machine.owns_split())?;
-    let position = service.versions.iter().position(|version| version.name == *candidate)?;
+    let candidate = candidate(state, service)?;
     let id = |name: &str| {
         let position = policy.segments.iter().position(|segment| *segment.name == *name)?;
         u32::try_from(position).ok().map(SegmentId)
     };
     let segments: Box<[SegmentId]> = machine.segments.iter().filter_map(|name| id(name)).collect();
-    (!segments.is_empty()).then_some((VersionId(position as u32), segments))
+    (!segments.is_empty()).then_some((candidate, segments))
 }
 
 /// Whether some canary of `snapshot` gets more by `after` than by `before`: such a change must be durable before it is in
@@ -144,7 +163,8 @@ fn ring(state: &ServiceState, policy: &Policy, service: &Service) -> Option<(Ver
 pub fn moves_toward_canary(snapshot: &Snapshot, before: &Traffic, after: &Traffic) -> bool {
     let services = snapshot.policy.services.iter().enumerate();
     services.into_iter().any(|(index, service)| {
-        if admits_more(before.services.get(index), after.services.get(index)) {
+        let (live_before, live_after) = (before.services.get(index), after.services.get(index));
+        if admits_more(live_before, live_after) || mirrors_more(live_before, live_after) {
             return true;
         }
         let shares = |traffic: &Traffic, version: usize| match traffic.services.get(index) {
@@ -171,6 +191,18 @@ fn admits_more(before: Option<&ServiceTraffic>, after: Option<&ServiceTraffic>) 
         .filter(|(other, _)| other == candidate);
     let known = |segment| admitted.is_some_and(|(_, admitted)| admitted.contains(segment));
     !segments.iter().all(known)
+}
+
+/// Whether a version gets more copies, and had no users instead.
+fn mirrors_more(before: Option<&ServiceTraffic>, after: Option<&ServiceTraffic>) -> bool {
+    let Some(mirror) = after.and_then(|live| live.mirror) else {
+        return false;
+    };
+    let Some(before) = before else { return true };
+    let had_users =
+        before.ring.is_some() || usize::try_from(mirror.version.0).is_ok_and(|index| before.split.weight(index) > 0);
+    let known = before.mirror.filter(|known| known.version == mirror.version);
+    !had_users && known.is_none_or(|known| known.share < mirror.share)
 }
 
 fn total(split: &Split) -> u64 {

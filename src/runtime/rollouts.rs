@@ -38,6 +38,9 @@ pub struct Seen {
     pub forced: Observed,
     /// What the split sent to stable.
     pub stable: Observed,
+    /// Copies of a mirror step that ended, and the requests of which copies were begun.
+    pub copies: Observed,
+    pub originals: Observed,
     /// Failed requests of the candidate, whoever sent them.
     pub failures: u64,
     /// Since the last look that was none for a burst.
@@ -130,12 +133,19 @@ impl<'a> Steering<'a> {
             judge.outside(*check, answer.clone());
         }
         let machine = &rollout.machine;
+        let mirrored = machine.is_mirroring();
+        // The originals are among what stable was sent: they count once. Copies outside of mirror steps count nowhere.
+        let (candidate, stable) = match mirrored {
+            true => (&seen.copies, &seen.originals),
+            false => (&seen.candidate, &seen.stable),
+        };
         let window = Window {
-            candidate: &seen.candidate,
+            candidate,
             forced: &seen.forced,
-            stable: &seen.stable,
-            share: machine.share.fraction(),
+            stable,
+            share: judged_share(machine),
             warming: Duration::from_millis(machine.elapsed_ms) < plan.analysis.warmup,
+            mirrored,
         };
         if seen.burst {
             judge.burst(&window);
@@ -331,10 +341,10 @@ impl<'a> Steering<'a> {
         if *before != machine {
             self.state.edit(&name, |service| {
                 let rollout = service.rollout.get_or_insert_default();
-                if before.share != machine.share
+                if judged_share(before) != judged_share(&machine)
                     && let Some(judge) = &mut rollout.judge
                 {
-                    end_window(judge, machine.share);
+                    end_window(judge, &machine);
                 }
                 rollout.machine = machine;
             });
@@ -366,7 +376,7 @@ impl<'a> Steering<'a> {
             Effect::ResetEvidence { scope, .. } => {
                 reset(state.rollout.get_or_insert_default(), plan, scope);
             }
-            // The segments are read off the machine's state; whose the split is, too.
+            // Segments and mirror are read off the machine's state; whose the split is, too.
             _ => {}
         });
     }
@@ -402,16 +412,25 @@ fn reset(rollout: &mut RolloutState, plan: &Plan, scope: Scope) {
 }
 
 /// What was seen until now was seen at another share: nothing that comes is counted together with it.
-fn end_window(judge: &mut Judge, share: Share) {
+fn end_window(judge: &mut Judge, machine: &rollout::State) {
     let nothing = Observed::default();
     let window = Window {
         candidate: &nothing,
         forced: &nothing,
         stable: &nothing,
-        share: share.fraction(),
+        share: judged_share(machine),
         warming: false,
+        mirrored: machine.is_mirroring(),
     };
     judge.tick(&window, Duration::ZERO);
+}
+
+/// The candidate's share of what is compared.
+fn judged_share(machine: &rollout::State) -> f64 {
+    match machine.is_mirroring() {
+        true => Window::SHARE_OF_PAIRS,
+        false => machine.share.fraction(),
+    }
 }
 
 fn set_weights(state: &mut ServiceState, weights: Weights, at_ms: u64) {
@@ -481,6 +500,7 @@ fn told(machine: &rollout::State) -> Value {
         "step": machine.step,
         "share": machine.share.fraction() * 100.0,
         "segments": machine.segments,
+        "mirror": machine.mirror.fraction() * 100.0,
         "reason": machine.phase.reason().map(|reason| &reason.text),
     })
 }

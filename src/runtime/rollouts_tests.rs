@@ -585,3 +585,6 @@ fn a_latch_set_before_there_was_a_rollout_holds_it() {
     world.look(0);
     assert_eq!(world.machine().step, 1);
 }
+
+#[path = "mirror_tests.rs"]
+mod mirror;

@@ -1,4 +1,5 @@
-//! What is counted of copies: apart from the golden signals of their version, and never evidence.
+//! What is counted of copies: apart from the golden signals of their version. Evidence of them, in a rollout's mirror step, is
+//! [`super::Evidence`].
 
 use super::cell::Cell;
 use super::stats::{Ended, VersionStats};
@@ -52,11 +53,11 @@ impl MirrorStats {
         self.copies.begin(thread);
     }
 
-    /// The copy has ended. One that the proxy itself broke off (`ClientAbort`) is not compared.
-    pub fn ended(&self, thread: usize, original: &Ended, copy: &Ended) {
+    /// The copy has ended. What it came to; one that the proxy itself broke off (`ClientAbort`) is not compared.
+    pub fn ended(&self, thread: usize, original: &Ended, copy: &Ended) -> Option<Comparison> {
         self.copies.end(thread, copy);
         if copy.outcome == Outcome::ClientAbort {
-            return;
+            return None;
         }
         self.originals.begin(thread);
         self.originals.end(thread, original);
@@ -68,6 +69,7 @@ impl MirrorStats {
         {
             cell.add(1);
         }
+        Some(result)
     }
 
     /// Requests that were not copied for this reason.
@@ -144,6 +146,6 @@ mod tests {
         stats.uncopied(0, Uncopied::Body);
         stats.uncopied(1, Uncopied::Body);
         stats.uncopied(1, Uncopied::Killed);
-        assert_eq!(Uncopied::ALL.map(|why| stats.uncopied_total(why)), [0, 2, 0, 1]);
+        assert_eq!(Uncopied::ALL.map(|why| stats.uncopied_total(why)), [0, 2, 0, 1, 0]);
     }
 }

@@ -15,7 +15,7 @@ mod rollbacks;
 mod stats;
 mod tls;
 
-pub use evidence::{Counted, Ending, Evidence, Sent};
+pub use evidence::{Counted, Ending, Evidence, Pair, Sent};
 pub use limits::{Gate, Inside, InsideOfKey, ServiceLimits};
 pub use mirror::MirrorStats;
 pub use notifications::{NotificationEnd, Notifications};

@@ -53,6 +53,7 @@ fn traffic(versions: &[V<'_>]) -> ServiceTraffic {
         killed: false,
         epoch: 0,
         ring: None,
+        mirror: None,
     }
 }
 
@@ -143,6 +144,7 @@ fn snapshot(services: &[(&str, &[V<'_>])]) -> Snapshot {
                 rollout: None,
                 expose_version: false,
                 limits: snapshot::ServiceLimits::default(),
+                upgrades: Box::default(),
                 rewrites: versions.iter().map(|_| None).collect(),
                 pools: versions.iter().map(|V(_, _, _, labels)| pool(labels)).collect(),
             })

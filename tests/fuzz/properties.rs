@@ -3,8 +3,8 @@
 
 use rollgate::http1::{
     CHUNK_END, ChunkDecoder, ChunkError, Framing, HeadError, HeadLimits, HeadParser, MethodKind, RequestAdditions,
-    RequestHead, ResponseAdditions, ResponseHead, Version, lint_request, lint_response, parse_request, parse_response,
-    write_chunk_head, write_last_chunk, write_request, write_response,
+    RequestHead, ResponseAdditions, ResponseHead, Upgrading, Version, lint_request, lint_response, parse_request,
+    parse_response, write_chunk_head, write_last_chunk, write_request, write_response,
 };
 use rollgate::opening::{MAX_HEADER_BYTES, ProxyHeaderError, ProxyVersion, parse_proxy_header, write_proxy_header};
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,6 +13,19 @@ const LIMITS: HeadLimits = HeadLimits {
     bytes: 4096,
     fields: 40,
 };
+
+/// Protocols that are let through.
+const ALLOWED: [&str; 2] = ["websocket", "spdy/3.1"];
+
+/// All of these are asked for, or none.
+fn upgrading(asked: bool, allowed: &[Box<str>]) -> Upgrading<'_> {
+    const ASKS: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket, spdy/3.1\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    let head = parse_request(ASKS, &LIMITS, &mut HeadParser::new()).unwrap().unwrap();
+    let upgrading = head.upgrading(ASKS, allowed);
+    assert!(upgrading.is_asked());
+    if asked { upgrading } else { Upgrading::default() }
+}
 
 fn additions(flags: u8) -> RequestAdditions<'static> {
     RequestAdditions {
@@ -25,6 +38,7 @@ fn additions(flags: u8) -> RequestAdditions<'static> {
         traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         version: "v2",
         default_host: "listener:8080",
+        upgrading: Upgrading::default(),
         rewrite: None,
         to: Version::Http11,
     }
@@ -97,8 +111,14 @@ fn drip<T>(
 }
 
 fn forwarded_request(data: &[u8], head: &RequestHead, flags: u8) {
+    let allowed = ALLOWED.map(Box::from);
+    let upgrading = head.upgrading(data, &allowed);
     let mut out = Vec::new();
-    write_request(&mut out, head, data, &additions(flags));
+    let add = RequestAdditions {
+        upgrading,
+        ..additions(flags)
+    };
+    write_request(&mut out, head, data, &add);
     let shown = || {
         (
             String::from_utf8_lossy(data).into_owned(),
@@ -128,7 +148,7 @@ fn forwarded_request(data: &[u8], head: &RequestHead, flags: u8) {
     );
     assert_eq!(
         (again.upgrade, again.te_trailers),
-        (head.upgrade, head.te_trailers),
+        (upgrading.is_asked(), head.te_trailers && !upgrading.is_asked()),
         "{:?}",
         shown()
     );
@@ -152,7 +172,10 @@ pub fn response_head(data: &[u8]) {
         MethodKind::Head
     };
     let upgrade = choice & 2 != 0;
-    let parse = |bytes: &[u8], parser: &mut HeadParser| parse_response(bytes, method, upgrade, &LIMITS, parser);
+    let allowed = ALLOWED.map(Box::from);
+    let parse = |bytes: &[u8], parser: &mut HeadParser| {
+        parse_response(bytes, method, upgrading(upgrade, &allowed), &LIMITS, parser)
+    };
     match (parse(data, &mut HeadParser::new()), drip(data, parse)) {
         (Ok(Some(head)), Ok(Some(late))) => {
             assert_eq!(
@@ -161,7 +184,7 @@ pub fn response_head(data: &[u8]) {
                 "whole and dripped"
             );
             for client in [Version::Http10, Version::Http11] {
-                forwarded_response(data, &head, method, upgrade, client);
+                forwarded_response(data, &head, method, upgrading(upgrade, &allowed), client);
             }
         }
         (Ok(None), Ok(None)) | (Err(_), Err(_)) => {}
@@ -169,7 +192,7 @@ pub fn response_head(data: &[u8]) {
     }
 }
 
-fn forwarded_response(data: &[u8], head: &ResponseHead, method: MethodKind, upgrade: bool, client: Version) {
+fn forwarded_response(data: &[u8], head: &ResponseHead, method: MethodKind, upgrading: Upgrading<'_>, client: Version) {
     let framing = head.forward_framing(client);
     let add = ResponseAdditions {
         client,
@@ -181,6 +204,7 @@ fn forwarded_response(data: &[u8], head: &ResponseHead, method: MethodKind, upgr
         date: Some("Sun, 06 Nov 1994 08:49:37 GMT"),
         hsts: None,
         via: true,
+        upgrading,
         edits: None,
     };
     let mut out = Vec::new();
@@ -201,7 +225,7 @@ fn forwarded_response(data: &[u8], head: &ResponseHead, method: MethodKind, upgr
         bytes: 64 << 10,
         fields: 100,
     };
-    let again = match parse_response(&out, method, upgrade, &roomy, &mut HeadParser::new()) {
+    let again = match parse_response(&out, method, upgrading, &roomy, &mut HeadParser::new()) {
         Ok(Some(again)) => again,
         other => panic!("{other:?}: {:?}", shown()),
     };
@@ -320,8 +344,10 @@ pub fn rewrite(data: &[u8]) {
     } else {
         Version::Http11
     };
-    if let Ok(Some(head)) = parse_response(&answer, method, true, &LIMITS, &mut HeadParser::new()) {
-        forwarded_response(&answer, &head, method, true, client);
+    let allowed = ALLOWED.map(Box::from);
+    let upgrading = upgrading(true, &allowed);
+    if let Ok(Some(head)) = parse_response(&answer, method, upgrading, &LIMITS, &mut HeadParser::new()) {
+        forwarded_response(&answer, &head, method, upgrading, client);
     }
 }
 

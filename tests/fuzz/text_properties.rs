@@ -71,6 +71,7 @@ fn decided(snapshot: &Snapshot, cookies: &[u8], id: u128) -> Decision {
         killed: false,
         epoch: 0,
         ring: None,
+        mirror: None,
     });
     let traffic = Traffic {
         killed: false,

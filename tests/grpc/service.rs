@@ -18,6 +18,7 @@ use tonic::codegen::tokio_stream::{Stream, StreamExt};
 use tonic::codegen::{BoxFuture, Service, http};
 use tonic::metadata::MetadataMap;
 use tonic::server::{ClientStreamingService, ServerStreamingService, StreamingService, UnaryService};
+use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Server};
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -82,14 +83,19 @@ pub struct EchoServer {
     _runtime: Runtime,
 }
 
+/// A port of its own, and what runs the server behind it.
+fn listen() -> (Runtime, u16, TcpIncoming) {
+    let runtime = Runtime::new().unwrap();
+    let address: SocketAddr = ([127, 0, 0, 1], 0).into();
+    let listener = runtime.block_on(tokio::net::TcpListener::bind(address)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (runtime, port, TcpIncoming::from(listener))
+}
+
 impl EchoServer {
     pub fn start(name: &'static str) -> Self {
         let (seen, told) = mpsc::channel();
-        let runtime = Runtime::new().unwrap();
-        let address: SocketAddr = ([127, 0, 0, 1], 0).into();
-        let listener = runtime.block_on(tokio::net::TcpListener::bind(address)).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let incoming = tonic::transport::server::TcpIncoming::from(listener);
+        let (runtime, port, incoming) = listen();
         runtime.spawn(Server::builder().serve_with_incoming(Echo { name, seen }, incoming));
         Self {
             port,
@@ -112,11 +118,7 @@ pub struct HealthServer {
 
 impl HealthServer {
     pub fn start() -> Self {
-        let runtime = Runtime::new().unwrap();
-        let address: SocketAddr = ([127, 0, 0, 1], 0).into();
-        let listener = runtime.block_on(tokio::net::TcpListener::bind(address)).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let incoming = tonic::transport::server::TcpIncoming::from(listener);
+        let (runtime, port, incoming) = listen();
         let (reporter, service) = tonic_health::server::health_reporter();
         runtime.spawn(Server::builder().serve_with_incoming(service, incoming));
         Self {
@@ -346,6 +348,20 @@ impl EchoClient {
             let path = http::uri::PathAndQuery::from_static(path);
             grpc.unary(request, path, Plain).await
         })
+    }
+
+    /// A call of `/test.Echo/Both`: where messages go in, and where they come back.
+    pub async fn converse(&self, timeout: Option<Duration>) -> (tokio::sync::mpsc::Sender<Bytes>, Answers) {
+        let (say, messages) = tokio::sync::mpsc::channel(1);
+        let mut request = Request::new(receiver(messages));
+        if let Some(timeout) = timeout {
+            request.set_timeout(timeout);
+        }
+        let mut grpc = self.grpc.clone();
+        grpc.ready().await.unwrap();
+        let path = http::uri::PathAndQuery::from_static("/test.Echo/Both");
+        let answers = grpc.streaming(request, path, Plain).await.unwrap();
+        (say, Box::pin(answers.into_inner()))
     }
 
     pub fn say(&self, message: &'static str) -> Result<Response<Bytes>, Status> {

@@ -68,6 +68,7 @@ impl Rule for Rollgate {
             stable: &seen.stable,
             share: seen.share,
             warming: false,
+            mirrored: false,
         };
         self.judge.tick(&window, Duration::from_secs_f64(at - self.ticked));
         self.ticked = at;

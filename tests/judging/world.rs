@@ -80,6 +80,7 @@ impl World {
                     ended: count,
                     bad,
                 },
+                mismatched: 0,
                 durations,
                 values: Vec::new(),
             }

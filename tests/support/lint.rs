@@ -93,7 +93,12 @@ fn lint_fields(head: &Head, faults: &mut Vec<String>) {
         faults.push(format!("{} fields x-rollgate-version", count("x-rollgate-version")));
     }
     let upgrade = head.get("upgrade");
-    if upgrade.is_some_and(|protocol| !protocol.eq_ignore_ascii_case("websocket")) {
+    // Protocols in which more requests could follow.
+    let carries_requests = |protocol: &str| {
+        let protocol = protocol.trim().to_ascii_lowercase();
+        ["h2", "http", "tls"].iter().any(|name| protocol.starts_with(name))
+    };
+    if upgrade.is_some_and(|protocols| protocols.split(',').any(carries_requests)) {
         faults.push(format!("Upgrade {upgrade:?}"));
     }
     for option in head.all("connection").flat_map(|v| v.split(',')).map(str::trim) {

@@ -50,6 +50,7 @@ impl<'c> Court<'c> {
                 ended: arm.requests,
                 bad: arm.failures,
             },
+            mismatched: 0,
             durations,
             values: Vec::new(),
         }
@@ -66,14 +67,20 @@ impl simulate::Judge for Court<'_> {
 
     fn judge(&mut self, plan: &Plan, slice: &Slice) -> Judgement {
         self.progress.is_at(slice.at);
-        let (candidate, forced) = (self.observed(&slice.candidate), self.observed(&slice.ring));
-        let stable = self.observed(&slice.stable);
+        let pairs = slice.pairs;
+        let (candidate, stable, share) = match pairs {
+            Some(pairs) => (pairs.copies, pairs.originals, Window::SHARE_OF_PAIRS),
+            None => (slice.candidate, slice.stable, slice.share.fraction()),
+        };
+        let (candidate, forced) = (self.observed(&candidate), self.observed(&slice.ring));
+        let stable = self.observed(&stable);
         let window = Window {
             candidate: &candidate,
             forced: &forced,
             stable: &stable,
-            share: slice.share.fraction(),
+            share,
             warming: slice.in_step <= plan.analysis.warmup,
+            mirrored: pairs.is_some(),
         };
         self.judge.tick(&window, slice.length);
         plan.analysis.judgement(&self.judge.findings(self.names))

@@ -140,6 +140,7 @@ pub fn one_json(plan: &Plan, transcript: &Transcript, seed: u64, left_out: &[Str
         "took_s": transcript.took.as_secs_f64(),
         "highest_share": transcript.highest.fraction(),
         "requests": { "candidate": arm(&transcript.candidate), "stable": arm(&transcript.stable) },
+        "copies": arm(&transcript.copies),
     });
     format!("{value}\n")
 }

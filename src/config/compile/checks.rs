@@ -14,8 +14,9 @@ use crate::rollout::{
 use std::time::Duration;
 
 const MAX_CHECKS: usize = 32;
-const OWN_METRICS: [&str; 6] = [
+const OWN_METRICS: [&str; 7] = [
     "error_rate",
+    "mismatch_rate",
     "latency_p50",
     "latency_p90",
     "latency_p95",
@@ -30,6 +31,8 @@ const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, PartialEq)]
 enum Subject {
     ErrorRate,
+    /// Of copies, by their status.
+    MismatchRate,
     /// A quantile, above 0.0 and below 1.0.
     Latency(f64),
     /// An application's number: its position.
@@ -40,7 +43,7 @@ enum Subject {
 
 impl Subject {
     fn is_measured_here(self) -> bool {
-        matches!(self, Self::ErrorRate | Self::Latency(_))
+        matches!(self, Self::ErrorRate | Self::MismatchRate | Self::Latency(_))
     }
 }
 
@@ -48,6 +51,9 @@ impl Subject {
 fn own_metric(name: &str) -> Option<Subject> {
     if name == "error_rate" {
         return Some(Subject::ErrorRate);
+    }
+    if name == "mismatch_rate" {
+        return Some(Subject::MismatchRate);
     }
     let quantile = name.strip_prefix("latency_p")?;
     match quantile.len() {
@@ -259,8 +265,8 @@ impl Context<'_> {
                     let known = OWN_METRICS.into_iter().chain(metrics.iter().map(|(name, _)| name));
                     let suggestion = nearest(name, known);
                     let message = format!(
-                        "`{}` is not measured by the proxy: expected `error_rate`, `latency_p50` to `latency_p99`, \
-                         `latency_p999`, a name of `metrics`, or a `prometheus` query",
+                        "`{}` is not measured by the proxy: expected `error_rate`, `mismatch_rate`, `latency_p50` to \
+                         `latency_p99`, `latency_p999`, a name of `metrics`, or a `prometheus` query",
                         printable(name)
                     );
                     self.problems.add_with(&here, message, suggestion);
@@ -293,6 +299,12 @@ impl Context<'_> {
         Some(match (subject, tolerance) {
             (Subject::ErrorRate, Some(tolerance)) => Test::ErrorsCompared { tolerance },
             (Subject::ErrorRate, None) => Test::ErrorsAtMost { limit: max? },
+            (Subject::MismatchRate, None) => Test::MismatchesAtMost { limit: max? },
+            (Subject::MismatchRate, Some(_)) => {
+                let message = "copies are compared to stable by what it is: expected `max`";
+                self.problems.add(&path.key("compared_to"), message);
+                return None;
+            }
             (Subject::Latency(quantile), Some(tolerance)) => Test::LatencyCompared { quantile, tolerance },
             (Subject::Latency(quantile), None) => Test::LatencyAtMost {
                 quantile,
@@ -323,7 +335,7 @@ impl Context<'_> {
         let share = |text| units::share(text).map(units::Share::fraction);
         let duration = |text| units::duration(text).map(|duration| duration.as_secs_f64());
         let parsed = match subject {
-            Subject::ErrorRate => share(limit),
+            Subject::ErrorRate | Subject::MismatchRate => share(limit),
             Subject::Latency(_) => duration(limit),
             Subject::Value(..) | Subject::Query => {
                 let other = || share(limit).or_else(|_| duration(limit));

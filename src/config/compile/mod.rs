@@ -15,6 +15,7 @@ mod text;
 mod tls;
 mod top;
 mod train;
+mod upgrades;
 
 pub use text::{host_and_port, name_problem};
 

@@ -2,14 +2,18 @@
 
 use super::Context;
 use super::service::Versions;
+use crate::analysis::Test;
 use crate::config::problem::Path;
 use crate::config::schema;
 use crate::config::snapshot::{Mirror, Rescue};
 use crate::config::units;
 use crate::outcome::FailureKind;
-use crate::rollout::{self, Before, Freeze, Gate, Notice, Notify, Plan, Receiver, Share, Start, Step, Url};
+use crate::rollout::{self, Analysis, Before, Freeze, Gate, Notice, Notify, Plan, Receiver, Share, Start, Step, Url};
 use crate::routing::Role;
 use std::time::Duration;
+
+/// The methods copied by a mirror step where the service has no mirror: as of a mirror that lists none.
+const SAFE: [&str; 2] = ["GET", "HEAD"];
 
 const MAX_STEPS: usize = 100;
 const MAX_SEGMENTS_A_STEP: usize = 64;
@@ -72,6 +76,9 @@ impl Context<'_> {
         let notify = self.notify(rollout, &path.key("notify"));
         let gates = self.gates(rollout, &path.key("gates"));
         let freeze = self.freeze(rollout, &path.key("freeze"));
+        if let (Some(steps), Some(analysis)) = (&steps, &analysis) {
+            self.mismatches(steps, analysis, &path.key("analysis").key("checks"));
+        }
         let max_failures = match &rollout.guard {
             Some(guard) => Some(guard.max_failures.get()?.0),
             None => None,
@@ -119,6 +126,7 @@ impl Context<'_> {
         let mut reached = Step {
             share: Share::ZERO,
             segments: Box::default(),
+            mirror: Share::ZERO,
             hold: Duration::ZERO,
             approval: false,
         };
@@ -127,6 +135,7 @@ impl Context<'_> {
         if reached.share < Share::WHOLE {
             compiled.push(Step {
                 share: Share::WHOLE,
+                mirror: Share::ZERO,
                 hold: Duration::ZERO,
                 approval: false,
                 ..reached
@@ -137,9 +146,16 @@ impl Context<'_> {
 
     /// `reached` is the step before, and then this one.
     fn step(&mut self, step: &schema::RolloutStep, reached: &mut Step, path: &Path<'_>) -> Option<Step> {
-        if step.share.is_none() && step.segments.is_none() && !self.problems.any_below(path) {
-            self.problems
-                .add(path, "a step without an effect: expected `share` or `segments`");
+        let shows_nobody = step.share.is_none() && step.segments.is_none();
+        if shows_nobody && step.mirror.is_none() && !self.problems.any_below(path) {
+            self.problems.add(
+                path,
+                "a step without an effect: expected `share`, `segments` or `mirror`",
+            );
+        }
+        let mirror = std::mem::replace(&mut reached.mirror, step.mirror.map_or(Share::ZERO, rollout_share));
+        if step.mirror.is_some() {
+            self.mirror_step(shows_nobody, mirror, reached, &path.key("mirror"));
         }
         if let Some(segments) = &step.segments {
             let here = path.key("segments");
@@ -158,6 +174,63 @@ impl Context<'_> {
         reached.hold = step.hold.get()?.0;
         reached.approval = step.approval;
         Some(reached.clone())
+    }
+
+    /// What is judged in a mirror step is not a version beside another, but copies beside their originals: it cannot be a step of
+    /// both. `before`: the mirror of the step before.
+    fn mirror_step(&mut self, alone: bool, before: Share, reached: &Step, path: &Path<'_>) {
+        let shown = reached.share > Share::ZERO || !reached.segments.is_empty();
+        let message = match reached.mirror {
+            _ if !alone => "a mirror beside a `share` or `segments`: expected a step of its own, before those",
+            _ if shown => "a mirror after the candidate had users: expected mirrors in the first steps",
+            Share::ZERO => "a mirror of nothing: expected a share above `0%`",
+            mirror if mirror < before => "a mirror below that of the step before: expected shares that never fall",
+            _ => return,
+        };
+        self.problems.add(path, message);
+    }
+
+    /// Statuses of copies cannot be compared where there are none.
+    fn mismatches(&mut self, steps: &[Step], analysis: &Analysis, path: &Path<'_>) {
+        if steps.iter().any(|step| step.mirror > Share::ZERO) {
+            return;
+        }
+        for (index, planned) in analysis.checks.iter().enumerate() {
+            if let Test::MismatchesAtMost { .. } = planned.check.test {
+                let message = "is measured in steps with a `mirror`: expected such a step";
+                self.problems.add(&path.index(index).key("metric"), message);
+            }
+        }
+    }
+
+    /// The service's mirror; one that copies nothing by itself where only steps of the rollout have one.
+    pub(super) fn mirror_with_steps(
+        &mut self,
+        mirror: Option<Mirror>,
+        plan: Option<&Plan>,
+        versions: &Versions<'_>,
+        path: &Path<'_>,
+    ) -> Option<Mirror> {
+        let Some(plan) = plan.filter(|plan| plan.steps.iter().any(|step| step.mirror > Share::ZERO)) else {
+            return mirror;
+        };
+        let candidate = self.version(&plan.candidate, versions, path)?;
+        match mirror {
+            Some(mirror) if mirror.version != candidate => {
+                let message = format!(
+                    "copies for another version than the candidate of a rollout with mirror steps: expected `{}`",
+                    plan.candidate
+                );
+                self.problems.add(&path.key("version"), message);
+                None
+            }
+            Some(mirror) => Some(mirror),
+            None => Some(Mirror {
+                version: candidate,
+                share: 0,
+                methods: SAFE.map(Box::from).into(),
+            }),
+        }
     }
 
     fn notify(&mut self, rollout: &schema::Rollout, path: &Path<'_>) -> Option<Box<[Notify]>> {

@@ -91,6 +91,7 @@ impl Context<'_> {
         });
         let rewrites = self.rewrites(service, list, path);
         let limits = self.service_limits(service, list, path);
+        let upgrades = self.upgrades(&service.upgrades, &path.key("upgrades"));
         let compiled = list.compile(|index, version| {
             Some(Version {
                 name: version.name.get()?.as_str().into(),
@@ -114,6 +115,10 @@ impl Context<'_> {
             }
             None => Some(None),
         };
+        let mirror = mirror.map(|mirror| {
+            let plan = rollout.as_ref().and_then(Option::as_ref);
+            self.mirror_with_steps(mirror, plan, &versions, &path.key("mirror"))
+        });
         let policy = Service {
             name: service.name.get()?.as_str().into(),
             versions: compiled?,
@@ -136,6 +141,7 @@ impl Context<'_> {
             mirror: mirror?,
             rescue: rescue?,
             limits: limits?,
+            upgrades: upgrades?,
             rollout: rollout?,
         };
         Some((policy, rest))

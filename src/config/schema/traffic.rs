@@ -1,10 +1,24 @@
-//! What is done with requests besides choosing a version: answered by a route itself, limited, rewritten.
+//! What is done with requests besides choosing a version: routed to a service or answered by a route itself, limited, rewritten.
 
 use crate::config::decode::{List, Map, Required, settings, words};
 use crate::config::scalars::{Period, Whole};
 use crate::config::schema::KeySource;
 
 settings! {
+    /// Hosts, paths and methods that lead to a service.
+    Route as "route" {
+        /// A host without port, `*.example.com` for all below it, or `*`. Absent: every host.
+        host: Option<String>,
+        /// This path alone, in canonical form: requests are compared so, whatever is encoded in theirs. Not beside `path_prefix`.
+        path: Option<String>,
+        /// This path and all below it, by whole segments: `/a` is for `/a` and `/a/b`, not `/ab`. Absent: every path.
+        path_prefix: Option<String>,
+        /// Methods, in capitals. Absent: every method.
+        methods: Option<List<String>>,
+        /// How long requests of this route may take, where it is not as for all.
+        timeouts: RouteTimeouts = "{}",
+    }
+
     /// Hosts, paths and methods that the proxy answers itself: with `redirect` or with `respond`.
     AnswerRoute as "route" {
         /// A host without port, `*.example.com` for all below it, or `*`. Absent: every host.

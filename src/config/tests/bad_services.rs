@@ -260,6 +260,25 @@ fn mirrors_rescues_and_rollouts() {
             ),
         ),
         (
+            "mirror steps",
+            rollout(
+                "steps: [{ mirror: 0%, hold: 1m }, { mirror: 10%, share: 1%, hold: 1m }, { mirror: 10%, segments: [staff], hold: 1m }, { mirror: 10, hold: 1m }]",
+            ),
+        ),
+        (
+            "mirror steps that fall, and one after users",
+            rollout(
+                "steps: [{ mirror: 10%, hold: 1m }, { mirror: 5%, hold: 1m }, { share: 1%, hold: 1m }, { mirror: 10%, hold: 1m }]",
+            ),
+        ),
+        (
+            "mirror steps beside a mirror for another version",
+            format!(
+                "{}    mirror: {{ version: v3 }}\n    rollout: {{ candidate: v2, steps: [{{ mirror: 1%, hold: 1m }}] }}\n",
+                with_versions(&["name: v1", "name: v2", "name: v3"])
+            ),
+        ),
+        (
             "analysis",
             rollout(
                 "steps: [{ share: 1%, hold: 1m }], analysis: { confidence: 100%, on_no_evidence: wait, min_requests: 0, max_hold: 0s }",
@@ -294,6 +313,13 @@ fn checks_and_notifications() {
         ),
         ("a misspelt metric", check("metric: latency_99, max: 1s")),
         ("a quantile that is none", check("metric: latency_p100, max: 1s")),
+        ("statuses without copies", check("metric: mismatch_rate, max: 1%")),
+        (
+            "statuses compared otherwise",
+            rollout(
+                "steps: [{ mirror: 1%, hold: 1m }], analysis: { checks: [{ metric: mismatch_rate, compared_to: stable, tolerance: 1% }] }",
+            ),
+        ),
         ("limits of another unit", check("metric: latency_p99, max: 1%")),
         (
             "a rate that is no percentage",
@@ -548,6 +574,26 @@ fn limits_of_services() {
             "in flight of a version",
             with_versions(&["name: v1, max_in_flight: many"]),
         ),
+    ];
+    insta::assert_snapshot!(report(&cases));
+}
+
+#[test]
+fn upgrades() {
+    let with = |list: &str| with_service(&format!("    upgrades: {list}\n"));
+    let cases = [
+        ("no list", with("websocket")),
+        (
+            "what carries requests",
+            with("[h2c, H2C-14, h2, tls, TLS/1.2, http/2.0, https, h3]"),
+        ),
+        (
+            "no protocols",
+            with("[\"\", a b, \"a, b\", spdy/, /1, a/b/c, \"*\", \"a\\nb\"]"),
+        ),
+        ("misspelt", with("[websockets, web-socket, websocket/13]")),
+        ("twice", with("[websocket, tcp, WebSocket, TCP]")),
+        ("too many", with(&format!("[{}a]", "a, ".repeat(16)))),
     ];
     insta::assert_snapshot!(report(&cases));
 }

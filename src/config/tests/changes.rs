@@ -56,6 +56,7 @@ fn each_kind_of_change_is_told_apart() {
         changed(&old, &with_service("    routes: [{ host: a.b }]\n")),
         (false, false, true)
     );
+    assert_eq!(changed(&old, &with_service("    upgrades: []\n")), (false, false, true));
     assert_eq!(
         changed(&old, &with_service("    affinity: { cookie: {} }\n")),
         (false, false, true)

@@ -549,3 +549,14 @@ fn limits_say_how_much_a_service_and_a_version_take() {
     let none = valid(&with_service(""));
     assert_eq!(none.services[0].limits, ServiceLimits::default());
 }
+
+#[test]
+fn upgrades_are_to_web_socket_unless_others_are_listed() {
+    let upgrades = |key: &str| valid(&with_service(key)).services[0].upgrades.clone();
+    assert_eq!(*upgrades(""), ["websocket".into()]);
+    assert!(upgrades("    upgrades: []\n").is_empty());
+    assert_eq!(
+        *upgrades("    upgrades: [WebSocket, SPDY/3.1, h2o]\n"),
+        ["WebSocket".into(), "SPDY/3.1".into(), "h2o".into()]
+    );
+}

@@ -246,3 +246,39 @@ fn all_of_a_train_know_the_others() {
     let freeze = &snapshot.services[1].rollout.as_ref().unwrap().freeze;
     assert_eq!(freeze[0].to_string(), "Fri 16:00-Mon 08:00 Europe/Berlin");
 }
+
+#[test]
+fn mirror_steps_come_first_and_end_with_the_step() {
+    let steps =
+        plan("steps: [{ mirror: 10%, hold: 10m }, { mirror: 50%, hold: 5m }, { segments: [staff], hold: 1m }]").steps;
+    let mirrors: Vec<u32> = steps.iter().map(|step| step.mirror.thousandths_percent()).collect();
+    assert_eq!(mirrors, [10_000, 50_000, 0, 0]);
+    assert_eq!(
+        told(&steps),
+        [
+            (0, String::new(), 600, false),
+            (0, String::new(), 300, false),
+            (0, "staff".to_owned(), 60, false),
+            (100_000, "staff".to_owned(), 0, false),
+        ]
+    );
+}
+
+#[test]
+fn a_mirror_step_copies_what_the_mirror_of_the_service_would() {
+    let mirror = |text: &str| {
+        let rollout = "    rollout: { steps: [{ mirror: 10%, hold: 10m }] }\n";
+        let snapshot = valid(&with_service(&format!("{rollout}{text}")));
+        let mirror = snapshot.services[0].mirror.as_ref().unwrap();
+        (mirror.version.0, mirror.share, mirror.methods.join(" "))
+    };
+    assert_eq!(
+        mirror(""),
+        (1, 0, "GET HEAD".to_owned()),
+        "and outside of the step nothing"
+    );
+    let own = "    mirror: { version: v2, share: 5%, methods: [GET, POST] }\n";
+    assert_eq!(mirror(own), (1, 5_000, "GET POST".to_owned()));
+    let without = valid(&with_service("    rollout: { steps: [{ share: 10%, hold: 10m }] }\n"));
+    assert!(without.services[0].mirror.is_none());
+}

@@ -32,6 +32,8 @@ struct Baseline {
     candidate: Observed,
     forced: Observed,
     stable: Observed,
+    copies: Observed,
+    originals: Observed,
     failures: u64,
     ticked_ms: u64,
     /// When the first failure of this rollout was seen.
@@ -72,6 +74,8 @@ impl Rollouts {
             candidate: evidence.observed(candidate_is, Sent::Split),
             forced: evidence.observed(candidate_is, Sent::Forced),
             stable: evidence.observed(stable_is, Sent::Split),
+            copies: evidence.observed(candidate_is, Sent::Copied),
+            originals: evidence.observed(stable_is, Sent::Original),
             failures: evidence.failures(candidate_is),
             ticked_ms: match before {
                 Some(before) if burst => before.ticked_ms,
@@ -100,6 +104,8 @@ impl Rollouts {
                     candidate: now.candidate.clone(),
                     forced: now.forced.clone(),
                     stable: now.stable.clone(),
+                    copies: now.copies.clone(),
+                    originals: now.originals.clone(),
                     failures: now.failures,
                     ..Seen::default()
                 },
@@ -110,6 +116,8 @@ impl Rollouts {
             candidate: difference(&now.candidate, &before.candidate),
             forced: difference(&now.forced, &before.forced),
             stable: difference(&now.stable, &before.stable),
+            copies: difference(&now.copies, &before.copies),
+            originals: difference(&now.originals, &before.originals),
             failures: now.failures.saturating_sub(before.failures),
             elapsed: Duration::from_millis(now_ms.saturating_sub(before.ticked_ms)),
             ..Seen::default()
@@ -131,6 +139,7 @@ fn difference(now: &Observed, before: &Observed) -> Observed {
     });
     Observed {
         requests: arm(now.requests, before.requests),
+        mismatched: now.mismatched.saturating_sub(before.mismatched),
         durations: now.durations.since(&before.durations),
         values: values.collect(),
     }
@@ -233,7 +242,7 @@ impl Writer {
         let now_ms = self.uptime_ms();
         let mut baseline = self.rollouts.baseline(&subject, now_ms, looking.burst)?;
         let mut seen = self.rollouts.since(&subject, &baseline, now_ms);
-        if seen.failures > 0 {
+        if seen.failures > 0 || seen.copies.requests.bad > 0 {
             baseline.failing_since_ms.get_or_insert(now_ms);
         }
         seen.burst = looking.burst;
@@ -306,7 +315,10 @@ impl Writer {
     /// new one, but for failures, which the guard counts.
     pub(super) fn count_from_now(&mut self, before: &State) {
         let in_force = self.shared.load();
-        let share = |state: &State, name: &str| Some(state.rollout(name)?.machine.share);
+        let share = |state: &State, name: &str| {
+            let machine = &state.rollout(name)?.machine;
+            Some((machine.share, machine.mirror))
+        };
         for name in under_way(&in_force, &in_force.state) {
             if share(before, &name) == share(&in_force.state, &name) {
                 continue;

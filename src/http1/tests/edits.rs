@@ -88,7 +88,7 @@ fn answers_are_changed_and_interim_ones_are_not() {
         let head = parse_response(
             bytes.as_bytes(),
             MethodKind::Get,
-            false,
+            Upgrading::default(),
             &HeadLimits::default(),
             &mut HeadParser::new(),
         );
@@ -277,7 +277,7 @@ fn addresses_in_answers_are_led_back() {
         let head = parse_response(
             bytes.as_bytes(),
             MethodKind::Get,
-            false,
+            Upgrading::default(),
             &limits,
             &mut HeadParser::new(),
         );

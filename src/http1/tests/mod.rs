@@ -10,6 +10,7 @@ mod rewriting;
 
 use super::*;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::LazyLock;
 
 /// Reads a complete request head with the default limits.
 fn request(bytes: &[u8]) -> Result<Option<RequestHead>, HeadError> {
@@ -18,7 +19,23 @@ fn request(bytes: &[u8]) -> Result<Option<RequestHead>, HeadError> {
 
 /// Reads a complete answer head with the default limits.
 fn response(bytes: &[u8], method: MethodKind, upgrade: bool) -> Result<Option<ResponseHead>, HeadError> {
-    parse_response(bytes, method, upgrade, &HeadLimits::default(), &mut HeadParser::new())
+    let upgrading = upgrading(if upgrade { "websocket, spdy/3.1" } else { "" });
+    parse_response(bytes, method, upgrading, &HeadLimits::default(), &mut HeadParser::new())
+}
+
+/// A good handshake of WebSocket, but for `Upgrade`.
+const HANDSHAKE: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
+
+/// What is let through.
+fn allowed() -> &'static [Box<str>] {
+    static ALLOWED: LazyLock<[Box<str>; 2]> = LazyLock::new(|| ["websocket".into(), "SPDY/3.1".into()]);
+    &*ALLOWED
+}
+
+/// What a request asks for whose `Upgrade` says this.
+fn upgrading(protocols: &str) -> Upgrading<'static> {
+    let head = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: {protocols}\r\n{HANDSHAKE}\r\n");
+    accepted(head.as_bytes()).upgrading(head.as_bytes(), allowed())
 }
 
 /// A head in HTTP/1.1 with a good Host, and these lines.
@@ -57,6 +74,7 @@ fn additions() -> RequestAdditions<'static> {
         traceparent: TRACE,
         version: "v2",
         default_host: "listener:8080",
+        upgrading: Upgrading::default(),
         rewrite: None,
     }
 }
@@ -72,6 +90,7 @@ fn response_additions(framing: Framing) -> ResponseAdditions<'static> {
         date: None,
         hsts: None,
         via: true,
+        upgrading: upgrading(""),
         edits: None,
     }
 }
@@ -120,7 +139,7 @@ fn describe_response(head: &ResponseHead, buf: &[u8]) -> String {
         head.version.as_str(),
         head.body,
         head.keep_alive,
-        head.upgrade,
+        head.web_socket,
         head.content_length,
     )
 }

@@ -119,8 +119,8 @@ proptest! {
         for at in 0..buf.len() {
             let mut parser = HeadParser::new();
             let limits = HeadLimits::default();
-            prop_assert!(matches!(parse_response(&buf[..at], method, false, &limits, &mut parser), Ok(None)));
-            let head = parse_response(&buf, method, false, &limits, &mut parser).unwrap().unwrap();
+            prop_assert!(matches!(parse_response(&buf[..at], method, Upgrading::default(), &limits, &mut parser), Ok(None)));
+            let head = parse_response(&buf, method, Upgrading::default(), &limits, &mut parser).unwrap().unwrap();
             prop_assert_eq!(describe_response(&head, &buf), describe_response(&whole, &buf));
         }
     }
@@ -130,7 +130,8 @@ proptest! {
         buf in valid_request(), peer_trusted in prop::bool::ANY, forwarded in prop::bool::ANY,
     ) {
         let head = request(&buf).unwrap().unwrap();
-        let add = RequestAdditions { peer_trusted, forwarded, ..additions() };
+        let upgrading = head.upgrading(&buf, allowed());
+        let add = RequestAdditions { peer_trusted, forwarded, upgrading, ..additions() };
         let mut out = Vec::new();
         write_request(&mut out, &head, &buf, &add);
         prop_assert_eq!(lint_request(&out), Ok(out.len()));

@@ -308,14 +308,13 @@ fn max_forwards_counts_for_options_and_trace() {
     );
 }
 
-const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
-
 #[test]
 fn web_socket_upgrades() {
     let asked = |line: &str, lines: &str| {
         let buf = format!("{line}\r\nHost: a\r\n{lines}\r\n").into_bytes();
-        accepted(&buf).upgrade
+        accepted(&buf).upgrading(&buf, allowed()).is_asked()
     };
+    const KEY: &str = HANDSHAKE;
     let both = format!("Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n{KEY}");
     assert!(asked("GET /ws HTTP/1.1", &both));
     assert!(!asked("GET /ws HTTP/1.0", &both));
@@ -325,7 +324,7 @@ fn web_socket_upgrades() {
         "GET /ws HTTP/1.1",
         &format!("{both}Transfer-Encoding: chunked\r\n")
     ));
-    assert!(!asked("GET /ws HTTP/1.1", &format!("{both}Upgrade: websocket\r\n")));
+    assert!(asked("GET /ws HTTP/1.1", &format!("{both}Upgrade: websocket, h2c\r\n")));
     assert!(!asked(
         "GET /ws HTTP/1.1",
         &format!("{both}Sec-WebSocket-Version: 13\r\n")
@@ -338,12 +337,56 @@ fn web_socket_upgrades() {
     ));
     assert!(!asked(
         "GET /ws HTTP/1.1",
-        &format!("Connection: Upgrade\r\nUpgrade: websocket, h2c\r\n{KEY}")
-    ));
-    assert!(!asked(
-        "GET /ws HTTP/1.1",
         "Connection: Upgrade\r\nUpgrade: websocket\r\n"
     ));
     let short = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: abc\r\nSec-WebSocket-Version: 13\r\n";
     assert!(!asked("GET /ws HTTP/1.1", short));
+}
+
+#[test]
+fn other_upgrades() {
+    let asked = |line: &str, lines: &str| {
+        let buf = format!("{line}\r\nHost: a\r\nConnection: upgrade\r\n{lines}\r\n").into_bytes();
+        let head = accepted(&buf);
+        let mut out = Vec::new();
+        let upgrading = head.upgrading(&buf, allowed());
+        upgrading.write_asked(&mut out);
+        (upgrading.is_asked(), String::from_utf8(out).unwrap())
+    };
+    let spdy = (true, "Upgrade: SPDY/3.1\r\n".to_owned());
+    let nothing = (false, "\r\n".to_owned());
+    assert_eq!(
+        asked("POST / HTTP/1.1", "Content-Length: 3\r\nUpgrade: spdy/3.1\r\n"),
+        spdy
+    );
+    assert_eq!(
+        asked("GET / HTTP/1.1", "Upgrade: tcp, h2c\r\nUpgrade: ,spdy/3.1 ,\r\n"),
+        spdy
+    );
+    // No handshake of WebSocket.
+    assert_eq!(asked("GET / HTTP/1.1", "Upgrade: websocket, spdy/3.1\r\n"), spdy);
+    assert_eq!(asked("GET / HTTP/1.0", "Upgrade: spdy/3.1\r\n"), nothing);
+    for other in [
+        "spdy",
+        "spdy/3",
+        "spdy/3.10",
+        "spdy /3.1",
+        "spdy/3.1;q=1",
+        "\"spdy/3.1\"",
+        "",
+    ] {
+        assert_eq!(
+            asked("GET / HTTP/1.1", &format!("Upgrade: {other}\r\n")),
+            nothing,
+            "{other}"
+        );
+    }
+    let both = (true, "Upgrade: websocket, SPDY/3.1\r\n".to_owned());
+    assert_eq!(
+        asked(
+            "GET / HTTP/1.1",
+            &format!("Upgrade: spdy/3.1, websocket\r\n{HANDSHAKE}")
+        ),
+        both
+    );
 }

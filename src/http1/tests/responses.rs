@@ -195,7 +195,7 @@ fn web_socket_only_after_a_real_101() {
     let good = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
     let buf = of("101 Switching Protocols", good);
     let head = response(&buf, MethodKind::Get, true).unwrap().unwrap();
-    assert!(head.upgrade && !head.keep_alive && !head.is_interim());
+    assert!(head.web_socket && !head.keep_alive && !head.is_interim());
     assert_eq!(head.body, ResponseBody::None);
     refused(&buf, HeadError::Upgrade);
     for lines in [
@@ -204,6 +204,10 @@ fn web_socket_only_after_a_real_101() {
         "Upgrade: websocket\r\n",
         "Connection: Upgrade\r\nUpgrade: h2c\r\n",
         "Connection: Upgrade\r\nUpgrade: websocket\r\nUpgrade: websocket\r\n",
+        "Connection: Upgrade\r\nUpgrade: websocket, SPDY/3.1\r\n",
+        "Connection: Upgrade\r\nUpgrade: websocket, h2c\r\n",
+        "Connection: Upgrade\r\nUpgrade: websocket/13\r\n",
+        "Connection: Upgrade\r\nUpgrade: ,\r\n",
     ] {
         let buf = of("101 Switching Protocols", lines);
         assert_eq!(
@@ -220,14 +224,41 @@ fn web_socket_only_after_a_real_101() {
         Some(HeadError::BodyForbidden)
     );
     let denied = response(&of("200 OK", good), MethodKind::Get, true).unwrap().unwrap();
-    assert!(!denied.upgrade);
+    assert!(!denied.web_socket);
+}
+
+#[test]
+fn a_101_changes_to_one_protocol_that_was_asked_for() {
+    let to = |asked: &str, named: &str| {
+        let buf = of("101 x", &format!("Connection: upgrade\r\nUpgrade: {named}\r\n"));
+        let limits = HeadLimits::default();
+        let head = parse_response(&buf, MethodKind::Get, upgrading(asked), &limits, &mut HeadParser::new());
+        head.map(|head| head.unwrap().web_socket).ok()
+    };
+    assert_eq!(to("websocket, spdy/3.1", "WebSocket"), Some(true));
+    assert_eq!(to("websocket, spdy/3.1", "spdy/3.1"), Some(false));
+    assert_eq!(to("spdy/3.1", "Spdy/3.1"), Some(false));
+    assert_eq!(to("spdy/3.1", "websocket"), None, "let through, and not asked for");
+    assert_eq!(
+        to("spdy/3.1, tcp", "tcp"),
+        None,
+        "asked for by the client, and not let through"
+    );
+    assert_eq!(to("", "websocket"), None);
 }
 
 #[test]
 fn limits() {
     let limits = HeadLimits { bytes: 40, fields: 2 };
     let read = |bytes: &[u8]| {
-        parse_response(bytes, MethodKind::Get, false, &limits, &mut HeadParser::new()).map(|h| h.is_some())
+        parse_response(
+            bytes,
+            MethodKind::Get,
+            Upgrading::default(),
+            &limits,
+            &mut HeadParser::new(),
+        )
+        .map(|h| h.is_some())
     };
     assert_eq!(read(b"HTTP/1.1 200 OK\r\nA: b\r\nC: d\r\n\r\n"), Ok(true));
     assert_eq!(

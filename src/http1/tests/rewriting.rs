@@ -6,8 +6,9 @@ use super::*;
 #[track_caller]
 fn forward(bytes: &[u8], add: &RequestAdditions<'_>) -> String {
     let head = accepted(bytes);
+    let upgrading = head.upgrading(bytes, allowed());
     let mut out = Vec::new();
-    write_request(&mut out, &head, bytes, add);
+    write_request(&mut out, &head, bytes, &RequestAdditions { upgrading, ..*add });
     assert_eq!(lint_request(&out), Ok(out.len()), "{}", String::from_utf8_lossy(&out));
     let again = accepted(&out);
     assert_eq!(
@@ -16,7 +17,7 @@ fn forward(bytes: &[u8], add: &RequestAdditions<'_>) -> String {
     );
     assert_eq!(
         (again.upgrade, again.expect_continue),
-        (head.upgrade, head.expect_continue)
+        (upgrading.is_asked(), head.expect_continue)
     );
     String::from_utf8(out).unwrap()
 }
@@ -402,6 +403,9 @@ fn switching_and_offering_protocols() {
         lines(out.as_bytes())[..3],
         ["Sec-WebSocket-Accept: x", "Connection: Upgrade", "Upgrade: websocket"]
     );
+    let bytes = "HTTP/1.1 101 x\r\nConnection: upgrade\r\nUpgrade: Spdy/3.1\r\n\r\n";
+    let out = answer(bytes.as_bytes(), MethodKind::Get, true, as_is);
+    assert_eq!(lines(out.as_bytes())[..2], ["Connection: Upgrade", "Upgrade: SPDY/3.1"]);
     let bytes = format!("HTTP/1.1 426 Upgrade Required\r\n{both}Content-Length: 0\r\n\r\n");
     let out = answer(bytes.as_bytes(), MethodKind::Get, false, |h| ResponseAdditions {
         close: true,
@@ -411,6 +415,9 @@ fn switching_and_offering_protocols() {
         out.contains("\r\nConnection: close, Upgrade\r\nUpgrade: websocket\r\n"),
         "{out}"
     );
+    let of_other = "HTTP/1.1 426 x\r\nConnection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 0\r\n\r\n";
+    let out = answer(of_other.as_bytes(), MethodKind::Get, false, as_is);
+    assert!(!out.to_ascii_lowercase().contains("upgrade"), "{out}");
     let bytes = format!("HTTP/1.1 200 OK\r\n{both}Content-Length: 0\r\n\r\n");
     let out = answer(bytes.as_bytes(), MethodKind::Get, true, as_is);
     assert!(!out.to_ascii_lowercase().contains("upgrade"), "{out}");

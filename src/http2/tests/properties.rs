@@ -1,5 +1,5 @@
 use super::*;
-use crate::http1::{RequestAdditions, ResponseAdditions, lint_request, write_request, write_response};
+use crate::http1::{RequestAdditions, ResponseAdditions, Upgrading, lint_request, write_request, write_response};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::net::{IpAddr, Ipv4Addr};
@@ -48,6 +48,7 @@ proptest! {
             traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             version: "v1",
             default_host: "",
+            upgrading: Upgrading::default(),
             rewrite: None,
         };
         let mut out = Vec::new();
@@ -78,7 +79,7 @@ proptest! {
             let framing = head.forward_framing(client);
             let add = ResponseAdditions {
                 client, close: false, keep_alive_10: false, set_cookie: None, hsts: None, version: None, framing, date: None, via: true,
-                edits: None,
+                upgrading: Upgrading::default(), edits: None,
             };
             let mut out = Vec::new();
             write_response(&mut out, &head, &text, &add);

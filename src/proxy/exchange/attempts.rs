@@ -2,7 +2,7 @@
 
 use super::{Exchange, text};
 use crate::config::snapshot::{Balance, Service, Timeouts};
-use crate::http1::{RequestAdditions, RequestBody, RequestHead, Version, write_request};
+use crate::http1::{RequestAdditions, RequestBody, RequestHead, Upgrading, Version, write_request};
 use crate::outcome::{FailureKind, Refusal, Termination};
 use crate::proxy::body::BodyReader;
 use crate::proxy::buffer::{Buffer, HeadBytes};
@@ -219,6 +219,7 @@ impl Exchange<'_> {
             client: self.client,
             upstream: &link,
             request: self.head,
+            asked: self.upgrading().asked,
             is_grpc: self.is_call_to(version),
             limits: self.limits(),
             timeouts: self.attempt_timeouts(serving).unwrap_or(timeouts),
@@ -279,13 +280,13 @@ impl Exchange<'_> {
     }
 
     /// What the route says of an attempt on `serving`.
-    fn attempt_timeouts(&self, serving: VersionId) -> Option<&Timeouts> {
+    pub(super) fn attempt_timeouts(&self, serving: VersionId) -> Option<&Timeouts> {
         self.route_timeouts()?.attempts.get(serving.0 as usize)
     }
 
     /// How long the endpoint may take to begin its answer: as long as a call's client says that it waits, unless its route
     /// says otherwise.
-    fn first_byte(&self, serving: VersionId, timeouts: &Timeouts) -> Duration {
+    pub(super) fn first_byte(&self, serving: VersionId, timeouts: &Timeouts) -> Duration {
         match self.attempt_timeouts(serving) {
             Some(of_route) => of_route.first_byte,
             None => {
@@ -337,9 +338,16 @@ impl Exchange<'_> {
             version: self.name_of(version),
             // For a client of HTTP/1.0 that names no host. Servers refuse an empty one (nginx answers 400).
             default_host: &endpoint.label,
+            upgrading: self.upgrading(),
             rewrite: self.rewrite(version),
         };
         write_request(out, head, self.bytes, &additions);
+    }
+
+    /// What the request asks to change the protocol to, of what its service lets through.
+    pub(super) fn upgrading(&self) -> Upgrading<'_> {
+        let allowed = self.service().map(|service| &*service.upgrades);
+        self.head.upgrading(self.bytes, allowed.unwrap_or_default())
     }
 
     fn service(&self) -> Option<&Service> {

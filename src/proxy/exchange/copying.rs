@@ -5,9 +5,9 @@ use super::Exchange;
 use crate::config::snapshot::Mirror;
 use crate::outcome::Uncopied;
 use crate::proxy::buffer::HeadBytes;
-use crate::proxy::mirror::{self, Copy, From};
+use crate::proxy::mirror::{self, Copy, From, Judged};
 use crate::proxy::relay::Upload;
-use crate::routing::{Role, ServiceId, VersionId};
+use crate::routing::{Role, ServiceId, StepMirror, VersionId};
 use crate::shared::{Ended, MirrorStats, Tried};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,14 +18,30 @@ const WHOLE: u64 = 100_000;
 /// Tells the version that nobody waits for its answer.
 const MARK: &[u8] = b"x-rollgate-mirror: true\r\n\r\n";
 
+/// A mirror at this moment.
+pub(super) struct Mirroring<'m> {
+    mirror: &'m Mirror,
+    share: u32,
+    /// Of a rollout, instead of the file.
+    step: Option<StepMirror>,
+}
+
 impl Exchange<'_> {
     /// The mirror that gets a share of requests like this one while `serving` serves it.
-    pub(super) fn mirror(&self, serving: VersionId) -> Option<&Mirror> {
+    pub(super) fn mirror(&self, serving: VersionId) -> Option<Mirroring<'_>> {
         let service = self.record.service()?.0 as usize;
         let mirror = self.snapshot().services.get(service)?.mirror.as_ref()?;
+        let step = self.local.in_force.traffic.services.get(service)?.mirror;
+        let step = step.filter(|step| step.version == mirror.version);
+        let share = step.map_or(mirror.share, |step| step.share);
+        let from = match step {
+            // The candidate is compared with stable, and with nobody else.
+            Some(_) => self.snapshot().policy.services.get(service)?.stable == serving,
+            None => mirror.version != serving,
+        };
         let method = self.head.method(self.bytes);
-        let fits = !self.head.upgrade && mirror.methods.iter().any(|one| **one == *method);
-        (fits && mirror.version != serving).then_some(mirror)
+        let fits = !self.upgrading().is_asked() && mirror.methods.iter().any(|one| **one == *method);
+        (share > 0 && from && fits).then_some(Mirroring { mirror, share, step })
     }
 
     /// The request is over: a copy of it is sent, if it is one of those that are copied.
@@ -36,7 +52,12 @@ impl Exchange<'_> {
         let live = self.local.service(service).and_then(|service| service.mirror.as_ref());
         let Some(stats) = live.map(Arc::clone) else { return };
         let worker = &self.client.worker;
-        match self.copy(service, mirror.version, upload, (original, Arc::clone(&stats))) {
+        let judged = mirror.step.map(|step| Judged {
+            window: step.window,
+            bucket: self.record.decision(|decision| self.bucket_of_user(decision)).flatten(),
+        });
+        let version = mirror.mirror.version;
+        match self.copy((service, version), upload, (original, Arc::clone(&stats)), judged) {
             Ok(copy) => mirror::send(worker, copy),
             Err(why) => stats.uncopied(worker.index, why),
         }
@@ -44,10 +65,10 @@ impl Exchange<'_> {
 
     /// Whether the request is one of the share, and how it ended itself. One whose client has left is not copied: there is
     /// nothing to compare with. Nor is one that the version has failed already, and another has answered instead.
-    fn to_be_copied(&self) -> Option<(ServiceId, &Mirror, Ended)> {
+    fn to_be_copied(&self) -> Option<(ServiceId, Mirroring<'_>, Ended)> {
         let (service, serving) = self.record.serving()?;
         let mirror = self.mirror(serving)?;
-        if self.record.rescued_from() == Some(mirror.version) {
+        if self.record.rescued_from() == Some(mirror.mirror.version) {
             return None;
         }
         let original = self.record.answer(self.started)?;
@@ -57,10 +78,10 @@ impl Exchange<'_> {
 
     fn copy(
         &self,
-        service: ServiceId,
-        version: VersionId,
+        (service, version): (ServiceId, VersionId),
         upload: &mut Upload<'_, '_>,
         (original, stats): (Ended, Arc<MirrorStats>),
+        judged: Option<Judged>,
     ) -> Result<Copy, Uncopied> {
         let live = self.local.version(service, version).ok_or(Uncopied::NoEndpoint)?;
         if live.pool.role() == Role::Canary && self.local.in_force.is_killed(service.0 as usize) {
@@ -92,8 +113,12 @@ impl Exchange<'_> {
                 destination: self.client.destination.clone(),
                 listener: self.client.listener,
             },
+            timeouts: self.attempt_timeouts(version).cloned(),
+            first_byte: self.first_byte(version, &live.pool.spec.timeouts),
+            time_limit: self.time_limit(),
             original,
             stats,
+            judged,
         })
     }
 }

@@ -37,7 +37,7 @@ impl Exchange<'_> {
     }
 
     /// By which the user is told from others, whatever decided.
-    fn bucket_of_user(&self, decision: &Decision) -> Option<u32> {
+    pub(super) fn bucket_of_user(&self, decision: &Decision) -> Option<u32> {
         let service: &Service = self.snapshot().policy.services.get(decision.service.0 as usize)?;
         let affinity = service.affinity.as_ref()?;
         // Those of other hashes are coarser: a user's failure would leave a hundredth of all users out.

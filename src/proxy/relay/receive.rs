@@ -35,11 +35,17 @@ impl Attempt<'_> {
             self.keep_values(&mut head, &bytes);
             match head.status {
                 101 => {
+                    // RFC 9110 section 7.8: not within the request. What is left of its body would go into the tunnel.
+                    if !self.progress.uploaded.get() {
+                        let why = "the endpoint changed the protocol before it had the whole request";
+                        return Err(Failed::upstream(Termination::UpstreamProtocol, why));
+                    }
                     // The request asked for it, so its client knows of it.
                     self.relay_interim(&head, &bytes).await?;
                     self.client.answering.set(true);
                     self.progress.status.set(Some(101));
-                    return Ok(Received::Upgraded(101));
+                    let web_socket = head.web_socket;
+                    return Ok(Received::Upgraded { web_socket });
                 }
                 100..=199 => {
                     interim += 1;
@@ -140,10 +146,10 @@ impl Attempt<'_> {
     }
 
     async fn next_on_wire(&self, stream: &Stream, answer: &mut Buffer, limits: &HeadLimits) -> Result<Head, Failed> {
-        let (method, upgrade) = (self.request.method_kind, self.request.upgrade);
+        let (method, upgrading) = (self.request.method_kind, self.upgrading());
         let mut parser = self.client.worker.head_parser();
         loop {
-            match parse_response(answer.unread(), method, upgrade, limits, &mut parser).map_err(broken_head)? {
+            match parse_response(answer.unread(), method, upgrading, limits, &mut parser).map_err(broken_head)? {
                 Some(head) => {
                     let bytes = HeadBytes::copy_of(answer.unread().get(..head.len).unwrap_or_default());
                     answer.consume(head.len);
@@ -359,6 +365,7 @@ impl Attempt<'_> {
             date: (head.status >= 200).then_some(&*date),
             hsts,
             via: true,
+            upgrading: self.upgrading(),
             edits,
         };
         write_response(out, head, bytes, &additions);

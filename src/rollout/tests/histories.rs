@@ -99,6 +99,7 @@ fn any_state() -> impl Strategy<Value = State> {
                 asked_ms,
                 share: Share::from_thousandths(share),
                 segments: vec!["staff".into()],
+                mirror: Share::from_thousandths(share / 3),
                 approved: flag,
                 promoting: flag,
                 gates_open: step,

@@ -73,6 +73,7 @@ impl Seen<'_> {
                     .admitted(*version)
                     .iter()
                     .any(|segment| !admitted.contains(segment))
+                || (after.mirrored(*version) > self.before.mirrored(*version) && !self.before.has_users(*version))
         };
         (0..VERSIONS.len()).filter(more).collect()
     }
@@ -82,7 +83,7 @@ fn zero_until_a_person_acts(seen: &Seen<'_>) -> Result<(), String> {
     let world = &seen.after.world;
     for (version, name) in VERSIONS.iter().enumerate() {
         if world.diary.rolled_back[version] || world.diary.killed {
-            let nothing = world.effective(version) == Share::ZERO && world.admitted(version).is_empty();
+            let nothing = !world.has_users(version) && world.mirrored(version) == Share::ZERO;
             hold(nothing, || {
                 format!(
                     "{name} has {} and {:?}",
@@ -107,7 +108,9 @@ fn no_step_is_left_out(seen: &Seen<'_>) -> Result<(), String> {
         // The place in an edited plan: the step gives what was in force.
         What::Save(_) => {
             let step = seen.plan().step(after.step);
-            step.is_some_and(|step| step.share == before.share && *step.segments == *before.segments)
+            step.is_some_and(|step| {
+                (step.share, step.mirror) == (before.share, before.mirror) && *step.segments == *before.segments
+            })
         }
         _ => promoted && seen.plan().whole() == Some(after.step),
     };
@@ -205,6 +208,9 @@ fn in_force_is_the_state(seen: &Seen<'_>) -> Result<(), String> {
         hold(world.ring.1.is_empty(), || {
             format!("{:?} is admitted to what nobody looks after", world.ring.1)
         })?;
+        hold(world.mirror.1 == Share::ZERO, || {
+            "a mirror that nobody looks after".to_owned()
+        })?;
         return hold(state.recorded.is_none(), || {
             "weights of the file are forgotten".to_owned()
         });
@@ -216,16 +222,26 @@ fn in_force_is_the_state(seen: &Seen<'_>) -> Result<(), String> {
         world.ring.1 == state.segments && (world.ring.0 == version || state.segments.is_empty()),
         || format!("{:?} for {:?}", world.ring, state.segments),
     )?;
+    hold(
+        world.mirror.1 == state.mirror && (world.mirror.0 == version || state.mirror == Share::ZERO),
+        || format!("a mirror of {:?} for {}", world.mirror, state.mirror),
+    )?;
+    hold(state.mirror == Share::ZERO || !state.has_users(), || {
+        "a mirror beside users".to_owned()
+    })?;
     if matches!(&state.phase, Phase::Paused(reason) if reason.cause == Cause::Weights) {
         return Ok(());
     }
     let Some(step) = seen.plan().step(state.step) else {
-        return hold(state.share == Share::ZERO && state.segments.is_empty(), || {
+        return hold(!state.has_users() && state.mirror == Share::ZERO, || {
             "something before the first step".to_owned()
         });
     };
     hold(state.share >= step.share, || {
         format!("{} in a step of {}", state.share, step.share)
+    })?;
+    hold(state.mirror >= step.mirror, || {
+        format!("a mirror of {} in a step of {}", state.mirror, step.mirror)
     })?;
     hold(
         step.segments.iter().all(|segment| state.segments.contains(segment)),
@@ -257,7 +273,7 @@ fn stable_in_one_command(seen: &Seen<'_>) -> Result<(), String> {
         };
         let outcome = world.next(seen.advance, seen.files, &happening);
         let version = world.candidate(seen.files);
-        let gone = outcome.world.effective(version) == Share::ZERO && outcome.world.admitted(version).is_empty();
+        let gone = !outcome.world.has_users(version) && outcome.world.mirrored(version) == Share::ZERO;
         hold(gone && refusal(&outcome.effects).is_none(), || {
             format!("{:?} leaves {}", happening.what, outcome.world.effective(version))
         })?;

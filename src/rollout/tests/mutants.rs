@@ -41,7 +41,7 @@ fn without((state, mut effects): Outcome, unwanted: impl Fn(&Effect) -> bool) ->
     (state, effects)
 }
 
-const MUTANTS: [(&str, &str, Mutant); 25] = [
+const MUTANTS: [(&str, &str, Mutant); 26] = [
     ("no evidence is as good as a pass", RISE, |plan, state, event, now| {
         let event = looking(event, |look| {
             if let Judgement::NoEvidence(_) = look.judgement {
@@ -131,6 +131,13 @@ const MUTANTS: [(&str, &str, Mutant); 25] = [
             |effect| matches!(effect, Effect::Admit { segments, .. } if segments.is_empty()),
         )
     }),
+    ("a rollback goes on copying", STABLE, |plan, state, event, now| {
+        let mirrored = state.mirror > Share::ZERO;
+        without(
+            advance(plan, state, event, now),
+            |effect| matches!(effect, Effect::Mirror { share: Share::ZERO, .. } if mirrored),
+        )
+    }),
     ("a step back leaves the share", STATE, |plan, state, event, now| {
         let out = state.step > 1;
         let (state, effects) = advance(plan, state, event, now);
@@ -186,7 +193,9 @@ const MUTANTS: [(&str, &str, Mutant); 25] = [
         |plan, state, event, now| {
             let (state, mut effects) = advance(plan, state, event, now);
             for effect in &mut effects {
-                if let Effect::SetShare { toward, .. } | Effect::Admit { toward, .. } = effect {
+                if let Effect::SetShare { toward, .. } | Effect::Admit { toward, .. } | Effect::Mirror { toward, .. } =
+                    effect
+                {
                     *toward = Toward::Stable;
                 }
             }

@@ -1,7 +1,7 @@
 //! A small world around the machine: one service, the files that its operator may save, what is in force, and a diary kept
 //! by somebody who does not trust the machine.
 
-use crate::rollout::fixture::{approved, by, command, fail, gate, no_evidence, plan, ring, step, with_ring};
+use crate::rollout::fixture::{approved, by, command, fail, gate, mirror, no_evidence, plan, ring, step, with_ring};
 use crate::rollout::*;
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ pub struct World {
     pub shares: [Share; 2],
     /// Who is admitted to which version.
     pub ring: (usize, Vec<Box<str>>),
+    /// How much is copied for which version.
+    pub mirror: (usize, Share),
     /// Which of [`CLOCKS`] the wall clock shows.
     pub clock: usize,
     pub diary: Diary,
@@ -96,6 +98,7 @@ impl World {
             // As in the file: the canary has 5 %.
             shares: [Share::from_thousandths(5_000), Share::ZERO],
             ring: (0, Vec::new()),
+            mirror: (0, Share::ZERO),
             clock: 0,
             diary: Diary::default(),
         };
@@ -130,6 +133,20 @@ impl World {
         } else {
             &self.ring.1
         }
+    }
+
+    /// How much really is copied for a version.
+    pub fn mirrored(&self, version: usize) -> Share {
+        if self.diary.killed || self.mirror.0 != version {
+            Share::ZERO
+        } else {
+            self.mirror.1
+        }
+    }
+
+    /// Whether anybody really gets a version.
+    pub fn has_users(&self, version: usize) -> bool {
+        self.effective(version) > Share::ZERO || !self.admitted(version).is_empty()
     }
 
     pub fn now(&self, after_ms: u64) -> Now {
@@ -195,6 +212,7 @@ impl World {
             Effect::Admit {
                 candidate, segments, ..
             } => self.ring = (position(Some(candidate)), segments.clone()),
+            Effect::Mirror { candidate, share, .. } => self.mirror = (position(Some(candidate)), *share),
             Effect::ApplyWeights(weights) => {
                 let all: Vec<u32> = weights.values().copied().collect();
                 for (version, share) in self.shares.iter_mut().enumerate() {
@@ -296,7 +314,7 @@ fn plain(mut state: State) -> State {
 }
 
 /// The files: a ring, an approval, gates, a freeze and the guard; an edit of it that goes on without evidence; one
-/// that does not; another candidate, by itself.
+/// that does not, and begins with a mirror; another candidate, by itself.
 pub fn files() -> Vec<Plan> {
     let stays = |step| with_ring(&["staff"], step);
     let mut first = plan(vec![
@@ -318,7 +336,7 @@ pub fn files() -> Vec<Plan> {
         ..first.clone()
     };
     let strict = Plan {
-        steps: [step(10_000, 10), approved(step(100_000, 10))].into(),
+        steps: [mirror(20_000, 10), step(10_000, 10), approved(step(100_000, 10))].into(),
         gates: [gate(Before::Start)].into(),
         freeze: Box::default(),
         analysis: analysis(OnNoEvidence::Rollback),

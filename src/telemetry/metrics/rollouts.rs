@@ -2,7 +2,7 @@
 
 use super::family::Family;
 use crate::analysis::Verdict;
-use crate::rollout::{Cause, Phase, Wait};
+use crate::rollout::{Cause, Phase, Share, Wait};
 use crate::runtime::RolloutState;
 use crate::shared::{InForce, Rollbacks};
 use prometheus::proto::MetricFamily;
@@ -12,6 +12,7 @@ struct Rollouts {
     waits: Family,
     step: Family,
     share: Family,
+    mirror: Family,
     failures: Family,
     evidence: Family,
     needed: Family,
@@ -39,6 +40,10 @@ impl Rollouts {
             share: Family::gauge(
                 "rollgate_rollout_share_target",
                 "What the rollout gives the candidate, in percent, 0 to 100.",
+            ),
+            mirror: Family::gauge(
+                "rollgate_rollout_mirror_target",
+                "How many of the requests to stable the rollout's step copies for the candidate, in percent, 0 to 100.",
             ),
             failures: Family::gauge(
                 "rollgate_rollout_failures",
@@ -81,6 +86,12 @@ impl Rollouts {
         let labels = [("service", service)];
         self.step.push(&labels, f64::from(machine.step));
         self.share.push(&labels, machine.share.fraction() * 100.0);
+        let mirror = if machine.is_mirroring() {
+            machine.mirror
+        } else {
+            Share::ZERO
+        };
+        self.mirror.push(&labels, mirror.fraction() * 100.0);
         self.failures.push(&labels, rollout.failures as f64);
         for ((finding, metric), number) in rollout.findings.iter().zip(metrics).zip(1_u32..) {
             let number = number.to_string();
@@ -117,6 +128,7 @@ impl Rollouts {
             self.waits,
             self.step,
             self.share,
+            self.mirror,
             self.failures,
             self.evidence,
             self.needed,

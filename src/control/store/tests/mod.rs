@@ -205,6 +205,7 @@ fn any_rollout() -> impl Strategy<Value = RolloutState> {
                 stable: &seen,
                 share: 0.5,
                 warming: false,
+                mirrored: false,
             };
             judge.tick(&window, Duration::from_secs(1));
         }
