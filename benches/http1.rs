@@ -89,6 +89,7 @@ fn heads(c: &mut Criterion) {
         host: "shop.example.com",
         https: true,
         request_id: add.request_id,
+        client_cert: None,
     };
     let with_rules = RequestAdditions {
         rewrite: Some((&rules, facts)),

@@ -101,7 +101,7 @@ impl Uncopied {
 /// What a request and its copy came to, side by side: the `result` label of `rollgate_mirror_compared_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Comparison {
-    /// The same status, and neither or both failed.
+    /// The same status (and `grpc-status`), and neither or both failed.
     Same,
     /// Another status.
     Status,
@@ -114,8 +114,8 @@ pub enum Comparison {
 impl Comparison {
     pub const ALL: [Self; 4] = [Self::Same, Self::Status, Self::Failed, Self::OriginalFailed];
 
-    /// Of two ends, each with its status and whether it is a failure.
-    pub fn of(original: (u16, bool), copy: (u16, bool)) -> Self {
+    /// Of two ends, each with its status, of gRPC too, and whether it is a failure.
+    pub fn of(original: ((u16, Option<u32>), bool), copy: ((u16, Option<u32>), bool)) -> Self {
         match (original.1, copy.1) {
             (false, true) => Self::Failed,
             (true, false) => Self::OriginalFailed,

@@ -42,6 +42,7 @@ fn the_full_example_loads_beside_the_files_it_names() {
         [
             "listeners[1].tls.certificates[0].cert",
             "listeners[1].tls.certificates[0].key",
+            "listeners[1].tls.client_ca",
             "admin.token_file"
         ]
     );
@@ -52,6 +53,7 @@ fn the_full_example_loads_beside_the_files_it_names() {
     let certificate = certificate.self_signed(&key).unwrap();
     for (name, text) in [
         ("certs/shop.pem", certificate.pem()),
+        ("certs/clients.pem", certificate.pem()),
         ("certs/shop.key", key.serialize_pem()),
         ("admin.token", "a-token-of-sixteen-or-more".to_owned()),
     ] {

@@ -669,3 +669,31 @@ fn health_is_asked_of_endpoints_in_their_own_words() {
     server.says("shop.Cart", false);
     healthy("cart", false);
 }
+
+/// Both are a 200 of HTTP.
+#[test]
+fn copies_of_calls_are_compared_by_their_own_status() {
+    let answers = |status: &'static str| {
+        RawServer::start(&[], move |client, _| {
+            while let Some(stream) = client.next_request() {
+                let head = [
+                    (":status", "200"),
+                    ("content-type", "application/grpc"),
+                    ("grpc-status", status),
+                ];
+                client.send(HEADERS, END_HEADERS | END_STREAM, stream, hpack(&head));
+            }
+        })
+    };
+    let (v1, v2) = (answers("0"), answers("5"));
+    let service = Service::split(v1.port(), 100, v2.port(), 0);
+    let mirror = "mirror: { version: v2, share: 100%, methods: [POST] }";
+    let gate = gate(service.key(mirror));
+    let client = EchoClient::connect(gate.port());
+    for _ in 0..3 {
+        // A good end without a message is not what a unary call expects.
+        assert!(client.say("hello").is_err());
+    }
+    gate.expect_metric("rollgate_mirror_compared_total", &[("result", "status")], 3.0);
+    assert_eq!(gate.metrics().sum("rollgate_mirror_request_failures_total", &[]), 0.0);
+}

@@ -150,6 +150,24 @@ fn the_name_a_client_asks_for_chooses_the_certificate() {
 }
 
 #[test]
+fn of_several_for_one_name_one_that_is_valid_now_is_shown() {
+    let authority = Authority::new("tests");
+    let leaves = [
+        ("expired", authority.expired_server(&["shop.test"])),
+        ("early", authority.early_server(&["shop.test"])),
+        ("rsa", authority.rsa_server(&["shop.test"])),
+    ];
+    let renewed = authority.server(&["shop.test"]);
+    let shop = Shop::serving(authority, &leaves, "", |config| config);
+    let shown = || shop.client().wire().peer_certificate().unwrap();
+    assert_eq!(shown(), der(&leaves[2].1.cert), "before a kind that is cheaper");
+    renewed.write(shop.files.path(), "early");
+    eventually(PATIENCE, "once another is valid, the cheaper kind", || {
+        shown() == der(&renewed.cert)
+    });
+}
+
+#[test]
 fn both_versions_both_kinds_of_keys_and_curl() {
     let authority = Authority::new("tests");
     let leaves = [

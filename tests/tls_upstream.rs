@@ -7,7 +7,8 @@ use std::collections::HashSet;
 use std::io::{Read as _, Write as _};
 use std::path::Path;
 use support::{
-    Authority, Broken, Client, Config, Gate, PATIENCE, Service, Then, Trust, Upstream, Write, der, eventually, file,
+    Authority, Broken, Client, Config, Gate, Leaf, PATIENCE, Service, Then, Trust, Upstream, Write, der, eventually,
+    file, self_signed,
 };
 
 /// A gate before one endpoint that speaks TLS.
@@ -27,8 +28,14 @@ impl Shop {
     }
 
     fn before(authority: Authority, upstream: Upstream, tls: &str) -> Self {
+        let ca = authority.pem().to_owned();
+        Self::trusting(&ca, authority, upstream, tls)
+    }
+
+    /// With this file of authorities.
+    fn trusting(ca: &str, authority: Authority, upstream: Upstream, tls: &str) -> Self {
         let files = tempfile::tempdir().unwrap();
-        let ca = file(files.path(), "ca.pem", authority.pem()).display().to_string();
+        let ca = file(files.path(), "ca.pem", ca).display().to_string();
         let tls = tls.replace("DIR", &files.path().display().to_string());
         let service = Service::only(upstream.port())
             .never_eject()
@@ -143,6 +150,33 @@ fn an_unknown_authority_is_refused() {
 }
 
 #[test]
+fn a_self_signed_certificate_is_trusted_where_it_is_itself_the_ca_and_nowhere_else() {
+    let listed = self_signed("ed.test");
+    let upstream = Upstream::tls("v1", listed.serves(None));
+    let shop = Shop::before(Authority::new("tests"), upstream, ", sni: ed.test");
+    shop.refuses(": it is an authority's: `tls.ca` must have this very certificate");
+    std::fs::write(shop.files.path().join("ca.pem"), &listed.cert).unwrap();
+    eventually(PATIENCE, "it is trusted once it is listed", || {
+        shop.gate.get("/", &[]).status == 200
+    });
+    eventually(PATIENCE, "by probes, too", || shop.healthy());
+
+    let thief = Leaf {
+        key: self_signed("ed.test").key,
+        ..listed.clone()
+    };
+    for (shown, asked, why) in [
+        (self_signed("ed.test").serves(None), "ed.test", "CaUsedAsEndEntity"),
+        (listed.serves(None), "other.test", "certificate not valid for name"),
+        (thief.pretends(), "ed.test", "BadSignature"),
+    ] {
+        let tls = format!(", sni: {asked}");
+        let upstream = Upstream::tls("v1", shown);
+        Shop::trusting(&listed.cert, Authority::new("tests"), upstream, &tls).refuses(why);
+    }
+}
+
+#[test]
 fn without_a_ca_the_systems_authorities_count() {
     let authority = Authority::new("tests");
     let upstream = Upstream::tls("v1", authority.server(&["127.0.0.1"]).serves(None));
@@ -181,6 +215,24 @@ fn an_endpoint_that_speaks_no_tls_is_refused() {
     let response = gate.get("/", &[]);
     assert_eq!(response.status, 502);
     error_is(&gate, "TLS: received corrupt message");
+}
+
+#[test]
+fn an_endpoint_that_offers_no_http2_is_told_of_its_protocol() {
+    let authority = Authority::new("tests");
+    let mut config = (*authority.server(&["127.0.0.1"]).serves(None)).clone();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let upstream = Upstream::tls("v1", config.into());
+    let files = tempfile::tempdir().unwrap();
+    let ca = file(files.path(), "ca.pem", authority.pem());
+    let service = Service::only(upstream.port()).pools("protocol: h2");
+    let service = service.pools(&format!("tls: {{ ca: {} }}", ca.display()));
+    let gate = Gate::start(&Config::with(service).text());
+    assert_eq!(gate.get("/", &[]).status, 502);
+    eventually(PATIENCE, "the log says what to change", || {
+        gate.log()
+            .contains("the endpoint does not speak the `protocol` of its pool")
+    });
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use crate::config;
 use crate::config::snapshot::Unsupported;
 use crate::control::load::LoadError;
+use crate::routing::ClientCert;
 use crate::runtime::Weights;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -28,6 +29,11 @@ pub struct Status {
     pub kill: Option<Kill>,
     pub config: ConfigStatus,
     pub state: StateStatus,
+    /// Certificates that need an operator; empty when all is well.
+    // A process of before this field, which is about to be replaced, does not tell of any.
+    #[serde(default)]
+    #[schema(required)]
+    pub certificate_problems: Vec<CertificateProblem>,
     pub services: Vec<ServiceStatus>,
 }
 
@@ -54,6 +60,18 @@ pub struct StateStatus {
     pub durable: bool,
     /// Why not.
     pub error: Option<String>,
+}
+
+/// A certificate, or a file of authorities, that is not what is on the disk, or not valid now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CertificateProblem {
+    pub file: String,
+    /// What it is for as a server; empty for one that is shown to endpoints, and for authorities.
+    pub names: Vec<String>,
+    /// When the first of its chain expires, RFC 3339; `null` for authorities.
+    pub expires: Option<String>,
+    /// What is wrong, in a sentence.
+    pub problem: String,
 }
 
 /// A kill switch that is on.
@@ -299,7 +317,8 @@ pub struct ValidateRequest {
 pub struct Checked {
     pub ok: bool,
     pub problems: Vec<FileProblem>,
-    /// Keys that are right, and that this version does not act on.
+    /// What is right, and still worth a look: keys that this version does not act on, certificates that are not valid now,
+    /// and, for `check`, files that are not there.
     pub warnings: Vec<FileWarning>,
 }
 
@@ -316,7 +335,7 @@ pub struct FileProblem {
     pub suggestion: Option<String>,
 }
 
-/// A key that this version does not act on.
+/// What is right, and still worth a look.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FileWarning {
     pub path: String,
@@ -396,9 +415,33 @@ pub struct ExplainRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub client_ip: Option<IpAddr>,
+    /// The certificate that the client has shown, and that was verified. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_cert: Option<ExplainedCert>,
     /// A request that has come to this service, whatever its routes say: not beside `host` and `path`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
+}
+
+/// A client's certificate, as far as rules look at it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainedCert {
+    /// The common name of its subject.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject_cn: Option<String>,
+    /// Its alternative names: DNS names, email addresses, URIs, IP addresses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub san: Vec<String>,
+}
+
+impl From<ExplainedCert> for ClientCert {
+    fn from(cert: ExplainedCert) -> Self {
+        Self {
+            subject_cn: cert.subject_cn.map(Into::into),
+            san: cert.san.into_iter().map(Into::into).collect(),
+        }
+    }
 }
 
 /// What stands in the lines of one name.

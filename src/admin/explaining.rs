@@ -80,6 +80,7 @@ fn described(request: ExplainRequest) -> Result<Described, ApiError> {
         subject,
         headers,
         client_ip: request.client_ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        client_cert: request.client_cert.map(Into::into),
     })
 }
 

@@ -15,6 +15,7 @@
 
 pub mod api;
 mod body;
+mod certificates;
 mod changes;
 mod configuration;
 mod connection;

@@ -5,7 +5,7 @@ use super::api::{
     Status, VersionStatus,
 };
 use super::problem::{ApiError, Kind, answer};
-use super::{Admin, rollouts};
+use super::{Admin, certificates, rollouts};
 use crate::config::problem::nearest;
 use crate::control::commands::NotDone;
 use crate::routing::Role;
@@ -57,6 +57,7 @@ pub async fn status(State(admin): State<Arc<Admin>>) -> Response {
         kill: kill(in_force.state.kill.as_ref(), in_force.state.file_kill),
         config: config_status(&admin),
         state: state_status(&admin),
+        certificate_problems: certificates::problems(&admin.shared),
         services: all_services(&admin, &in_force),
     };
     tagged(in_force.generation, &status)

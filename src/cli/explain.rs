@@ -1,11 +1,11 @@
-//! `rollgate explain SERVICE|URL [-H 'k: v']... [--client-ip IP]`: why a request gets the version it gets.
+//! `rollgate explain SERVICE|URL [-H 'k: v']... [--client-ip IP] [--client-cert-cn CN]`: why a request gets the version it gets.
 
 use super::client::{Client, Request, segment};
 use super::context::{Context, Reach};
 use super::failure::Failure;
 use super::print;
 use super::table::safe;
-use crate::admin::api::{ExplainRequest, FieldValues};
+use crate::admin::api::{ExplainRequest, ExplainedCert, FieldValues};
 use crate::control::{cookie_key, load, writer};
 use crate::explain::{Assume, Described, Explanation, Moment, Subject, explain};
 use crate::runtime;
@@ -33,6 +33,12 @@ pub struct Arguments {
     /// The client's address
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     client_ip: IpAddr,
+    /// The client has shown a certificate with this common name of its subject
+    #[arg(long, value_name = "CN")]
+    client_cert_cn: Option<String>,
+    /// The client has shown a certificate with this alternative name; may be given again
+    #[arg(long, value_name = "NAME")]
+    client_cert_san: Vec<String>,
     #[command(flatten)]
     reach: Reach,
 }
@@ -63,6 +69,7 @@ impl Arguments {
             subject: Subject::parse(&snapshot.policy, &self.target).map_err(|error| failed(&error))?,
             headers: self.header.clone(),
             client_ip: self.client_ip,
+            client_cert: self.client_cert().map(Into::into),
         };
         let assume = Assume {
             now_s: writer::now_s(),
@@ -119,7 +126,17 @@ impl Arguments {
                 .map(|(name, values)| (name, FieldValues::Several(values)))
                 .collect(),
             client_ip: Some(self.client_ip),
+            client_cert: self.client_cert(),
             service: named,
+        })
+    }
+
+    /// `None`: the client has shown no certificate.
+    fn client_cert(&self) -> Option<ExplainedCert> {
+        let is_shown = self.client_cert_cn.is_some() || !self.client_cert_san.is_empty();
+        is_shown.then(|| ExplainedCert {
+            subject_cn: self.client_cert_cn.clone(),
+            san: self.client_cert_san.clone(),
         })
     }
 

@@ -258,6 +258,9 @@ fn below(status: &Status) -> String {
             safe(&status.state.directory)
         ));
     }
+    for certificate in &status.certificate_problems {
+        warnings.push(format!("{}: {}", safe(&certificate.file), safe(&certificate.problem)));
+    }
     if let Some(error) = &status.config.error {
         let lines = error.lines().map(|line| format!("\n  {}", safe(line)));
         warnings.push(format!(

@@ -1,5 +1,5 @@
 use super::*;
-use crate::admin::api::{CheckStatus, ConfigStatus, EndpointStatus, StateStatus};
+use crate::admin::api::{CertificateProblem, CheckStatus, ConfigStatus, EndpointStatus, StateStatus};
 use crate::cli::print::plain;
 
 fn endpoint(endpoint: &str, healthy: bool) -> EndpointStatus {
@@ -95,6 +95,7 @@ fn well() -> Status {
             durable: true,
             error: None,
         },
+        certificate_problems: Vec::new(),
         services: vec![service("checkout", checkout), service("search", search)],
     }
 }
@@ -109,6 +110,12 @@ fn ill() -> Status {
     status.config.restart_required = vec!["threads".to_owned(), "admin.socket".to_owned()];
     status.state.durable = false;
     status.state.error = Some("No space left on device (os error 28)".to_owned());
+    status.certificate_problems = vec![CertificateProblem {
+        file: "/etc/rollgate/shop.pem".to_owned(),
+        names: vec!["shop.example.com".to_owned()],
+        expires: Some("2026-06-30T00:00:00.000Z".to_owned()),
+        problem: "it, or one of its chain, expired on 2026-06-30T00:00:00.000Z".to_owned(),
+    }];
     let checkout = &mut status.services[0];
     checkout.killed = true;
     checkout.kill = Some(kill("admin", Some("ada (uid 1000)")));

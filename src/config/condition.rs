@@ -14,6 +14,11 @@ pub enum Condition {
         name: String,
         operator: Operator,
     },
+    /// What is said of the certificate that the client has shown: all of it has to hold. At least one is there.
+    ClientCert {
+        subject_cn: Option<Operator>,
+        san: Option<Operator>,
+    },
     ClientIp(List<String>),
     Segment(String),
     Any(List<Condition>),
@@ -42,6 +47,16 @@ pub enum Operator {
     Exists(bool),
     GreaterThan(f64),
     LessThan(f64),
+}
+
+/// What stands under `client_cert`.
+enum CertText {
+    /// The part that the operator beside it tests.
+    Part(String),
+    Parts {
+        subject_cn: Option<Operator>,
+        san: Option<Operator>,
+    },
 }
 
 /// A condition of a rule, with the segment whose clients alone count.
@@ -193,7 +208,7 @@ fn condition(fields: &Fields<'_>, path: &Path<'_>, problems: &mut Problems<'_>) 
         "header" => test(fields, "header", Source::Header, path, problems),
         "cookie" => test(fields, "cookie", Source::Cookie, path, problems),
         "query" => test(fields, "query", Source::Query, path, problems),
-        "client_cert" => test(fields, "client_cert", Source::ClientCert, path, problems),
+        "client_cert" => client_cert(fields, path, problems),
         "client_ip" => fields
             .take::<Option<List<String>>>("client_ip", path, problems)
             .map(Condition::ClientIp),
@@ -226,6 +241,74 @@ fn test(
         name: name?,
         operator: operator?,
     })
+}
+
+fn client_cert(fields: &Fields<'_>, path: &Path<'_>, problems: &mut Problems<'_>) -> Option<Condition> {
+    match fields.take::<Option<CertText>>("client_cert", path, problems)? {
+        CertText::Part(name) => Some(Condition::Test {
+            source: Source::ClientCert,
+            name,
+            operator: operator(fields, path, problems)?,
+        }),
+        CertText::Parts { subject_cn, san } => {
+            for key in fields.keys().filter(|key| OPERATORS.contains(key)) {
+                let message = format!(
+                    "`{key}` stands beside `client_cert: subject_cn` or `client_cert: san`, or in what it tests: \
+                     `client_cert: {{ subject_cn: {{ {key}: ... }} }}`"
+                );
+                problems.add_key(&path.key(key), message, None);
+            }
+            Some(Condition::ClientCert { subject_cn, san })
+        }
+    }
+}
+
+impl Decode for CertText {
+    fn decode(node: &Node, path: &Path<'_>, problems: &mut Problems<'_>) -> Option<Self> {
+        match &node.value {
+            Value::Scalar { .. } => return String::decode(node, path, problems).map(Self::Part),
+            Value::Mapping(_) => {}
+            _ => {
+                expected(node, path, problems, &Self::kind());
+                return None;
+            }
+        }
+        let fields = Fields::open(node, path, problems, "client certificate", &["subject_cn", "san"])?;
+        let subject_cn = fields.take("subject_cn", path, problems);
+        let san = fields.take("san", path, problems);
+        if fields.keys().next().is_none() {
+            problems.add(
+                path,
+                "what is tested is missing: expected `subject_cn` or `san`, or both",
+            );
+        }
+        Some(Self::Parts { subject_cn, san })
+    }
+
+    fn kind() -> String {
+        "`subject_cn`, `san` or a mapping of them".to_owned()
+    }
+}
+
+/// As the value of what it tests: a text is what that has to be.
+impl Decode for Operator {
+    fn decode(node: &Node, path: &Path<'_>, problems: &mut Problems<'_>) -> Option<Self> {
+        match &node.value {
+            Value::Scalar { .. } => String::decode(node, path, problems).map(Self::Equals),
+            Value::Mapping(_) => {
+                let fields = Fields::open(node, path, problems, "operator", &OPERATORS)?;
+                operator(&fields, path, problems)
+            }
+            _ => {
+                expected(node, path, problems, &a(&Self::kind()));
+                None
+            }
+        }
+    }
+
+    fn kind() -> String {
+        "string, or a mapping of one operator".to_owned()
+    }
 }
 
 fn operator(fields: &Fields<'_>, path: &Path<'_>, problems: &mut Problems<'_>) -> Option<Operator> {
@@ -264,10 +347,13 @@ fn describe(place: &str, sections: &mut Vec<Section>) {
         row("query", "string", "Tests the query parameter of this name."),
         row(
             "client_cert",
-            "`subject_cn` or `san`",
+            "`subject_cn`, `san` or a mapping of them",
             "Tests the certificate the client has shown in the TLS handshake: the common name of its subject, or its alternative \
              names (DNS names, email addresses, URIs, IP addresses), of which any that passes is enough. It is verified: see \
-             `client_ca`.",
+             `client_ca`. As a mapping each part has its value, or its operator, inside, and all have to pass: \
+             `client_cert: { subject_cn: ops }`, `client_cert: { subject_cn: ops, san: { ends_with: \"@example.com\" } }`; \
+             otherwise the operator stands beside it: `client_cert: subject_cn, equals: ops`. DNS names are compared without \
+             regard to case.",
         ),
         row(
             "client_ip",
@@ -303,7 +389,7 @@ fn describe(place: &str, sections: &mut Vec<Section>) {
     sections.push(Section {
         place: place.to_owned(),
         doc: "A condition has exactly one of `header`, `cookie`, `query`, `client_cert`, `client_ip`, `segment`, `any`, `all` \
-              and `not`; the first four have exactly one operator beside it. A value that is absent passes only `exists: false`. One \
+              and `not`; the first four have exactly one operator beside it, unless `client_cert` is a mapping. A value that is absent passes only `exists: false`. One \
               condition holds at most 1,000, on 64 levels, those of the segments it names included."
             .to_owned(),
         rows,

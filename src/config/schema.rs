@@ -66,15 +66,16 @@ settings! {
     /// TLS of a listener: 1.2 and 1.3, with session resumption.
     ListenerTls as "TLS settings" {
         /// Chosen by the name the client asks for (SNI): one that has it before a wildcard (`*.` stands for one label); the
-        /// first for a name that none has, and for clients that ask for none. Of several for one name (ECDSA and RSA) the
-        /// client's abilities choose. At most 1,000. Watched, and replaced without a restart.
+        /// first for a name that none has, and for clients that ask for none. Of several for one name one that is valid now
+        /// is taken before one that is not, then ECDSA before RSA, as far as the client knows it. At most 1,000. Watched, and
+        /// replaced without a restart.
         certificates: Required<List<Certificate>>,
-        /// File of the authorities (PEM) that vouch for clients' certificates. Absent: clients are asked for none. Watched
-        /// as `certificates` are.
+        /// File of the authorities (PEM) that vouch for clients' certificates. A client's certificate that is itself in it,
+        /// one that is self-signed, say, is trusted as it is. Absent: clients are asked for none. Watched as `certificates` are.
         client_ca: Option<String>,
-        /// Whether clients must show a certificate of `client_ca`. Where it is `optional`, the condition `client_cert` tells
-        /// them apart. One that is shown is always verified.
-        client_auth: ClientAuth = "required",
+        /// Whether clients must show a certificate; only beside `client_ca`. Absent: `required`. Where it is `optional`, the
+        /// condition `client_cert` tells them apart. One that is shown is always verified.
+        client_auth: Option<ClientAuth>,
         /// The oldest version of TLS that is spoken.
         min_version: TlsVersion = "1.2",
         /// Sends `Strict-Transport-Security` (RFC 6797) with every answer that has none. Absent: not sent.
@@ -93,7 +94,7 @@ settings! {
     Certificate as "certificate" {
         /// File of the certificate, followed by its chain.
         cert: Required<String>,
-        /// File of the private key.
+        /// File of its private key, not encrypted: RSA of 2048 to 8192 bits, ECDSA on P-256 or P-384, or Ed25519.
         key: Required<String>,
     }
 
@@ -314,8 +315,9 @@ settings! {
     PoolTls as "TLS settings" {
         /// The name asked for and checked. Absent: the host of the endpoint; an address must then be in the certificate.
         sni: Option<String>,
-        /// File of the authorities that are trusted (PEM), instead of those of the system. Watched, and replaced without a
-        /// restart.
+        /// File of the authorities that are trusted (PEM), instead of those of the system. An endpoint's certificate that is
+        /// itself in it, one that is self-signed, say, is trusted as it is; its name and its time are still checked. Watched,
+        /// and replaced without a restart.
         ca: Option<String>,
         /// Whether the endpoint's certificate is checked. `false` lets anybody on the way read and change what is sent.
         verify: bool = "true",

@@ -65,7 +65,8 @@ pub fn load(file: &Path) -> Result<Snapshot, LoadError> {
 pub fn check(file: &Path) -> Result<Snapshot, LoadError> {
     let bytes = read(file)?;
     let mut snapshot = parse(file, &bytes)?;
-    let (missing, wrong): (Vec<_>, Vec<_>) = named_files(&snapshot, &TlsFiles::default())
+    let tls = TlsFiles::default();
+    let (missing, wrong): (Vec<_>, Vec<_>) = named_files(&snapshot, &tls)
         .into_iter()
         .partition(|unusable| unusable.missing);
     if !wrong.is_empty() {
@@ -75,20 +76,25 @@ pub fn check(file: &Path) -> Result<Snapshot, LoadError> {
             all.map(|unusable| problem(&snapshot, unusable)).collect(),
         ));
     }
-    let warnings = missing.iter().map(|unusable| {
+    let untimely = tls.untimely().into_iter().map(|(file, why)| Unusable {
+        file,
+        missing: false,
+        why: why.to_owned(),
+    });
+    let warnings = missing.into_iter().chain(untimely).map(|unusable| {
         let Problem {
             path,
             line,
             column,
             message,
             ..
-        } = problem(&snapshot, unusable);
+        } = problem(&snapshot, &unusable);
         Unsupported {
             path,
             line,
             column,
             message,
-            refuses_to_run: true,
+            refuses_to_run: unusable.missing,
         }
     });
     let mut warnings: Vec<Unsupported> = warnings.chain(snapshot.unsupported.iter().cloned()).collect();

@@ -4,8 +4,9 @@
 //! line asks it with a file alone, the API with what is in force; what is only assumed is among the notes.
 
 use crate::routing::{
-    Asked, CookieKey, Decision, Facts, HeaderFields, KeySource, Policy, Reason, RequestView, Route, RouteAnswer,
-    RouteId, Routed, Scheme, Service, ServiceId, Split, Target, Traffic, VersionId, canonical_path, decide, decide_in,
+    Asked, ClientCert, CookieKey, Decision, Facts, HeaderFields, KeySource, Policy, Reason, RequestView, Route,
+    RouteAnswer, RouteId, Routed, Scheme, Service, ServiceId, Split, Target, Traffic, VersionId, canonical_path,
+    decide, decide_in,
 };
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
@@ -19,6 +20,8 @@ pub struct Described {
     /// In order; names in any case.
     pub headers: Vec<(String, String)>,
     pub client_ip: IpAddr,
+    /// What the client has shown in the TLS handshake, taken for verified.
+    pub client_cert: Option<ClientCert>,
 }
 
 /// What is asked about.
@@ -151,7 +154,7 @@ pub fn explain(
         query,
         fields: &fields,
         client_ip: described.client_ip,
-        client_cert: None,
+        client_cert: described.client_cert.as_ref(),
     };
     let watched = Watched {
         facts: moment.facts,

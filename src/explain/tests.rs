@@ -98,6 +98,7 @@ fn ask_with(
             .map(|&(name, value)| (name.to_owned(), value.to_owned()))
             .collect(),
         client_ip: "192.0.2.7".parse().unwrap(),
+        client_cert: None,
     };
     explain(policy, traffic, &described, Moment { facts, knows_health })
 }

@@ -3,7 +3,7 @@
 
 use super::Moved;
 use super::field::{self, Kind};
-use crate::routing::path_below;
+use crate::routing::{ClientCert, path_below};
 use std::io::Write;
 use std::net::IpAddr;
 
@@ -19,6 +19,68 @@ pub enum Piece {
     /// `http` or `https`, as the client came.
     Scheme,
     RequestId,
+    ClientCert(CertPiece),
+    /// A line of this name and value, left out where the value is empty.
+    ClientCertLine(Box<str>, CertPiece),
+}
+
+/// What is told of the certificate that the client has shown, in visible ASCII and spaces: in names other bytes, `%`, `,` and
+/// a space at an end stand as `%` and two hexadecimal digits, so that no name can end the line or look like another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CertPiece {
+    /// `SUCCESS` for one that was shown, and verified; else `NONE`.
+    Verify,
+    /// The common name of its subject; empty without one.
+    SubjectCn,
+    /// Its alternative names with commas between.
+    San,
+}
+
+/// Bytes that are told of one certificate in one piece; names beyond are left out.
+const MOST_OF_CERT_BYTES: usize = 8 * 1024;
+
+impl CertPiece {
+    /// Whether there is always something to tell.
+    fn is_never_empty(self) -> bool {
+        self == Self::Verify
+    }
+
+    fn write(self, out: &mut Vec<u8>, cert: Option<&ClientCert>) {
+        let Some(cert) = cert else {
+            let nothing: &[u8] = if self == Self::Verify { b"NONE" } else { b"" };
+            return out.extend_from_slice(nothing);
+        };
+        let names = match self {
+            Self::Verify => return out.extend_from_slice(b"SUCCESS"),
+            Self::SubjectCn => cert.subject_cn.as_slice(),
+            Self::San => &cert.san,
+        };
+        let begin = out.len();
+        for name in names {
+            let before = out.len();
+            if before > begin {
+                out.push(b',');
+            }
+            escape(out, name);
+            if out.len() - begin > MOST_OF_CERT_BYTES {
+                out.truncate(before);
+                return;
+            }
+        }
+    }
+}
+
+fn escape(out: &mut Vec<u8>, name: &str) {
+    let last = name.len().saturating_sub(1);
+    for (at, &byte) in name.as_bytes().iter().enumerate() {
+        let is_inner_space = byte == b' ' && at > 0 && at < last;
+        if is_inner_space || (byte.is_ascii_graphic() && !matches!(byte, b'%' | b',')) {
+            out.push(byte);
+        } else {
+            // Writing to a Vec cannot fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
 }
 
 /// What [`Piece`]s stand for in one exchange.
@@ -28,6 +90,8 @@ pub struct PieceFacts<'a> {
     pub host: &'a str,
     pub https: bool,
     pub request_id: &'a str,
+    /// What the client has shown, verified.
+    pub client_cert: Option<&'a ClientCert>,
 }
 
 /// Changes to the fields of a head.
@@ -73,6 +137,16 @@ impl FieldEdits {
         let mut pieces: Vec<Piece> = Vec::new();
         let mut text = String::new();
         for (name, value) in added {
+            let mut parts = value
+                .iter()
+                .filter(|piece| !matches!(piece, Piece::Text(text) if text.is_empty()));
+            if let (Some(Piece::ClientCert(piece)), None) = (parts.next(), parts.next())
+                && !piece.is_never_empty()
+            {
+                pieces.push(Piece::Text(std::mem::take(&mut text).into()));
+                pieces.push(Piece::ClientCertLine(name.into(), *piece));
+                continue;
+            }
             text += &name;
             text += ": ";
             for piece in value {
@@ -126,6 +200,19 @@ impl Edits<'_> {
                 Piece::Host => out.extend_from_slice(self.facts.host.as_bytes()),
                 Piece::Scheme => out.extend_from_slice(if self.facts.https { b"https" } else { b"http" }),
                 Piece::RequestId => out.extend_from_slice(self.facts.request_id.as_bytes()),
+                Piece::ClientCert(piece) => piece.write(out, self.facts.client_cert),
+                Piece::ClientCertLine(name, piece) => {
+                    let before = out.len();
+                    out.extend_from_slice(name.as_bytes());
+                    out.extend_from_slice(b": ");
+                    let value = out.len();
+                    piece.write(out, self.facts.client_cert);
+                    if out.len() == value {
+                        out.truncate(before);
+                    } else {
+                        out.extend_from_slice(b"\r\n");
+                    }
+                }
             }
         }
     }

@@ -52,7 +52,7 @@ pub mod websocket;
 mod tests;
 
 pub use chunk::{CHUNK_END, ChunkDecoder, ChunkError, ChunkStep, write_chunk_head, write_last_chunk};
-pub use edit::{Edits, FieldEdits, Piece, PieceFacts, Rewrite, field_owner};
+pub use edit::{CertPiece, Edits, FieldEdits, Piece, PieceFacts, Rewrite, field_owner};
 pub use error::HeadError;
 pub use excerpt::excerpt;
 pub use head::{FieldIndex, Fields, HeadLimits, HeadParser};

@@ -1,8 +1,9 @@
 //! What a certificate says (RFC 5280), as far as the proxy acts on it.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use x509_parser::der_parser::asn1_rs::Tag;
 use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{AttributeTypeAndValue, FromDer, X509Certificate};
 
 /// A certificate's facts. Nothing here says that anybody vouches for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +14,10 @@ pub struct Certificate {
     pub san: Vec<String>,
     /// The names it is for as a server: its DNS names; without any, the common name.
     pub server_names: Vec<String>,
+    /// Whether its key may be used by a server, as far as its extended key usage says (RFC 5280 section 4.2.1.12).
+    pub for_servers: bool,
+    /// Likewise by a client.
+    pub for_clients: bool,
     /// Seconds since the Unix epoch.
     pub not_before_s: i64,
     /// Seconds since the Unix epoch.
@@ -30,8 +35,7 @@ pub struct NoCertificate;
 /// The bytes are no certificate.
 pub fn read_certificate(der: &[u8]) -> Result<Certificate, NoCertificate> {
     let (_, certificate) = X509Certificate::from_der(der).map_err(|_| NoCertificate)?;
-    let mut common_names = certificate.subject().iter_common_name();
-    let subject_cn = common_names.find_map(|name| name.as_str().ok()).map(str::to_owned);
+    let subject_cn = certificate.subject().iter_common_name().find_map(text_of);
     let names = certificate.subject_alternative_name().map_err(|_| NoCertificate)?;
     let names = names.map(|names| &*names.value.general_names).unwrap_or_default();
     let dns = |name: &GeneralName<'_>| match name {
@@ -42,13 +46,28 @@ pub fn read_certificate(der: &[u8]) -> Result<Certificate, NoCertificate> {
     if server_names.is_empty() {
         server_names.extend(subject_cn.clone());
     }
+    let usage = certificate.extended_key_usage().map_err(|_| NoCertificate)?;
+    let usage = usage.map(|usage| usage.value);
     Ok(Certificate {
         subject_cn,
         san: names.iter().filter_map(text).collect(),
         server_names,
+        for_servers: usage.is_none_or(|usage| usage.any || usage.server_auth),
+        for_clients: usage.is_none_or(|usage| usage.any || usage.client_auth),
         not_before_s: certificate.validity().not_before.timestamp(),
         not_after_s: certificate.validity().not_after.timestamp(),
     })
+}
+
+/// The value of an attribute as text: of any kind of string, BMPString (UCS-2, X.680 section 8) included.
+fn text_of(attribute: &AttributeTypeAndValue<'_>) -> Option<String> {
+    let value = attribute.attr_value();
+    if value.tag() != Tag::BmpString {
+        return attribute.as_str().ok().map(str::to_owned);
+    }
+    let (units, rest) = value.data.as_chunks::<2>();
+    let units: Vec<u16> = units.iter().map(|&unit| u16::from_be_bytes(unit)).collect();
+    String::from_utf16(&units).ok().filter(|_| rest.is_empty())
 }
 
 fn text(name: &GeneralName<'_>) -> Option<String> {
@@ -111,6 +130,25 @@ mod tests {
         );
         assert_eq!(certificate.not_before_s, 1_767_225_600);
         assert_eq!(certificate.not_after_s, 1_798_761_600);
+    }
+
+    #[test]
+    fn a_common_name_of_two_bytes_a_letter_is_text() {
+        let bmp = |name: &str| {
+            let mut params = CertificateParams::new(vec![]).unwrap();
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            let name = rcgen::string::BmpString::try_from(name).unwrap();
+            params
+                .distinguished_name
+                .push(DnType::CommonName, rcgen::DnValue::BmpString(name));
+            params
+                .self_signed(&KeyPair::generate().unwrap())
+                .unwrap()
+                .der()
+                .to_vec()
+        };
+        let certificate = read_certificate(&bmp("Ops Büro")).unwrap();
+        assert_eq!(certificate.subject_cn.as_deref(), Some("Ops Büro"));
     }
 
     #[test]

@@ -193,3 +193,77 @@ impl AsyncWrite for Io {
         self.stream.poll_finish(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use std::net::Ipv4Addr;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    /// Both ends of a connection, ours as the `h2` crate has it.
+    async fn connection() -> (Io, Rc<Outbox>, TcpStream) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let outbox = Outbox::new(Rc::new(Stream::new(listener.accept().await.unwrap().0)));
+        let meter = Meter::new(End::Server, Instant::now());
+        (Io::new(Rc::clone(&outbox), Buffer::default(), meter), outbox, peer)
+    }
+
+    async fn sent(outbox: &Outbox) {
+        poll_fn(|context| outbox.poll_send(context)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_written_waits_until_it_is_sent() {
+        let (mut io, outbox, mut peer) = connection().await;
+        for part in [&b"HEADERS"[..], b"DATA", b"HEADERS"] {
+            io.write_all(part).await.unwrap();
+            io.flush().await.unwrap();
+        }
+        assert_eq!(outbox.held.borrow().unread(), b"HEADERSDATAHEADERS");
+        sent(&outbox).await;
+        assert_eq!(outbox.held.borrow().held(), 0, "no storage is kept");
+        let mut read = [0; 18];
+        peer.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"HEADERSDATAHEADERS");
+    }
+
+    #[tokio::test]
+    async fn much_goes_at_once_and_behind_what_is_held() {
+        let (mut io, outbox, mut peer) = connection().await;
+        io.write_all(b"first").await.unwrap();
+        io.write_all(&[b'x'; HELD_BYTES + 1]).await.unwrap();
+        assert!(outbox.held.borrow().is_empty());
+        io.write_all(b"last").await.unwrap();
+        io.shutdown().await.unwrap();
+        let mut read = Vec::new();
+        peer.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read, [&b"first"[..], &[b'x'; HELD_BYTES + 1], b"last"].concat());
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_reads_nothing_holds_the_writer_up() {
+        let (mut io, outbox, mut peer) = connection().await;
+        let mut written = 0;
+        let mut nobody = Context::from_waker(std::task::Waker::noop());
+        // Far more than both sockets buffer.
+        while written < 64 << 20 {
+            match Pin::new(&mut io).poll_write(&mut nobody, &[b'x'; 1000]) {
+                Poll::Ready(n) => written += n.unwrap(),
+                Poll::Pending => break,
+            }
+        }
+        assert!(written < 64 << 20, "it took everything");
+        let held = outbox.held.borrow().held();
+        assert!((1..=HELD_BYTES).contains(&held), "{held} bytes of storage");
+        let reads = async {
+            let mut read = 0;
+            while read < written {
+                read += peer.read(&mut [0; 1 << 16]).await.unwrap();
+            }
+        };
+        tokio::join!(sent(&outbox), reads);
+    }
+}

@@ -195,6 +195,7 @@ impl Copy {
         let end = self.attempts(&client, live).await;
         counted.end(Ended {
             status: end.status,
+            grpc_status: end.grpc_status,
             outcome: end.outcome,
             duration: end.duration,
             upgraded: false,
@@ -335,6 +336,7 @@ impl<'w> Counted<'w> {
             original: copy.original,
             copy: Ended {
                 status: 503,
+                grpc_status: None,
                 outcome: Outcome::ClientAbort,
                 duration: Duration::ZERO,
                 upgraded: true,
@@ -366,6 +368,7 @@ impl Drop for Counted<'_> {
 /// How an attempt ended.
 struct End {
     status: u16,
+    grpc_status: Option<u32>,
     outcome: Outcome,
     first_byte: Option<Instant>,
     /// Until that.
@@ -380,6 +383,7 @@ impl End {
     fn new(status: u16, outcome: Outcome) -> Self {
         Self {
             status,
+            grpc_status: None,
             outcome,
             first_byte: None,
             duration: Duration::ZERO,
@@ -394,7 +398,10 @@ impl End {
 
     fn answered(answered: &Answered) -> Self {
         let outcome = answered.verdict.failure.map_or(Outcome::Success, Outcome::Failure);
-        Self::new(answered.status, outcome)
+        Self {
+            grpc_status: answered.verdict.grpc_status,
+            ..Self::new(answered.status, outcome)
+        }
     }
 
     fn unconnected(error: &std::io::Error) -> Self {

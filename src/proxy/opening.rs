@@ -6,12 +6,14 @@ use super::downstream::{Client, Link, Rest};
 use super::headers::hex_id;
 use super::record::log_unread;
 use super::stream::{Stream, Tls};
+use super::worker::Worker;
 use crate::http1::Version;
 use crate::opening::{Addresses, MAX_HEADER_BYTES, parse_proxy_header, read_certificate};
 use crate::outcome::{Handshake, Refusal};
 use crate::routing::ClientCert;
 use crate::shared::ServerTls;
-use rustls::{CommonState, HandshakeKind};
+use rustls::{AlertDescription, CertificateError, CommonState, HandshakeKind};
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -126,7 +128,7 @@ async fn shake_hands(client: Client, input: &mut Buffer, tls: &ServerTls) -> Opt
         Ok(Ok(tls)) => tls,
         Ok(Err(error)) => {
             worker.stats.shook_hands(Handshake::Failed);
-            tracing::debug!(%peer, %error, "a TLS handshake failed");
+            tell_of_failure(&worker, peer, listener, &error);
             return None;
         }
         Err(_) => {
@@ -148,6 +150,47 @@ async fn shake_hands(client: Client, input: &mut Buffer, tls: &ServerTls) -> Opt
         slot,
         since,
         answering,
+    })
+}
+
+/// What an operator can do something about is logged; whoever only knocks at the port is not worth a line.
+fn tell_of_failure(worker: &Worker, peer: SocketAddr, listener: usize, error: &io::Error) {
+    let what = error.get_ref().and_then(|inner| inner.downcast_ref()).and_then(meaning);
+    match what {
+        Some(what) if worker.may_warn() => tracing::warn!(
+            %peer,
+            %error,
+            "listeners[{listener}]: no TLS with a client: {what} (at most one such line a second)"
+        ),
+        _ => tracing::debug!(%peer, %error, "a TLS handshake failed"),
+    }
+}
+
+/// What a failed handshake says of certificates and settings; `None`: nothing.
+fn meaning(error: &rustls::Error) -> Option<&'static str> {
+    use AlertDescription as Alert;
+    use rustls::Error;
+    Some(match error {
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "nobody in `client_ca` vouches for the certificate it has shown"
+        }
+        Error::InvalidCertificate(_) => "the certificate it has shown is refused",
+        Error::NoCertificatesPresented => "it has shown no certificate, and `client_auth` is `required`",
+        Error::PeerIncompatible(_) | Error::General(_) => {
+            "it speaks no version, or knows no algorithm, that is spoken here"
+        }
+        Error::AlertReceived(
+            Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA,
+        ) => "it does not trust the certificate it was shown",
+        Error::AlertReceived(Alert::ProtocolVersion | Alert::HandshakeFailure) => {
+            "it does not accept a version or an algorithm that is spoken here"
+        }
+        _ => return None,
     })
 }
 

@@ -126,6 +126,7 @@ impl Record {
         let duration = self.upstream_time.get().or_else(whole)?;
         (outcome != Outcome::ClientAbort && !self.upgraded.get()).then(|| Ended {
             status: self.status.get(),
+            grpc_status: self.grpc_status.get(),
             outcome,
             duration,
             upgraded: false,
@@ -279,6 +280,7 @@ impl Drop for Exchange<'_> {
                 worker.index,
                 &Ended {
                     status,
+                    grpc_status: record.grpc_status.get(),
                     outcome,
                     duration: latency,
                     upgraded,

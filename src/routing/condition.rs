@@ -124,10 +124,12 @@ impl Source {
             },
             Self::ClientCert(part) => {
                 let mut values = request.client_cert.into_iter().flat_map(|cert| cert.values(*part));
+                let holds = |value: &str| match part {
+                    ClientCertPart::San if is_dns_name(value) => operator.holds_without_case(value),
+                    _ => operator.holds(value.as_bytes()),
+                };
                 match values.next() {
-                    Some(first) => std::iter::once(first)
-                        .chain(values)
-                        .any(|value| operator.holds(value.as_bytes())),
+                    Some(first) => std::iter::once(first).chain(values).any(holds),
                     None => operator.holds_absent(),
                 }
             }
@@ -145,7 +147,32 @@ impl ClientCert {
     }
 }
 
+/// Whether an alternative name is none of the other kinds: they have an `@` (email addresses) or a `:` (URIs, IPv6).
+fn is_dns_name(name: &str) -> bool {
+    !name.contains(['@', ':'])
+}
+
 impl Operator {
+    /// As [`Self::holds`], where capitals make no difference (RFC 4343). Expressions and numbers have their own way.
+    fn holds_without_case(&self, value: &str) -> bool {
+        let same = |part: &[u8], expected: &str| part.eq_ignore_ascii_case(expected.as_bytes());
+        let bytes = value.as_bytes();
+        match self {
+            Self::Equals(expected) => same(bytes, expected),
+            Self::In(expected) => expected.iter().any(|one| same(bytes, one)),
+            Self::StartsWith(start) => bytes.get(..start.len()).is_some_and(|part| same(part, start)),
+            Self::EndsWith(end) => {
+                let from = bytes.len().checked_sub(end.len());
+                from.and_then(|from| bytes.get(from..))
+                    .is_some_and(|part| same(part, end))
+            }
+            Self::Contains(part) => {
+                memchr::memmem::find(&bytes.to_ascii_lowercase(), &part.as_bytes().to_ascii_lowercase()).is_some()
+            }
+            Self::Matches(_) | Self::Exists(_) | Self::GreaterThan(_) | Self::LessThan(_) => self.holds(bytes),
+        }
+    }
+
     fn holds(&self, value: &[u8]) -> bool {
         match self {
             Self::Equals(expected) => value == expected.as_bytes(),
@@ -319,6 +346,37 @@ mod tests {
             assert!(test(san, Operator::Equals(name.into())).matches(&shown, &[]));
         }
         assert!(!test(san, Operator::Equals("ops".into())).matches(&shown, &[]));
+        // Names of hosts have no case; the parts of an address do.
+        let hosts = ClientCert {
+            subject_cn: Some("Ops".into()),
+            san: ["Shop.Example.COM".into(), "Ops@example.com".into()].into(),
+        };
+        let shown = RequestView {
+            client_cert: Some(&hosts),
+            ..shown
+        };
+        for operator in [
+            Operator::Equals("shop.example.com".into()),
+            Operator::Equals("SHOP.example.com".into()),
+            Operator::In(["a".into(), "shop.example.Com".into()].into()),
+            Operator::StartsWith("shop.".into()),
+            Operator::EndsWith(".Example.com".into()),
+            Operator::Contains("EXAMPLE".into()),
+            Operator::Matches(Regex::new("(?i)^shop[.]example[.]com$").unwrap()),
+        ] {
+            assert!(test(san, operator.clone()).matches(&shown, &[]), "{operator:?}");
+            assert!(!test(cn, operator.clone()).matches(&shown, &[]), "{operator:?}");
+        }
+        for operator in [
+            Operator::Equals("ops@example.com".into()),
+            Operator::StartsWith("ops".into()),
+            Operator::EndsWith("xshop.example.com".into()),
+            Operator::StartsWith("shop.example.com.au".into()),
+            Operator::Contains("exampel".into()),
+        ] {
+            assert!(!test(san, operator.clone()).matches(&shown, &[]), "{operator:?}");
+        }
+        assert!(!test(cn, Operator::Equals("ops".into())).matches(&shown, &[]));
         let nameless = ClientCert::default();
         for client_cert in [None, Some(&nameless)] {
             let view = RequestView { client_cert, ..shown };

@@ -61,7 +61,10 @@ impl MirrorStats {
         }
         self.originals.begin(thread);
         self.originals.end(thread, original);
-        let side = |ended: &Ended| (ended.status, matches!(ended.outcome, Outcome::Failure(_)));
+        let side = |ended: &Ended| {
+            let failed = matches!(ended.outcome, Outcome::Failure(_));
+            ((ended.status, ended.grpc_status), failed)
+        };
         let result = Comparison::of(side(original), side(copy));
         if let Some(cell) = self
             .counts(thread)
@@ -97,6 +100,7 @@ mod tests {
     fn ended(status: u16, outcome: Outcome) -> Ended {
         Ended {
             status,
+            grpc_status: None,
             outcome,
             duration: Duration::from_millis(3),
             upgraded: false,

@@ -16,6 +16,8 @@ use std::time::Duration;
 pub struct Ended {
     /// The status sent, or 499 for a client that left.
     pub status: u16,
+    /// The `grpc-status` of a call of gRPC.
+    pub grpc_status: Option<u32>,
     pub outcome: Outcome,
     pub duration: Duration,
     /// Upgraded connections count, their duration does not.

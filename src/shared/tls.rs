@@ -96,9 +96,16 @@ pub fn explain(error: &io::Error) -> String {
             Bad::UnknownIssuer => ": `tls.ca` must have the authority that signed it",
             Bad::NotValidForName | Bad::NotValidForNameContext { .. } => ": `tls.sni` must be a name it has",
             Bad::Expired | Bad::ExpiredContext { .. } => ": it must be renewed",
+            // The word of the library behind rustls, which has none of its own for it.
+            Bad::Other(other) if other.to_string() == "CaUsedAsEndEntity" => {
+                ": it is an authority's: `tls.ca` must have this very certificate"
+            }
             _ => "",
         },
         Some(rustls::Error::AlertReceived(AlertDescription::CertificateRequired)) => ": `tls.cert` must be set",
+        Some(rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)) => {
+            ": the endpoint does not speak the `protocol` of its pool (HTTP/1.1 unless it is set)"
+        }
         _ => "",
     };
     format!("{error}{help}")
@@ -111,6 +118,8 @@ pub struct CertificateStatus {
     pub file: Box<str>,
     /// The names it is for; empty for one that is shown to endpoints, and for authorities.
     pub names: Box<[String]>,
+    /// When all of its chain is valid, in seconds since the Unix epoch; `None` for authorities.
+    pub begins_s: Option<i64>,
     /// When the first certificate of its chain expires, in seconds since the Unix epoch; `None` for authorities.
     pub expires_s: Option<i64>,
     /// Why what is on the disk is not in use; `None`: it is.

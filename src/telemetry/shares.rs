@@ -204,6 +204,7 @@ mod tests {
         stats.begin(0);
         let ended = Ended {
             status: 200,
+            grpc_status: None,
             outcome,
             duration: Duration::from_millis(ms),
             upgraded: false,

@@ -40,7 +40,7 @@ pub use nginx::Nginx;
 pub use operator::{Operator, Told};
 pub use prometheus::Prometheus;
 pub use python::{python_file, python_program};
-pub use tls::{Authority, Leaf, Trust, Wire, der, file};
+pub use tls::{Authority, Leaf, Trust, Wire, der, file, self_signed};
 pub use upstream::{Blackhole, Exchange, Received, Shaken, Then, Upstream, reset};
 pub use wire::Head;
 

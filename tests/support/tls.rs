@@ -6,6 +6,7 @@ use rcgen::{
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
@@ -84,6 +85,13 @@ impl Authority {
         self.sign(params, KeyPair::generate().unwrap())
     }
 
+    /// For a server, and not valid yet.
+    pub fn early_server(&self, names: &[&str]) -> Leaf {
+        let mut params = params(names);
+        params.not_before = rcgen::date_time_ymd(3000, 1, 1);
+        self.sign(params, KeyPair::generate().unwrap())
+    }
+
     /// For a client.
     pub fn client(&self, cn: &str, email: &str) -> Leaf {
         let mut params = CertificateParams::new(vec![]).unwrap();
@@ -98,6 +106,18 @@ impl Authority {
             cert: params.signed_by(&key, &self.issuer).unwrap().pem(),
             key: key.serialize_pem(),
         }
+    }
+}
+
+/// For `name`, signed by itself, as `openssl req -x509` makes it: an authority's, and for any purpose.
+pub fn self_signed(name: &str) -> Leaf {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    Leaf {
+        cert: params.self_signed(&key).unwrap().pem(),
+        key: key.serialize_pem(),
     }
 }
 
@@ -128,6 +148,21 @@ impl Leaf {
 
     fn private(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap()
+    }
+
+    /// As [`Self::serves`], of one whose key need not be that of the certificate.
+    pub fn pretends(&self) -> Arc<ServerConfig> {
+        let config = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(self.unchecked())));
+        Arc::new(config)
+    }
+
+    fn unchecked(&self) -> CertifiedKey {
+        let key = provider().key_provider.load_private_key(self.private()).unwrap();
+        CertifiedKey::new(self.chain(), key)
     }
 
     /// What a server with this certificate shakes hands by; it asks clients for certificates of `clients`, if there is one.
@@ -187,6 +222,20 @@ impl Trust {
     /// Shows `leaf` when it is asked.
     pub fn showing(authority: &Authority, leaf: &Leaf) -> Self {
         Self::made(authority, &[&TLS13, &TLS12], Some(leaf))
+    }
+
+    /// Shows `leaf`, and signs with the key of `other`.
+    pub fn pretending(authority: &Authority, leaf: &Leaf, other: &Leaf) -> Self {
+        let shown = Leaf {
+            cert: leaf.cert.clone(),
+            key: other.key.clone(),
+        };
+        let config = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13, &TLS12])
+            .unwrap()
+            .with_root_certificates(roots(authority))
+            .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(shown.unchecked())));
+        Self(Arc::new(config))
     }
 
     fn made(authority: &Authority, versions: &[&'static SupportedProtocolVersion], shown: Option<&Leaf>) -> Self {

@@ -48,6 +48,11 @@ fn a_renewed_certificate_is_shown_to_new_connections_and_disturbs_no_other() {
         shop.gate
             .expect_metric("rollgate_certificate_last_load_successful", &labels, 0.0);
         assert_eq!(shown(), der(&renewed.cert));
+        let told = status(&shop);
+        let file = told
+            .lines()
+            .find(|line| line.contains("shop.pem: what is on the disk cannot be used"));
+        assert!(file.is_some_and(|line| line.contains(what)), "{told}");
     }
     assert!(!shop.gate.log().contains("BEGIN"), "nothing of the files is logged");
     other.write(shop.files.path(), "shop");
@@ -55,6 +60,24 @@ fn a_renewed_certificate_is_shown_to_new_connections_and_disturbs_no_other() {
     shop.gate
         .expect_metric("rollgate_certificate_last_load_successful", &labels, 1.0);
     assert_eq!(old.get("/", &[]).status, 200);
+    eventually(PATIENCE, "status has nothing to say", || {
+        !status(&shop).contains("warning")
+    });
+}
+
+/// What `rollgate status` prints.
+fn status(shop: &Shop) -> String {
+    let socket = format!("unix:{}", shop.gate.directory().join("rollgate.sock").display());
+    rollgate(&["status", "--admin", &socket]).stdout
+}
+
+#[test]
+fn authorities_of_clients_that_cannot_be_read_are_told() {
+    let shop = Shop::with("client_ca: DIR/ca.pem,", |config| config);
+    std::fs::write(shop.files.path().join("ca.pem"), "nonsense").unwrap();
+    eventually(PATIENCE, "status tells", || {
+        status(&shop).contains("/ca.pem: no certificate in it")
+    });
 }
 
 #[test]
@@ -70,7 +93,20 @@ fn a_certificate_that_has_expired_is_served_and_told() {
             .metric("rollgate_certificate_expiry_seconds", &[("certificate", &file_label)])
             < 0.0
     });
-    assert!(shop.gate.log().contains("has expired"), "{}", shop.gate.log());
+    let log = shop.gate.log();
+    assert_eq!(log.matches("has expired").count(), 1, "{log}");
+    let told = status(&shop);
+    assert!(
+        told.contains("shop.pem: it, or one of its chain, expired on 2020-02-01"),
+        "{told}"
+    );
+    shop.authority
+        .early_server(&["shop.test"])
+        .write(shop.files.path(), "shop");
+    eventually(PATIENCE, "one that is not valid yet is told, too", || {
+        status(&shop).contains("is not valid before 3000-01-01")
+    });
+    assert!(shop.gate.log().contains("is not valid yet"), "{}", shop.gate.log());
 }
 
 #[test]
@@ -184,6 +220,40 @@ fn what_is_wrong_with_files_is_a_problem_of_check_and_run_and_what_is_missing_of
         "{}",
         run.stderr
     );
+}
+
+#[test]
+fn check_warns_of_certificates_that_are_not_valid_now() {
+    let authority = Authority::new("tests");
+    let directory = tempfile::tempdir().unwrap();
+    let lines = [
+        authority.expired_server(&["old.test"]).write(directory.path(), "old"),
+        authority.server(&["shop.test"]).write(directory.path(), "shop"),
+        authority.early_server(&["new.test"]).write(directory.path(), "new"),
+    ];
+    let config = format!(
+        "listeners:\n  - address: 127.0.0.1:0\n    tls: {{ certificates: [{}] }}\nservices:\n  - name: s\n    versions: \
+         [{{ name: v1, pool: {{ endpoints: [\"127.0.0.1:1\"] }} }}]\n",
+        lines.join(", ")
+    );
+    let path = file(directory.path(), "rollgate.yaml", &config).display().to_string();
+    let check = rollgate(&["check", &path]);
+    assert_eq!(check.code, Some(0), "{check:?}");
+    let warnings: Vec<&str> = check
+        .stdout
+        .lines()
+        .filter(|line| line.starts_with("warning: "))
+        .collect();
+    let [old, new] = &warnings[..] else {
+        panic!("{warnings:?}")
+    };
+    for (warning, index, why) in [(old, 0, "has expired"), (new, 2, "is not valid yet")] {
+        let key = format!("listeners[0].tls.certificates[{index}].cert: ");
+        assert!(
+            warning.contains(":3:") && warning.contains(&key) && warning.ends_with(why),
+            "{warning}"
+        );
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use super::*;
 use crate::outcome::{FailureKind, Outcome};
 use crate::runtime::{Latch, ServiceState, WeightsSet};
-use crate::shared::{Ended, Rejected};
+use crate::shared::{CertificateStatus, Ended, Rejected};
 
 fn by(who: &str) -> Origin {
     Origin {
@@ -28,6 +28,18 @@ fn the_status_says_what_is_in_force() {
         reload.last_success_s = 1_783_900_800;
         reload.restart_required = vec!["threads".to_owned()];
     }
+    let certificate = |file: &str, expires_s| CertificateStatus {
+        file: file.into(),
+        names: ["shop.test".to_owned()].into(),
+        begins_s: Some(0),
+        expires_s: Some(expires_s),
+        error: None,
+    };
+    *admin.shared.certificates.lock().unwrap() = [
+        certificate("/old.pem", 1_583_900_800),
+        certificate("/good.pem", i64::MAX),
+    ]
+    .into();
     let answer = admin.get("/v1/status");
     assert_eq!((answer.status, answer.header("etag")), (200, Some("\"1\"")));
     assert_eq!(answer.header("cache-control"), Some("no-store"));
@@ -39,6 +51,15 @@ fn the_status_says_what_is_in_force() {
     assert!(!status.config.last_reload_successful);
     assert_eq!(status.config.last_success, "2026-07-13T00:00:00.000Z");
     assert_eq!(status.config.restart_required, ["threads"]);
+    let [old] = &status.certificate_problems[..] else {
+        panic!("{:?}", status.certificate_problems)
+    };
+    assert_eq!(
+        (old.file.as_str(), &old.names[..]),
+        ("/old.pem", &["shop.test".to_owned()][..])
+    );
+    assert_eq!(old.expires.as_deref(), Some("2020-03-11T04:26:40.000Z"));
+    assert!(old.problem.contains("expired on 2020-03-11"), "{}", old.problem);
     assert!(status.state.durable && status.state.directory.ends_with("/state"));
     let shop = &status.services[0];
     assert_eq!(
@@ -128,6 +149,7 @@ fn golden_signals_of_the_last_minute() {
             };
             let ended = Ended {
                 status: 200,
+                grpc_status: None,
                 outcome,
                 duration: Duration::from_millis(7),
                 upgraded: false,

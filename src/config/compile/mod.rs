@@ -72,6 +72,8 @@ pub(super) struct Context<'a> {
     expose_version: bool,
     /// Of services that say nothing else.
     kill_drain: Option<Duration>,
+    /// Whether no listener asks its clients for certificates, until that is told of.
+    asks_no_client: bool,
 }
 
 /// `root` compiled. `tree` is where positions are looked up, `problems` what was found while decoding, `base` the
@@ -94,6 +96,7 @@ pub(super) fn compile(
         files: Vec::new(),
         expose_version: root.expose_version,
         kill_drain: kill(&root.kill).1.map_or(Some(KILL_DRAIN), Drain::after),
+        asks_no_client: asks_no_client(root),
     };
     let snapshot = context.snapshot(root);
     let problems = context.problems.into_sorted();
@@ -108,6 +111,13 @@ pub(super) fn compile(
         }]),
         _ => Err(problems),
     }
+}
+
+/// Whether no listener has a `client_ca`.
+fn asks_no_client(root: &Root) -> bool {
+    let listeners = root.listeners.get().into_iter().flat_map(List::iter);
+    let mut settings = listeners.filter_map(|(_, listener)| listener.tls.as_ref());
+    settings.all(|tls| tls.client_ca.is_none())
 }
 
 /// Whether a kill switch is on, and its `drain`.
@@ -227,12 +237,17 @@ impl Context<'_> {
 
     /// Notes a key that is accepted and not acted on.
     fn unsupported(&mut self, path: &Path<'_>, instead: &str) {
+        self.warn(path, format!("not acted on by this version: {instead}"));
+    }
+
+    /// Notes what is right, and is hardly what was meant.
+    fn warn(&mut self, path: &Path<'_>, message: String) {
         let (line, column) = self.problems.position_of_key(path);
         self.unsupported.push(Unsupported {
             path: path.to_string(),
             line,
             column,
-            message: format!("not acted on by this version: {instead}"),
+            message,
             refuses_to_run: false,
         });
     }

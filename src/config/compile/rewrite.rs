@@ -4,7 +4,7 @@ use super::{Context, MAX_HEADER_RULES, text};
 use crate::config::decode::{List, Map};
 use crate::config::problem::{Path, nearest, printable, shown};
 use crate::config::schema::{self, HeaderRules};
-use crate::http1::{FieldEdits, Piece, Rewrite, field_owner};
+use crate::http1::{CertPiece, FieldEdits, Piece, Rewrite, field_owner};
 use std::collections::HashMap;
 
 /// A part of a value, before it is known which version it is for.
@@ -15,7 +15,17 @@ enum Part {
     Version,
 }
 
-const VARIABLES: [&str; 6] = ["client_ip", "host", "scheme", "request_id", "service", "version"];
+const VARIABLES: [&str; 9] = [
+    "client_ip",
+    "host",
+    "scheme",
+    "request_id",
+    "service",
+    "version",
+    "client_cert_verify",
+    "client_cert_subject_cn",
+    "client_cert_san",
+];
 
 fn variable(name: &str) -> Option<Part> {
     Some(match name {
@@ -23,6 +33,9 @@ fn variable(name: &str) -> Option<Part> {
         "host" => Part::Ready(Piece::Host),
         "scheme" => Part::Ready(Piece::Scheme),
         "request_id" => Part::Ready(Piece::RequestId),
+        "client_cert_verify" => Part::Ready(Piece::ClientCert(CertPiece::Verify)),
+        "client_cert_subject_cn" => Part::Ready(Piece::ClientCert(CertPiece::SubjectCn)),
+        "client_cert_san" => Part::Ready(Piece::ClientCert(CertPiece::San)),
         "service" => Part::Service,
         "version" => Part::Version,
         _ => return None,
@@ -196,6 +209,9 @@ impl Context<'_> {
         let set = self.lines(&rules.set, of_answers, &mut taken, &path.key("set"));
         let add = self.lines(&rules.add, of_answers, &mut taken, &path.key("add"));
         let (mut added, more) = (set?, add?);
+        if !of_answers && !self.believes_nobody(&more, &path.key("add")) {
+            return None;
+        }
         let set = added.len();
         added.extend(more);
         Some(Rules {
@@ -203,6 +219,22 @@ impl Context<'_> {
             added,
             set,
         })
+    }
+
+    /// Whether none of these lines, beside which the client's own stay, tells who the client is.
+    fn believes_nobody(&mut self, added: &[Line], path: &Path<'_>) -> bool {
+        let tells = |parts: &[Part]| {
+            let is_told = |part: &Part| matches!(part, Part::Ready(Piece::ClientCert(_)));
+            parts.iter().any(is_told)
+        };
+        let mut right = true;
+        for (name, _) in added.iter().filter(|(_, parts)| tells(parts)) {
+            let message =
+                "what a client sends itself would stand beside what its certificate says: expected it in `set`";
+            self.problems.add(&path.key(name), message);
+            right = false;
+        }
+        right
     }
 
     fn lines(

@@ -140,6 +140,9 @@ impl Context<'_> {
                     operator: operator?,
                 })
             }
+            written::Condition::ClientCert { subject_cn, san } => {
+                self.client_cert(subject_cn.as_ref(), san.as_ref(), &path.key("client_cert"))
+            }
             written::Condition::ClientIp(networks) => {
                 let here = path.key("client_ip");
                 if !self.count(networks, 1, MAX_LIST, "networks", &here) {
@@ -164,7 +167,44 @@ impl Context<'_> {
         conditions.compile(|index, condition| self.condition(condition, &path.index(index)))
     }
 
+    /// One test for each part; of several, all have to pass.
+    fn client_cert(
+        &mut self,
+        subject_cn: Option<&written::Operator>,
+        san: Option<&written::Operator>,
+        path: &Path<'_>,
+    ) -> Option<Condition> {
+        self.needs_client_ca(path);
+        let parts = [
+            ("subject_cn", ClientCertPart::SubjectCn, subject_cn),
+            ("san", ClientCertPart::San, san),
+        ];
+        let tests = parts.into_iter().filter_map(|(key, part, operator)| {
+            let operator = self.operator(operator?, &path.key(key));
+            Some(operator.map(|operator| Condition::Test {
+                source: Source::ClientCert(part),
+                operator,
+            }))
+        });
+        let mut tests = tests.collect::<Option<Vec<_>>>()?;
+        match tests.len() {
+            0 | 1 => tests.pop(),
+            _ => Some(Condition::All(tests.into())),
+        }
+    }
+
+    /// Whoever tests certificates wants to see some.
+    fn needs_client_ca(&mut self, path: &Path<'_>) {
+        if std::mem::take(&mut self.asks_no_client) {
+            let message = "no listener has a `client_ca`: no client is asked for a certificate";
+            self.warn(path, message.to_owned());
+        }
+    }
+
     fn source(&mut self, source: written::Source, name: &str, path: &Path<'_>) -> Option<Source> {
+        if source == written::Source::ClientCert {
+            self.needs_client_ca(&path.key("client_cert"));
+        }
         match source {
             written::Source::Header => self.header_name(name, &path.key("header")).map(Source::Header),
             written::Source::Cookie => self.cookie_name(name, &path.key("cookie")).map(Source::Cookie),

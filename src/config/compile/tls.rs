@@ -16,14 +16,14 @@ impl Context<'_> {
         let path = path.key("tls");
         let certificates = self.certificates(tls, &path.key("certificates"));
         let clients = match &tls.client_ca {
-            None if tls.client_auth == schema::ClientAuth::Optional => {
-                let message = "without `client_ca` clients are not asked for a certificate";
+            None if tls.client_auth.is_some() => {
+                let message = "without `client_ca` clients are not asked for a certificate, and all of them are let in";
                 self.problems.add_key(&path.key("client_auth"), message, None);
                 None
             }
             None => Some(None),
             Some(ca) => self.named_file(ca, &path.key("client_ca")).map(|ca| {
-                let required = tls.client_auth == schema::ClientAuth::Required;
+                let required = tls.client_auth != Some(schema::ClientAuth::Optional);
                 Some(ClientCertificates { ca, required })
             }),
         };

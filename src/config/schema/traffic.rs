@@ -120,8 +120,12 @@ settings! {
     }
 
     /// Changes of header fields. Those of a version come after those of its service. Values are text, in which `${client_ip}`,
-    /// `${host}` (as the client sent it), `${scheme}`, `${request_id}`, `${service}` and `${version}` stand for what they say.
-    /// Fields that belong to a connection, frame the body, or are rollgate's own cannot be changed.
+    /// `${host}` (as the client sent it), `${scheme}`, `${request_id}`, `${service}` and `${version}` stand for what they say. Of
+    /// the certificate that the client has shown (`client_ca`): `${client_cert_verify}` is `SUCCESS`, or `NONE` without one,
+    /// `${client_cert_subject_cn}` its common name, and `${client_cert_san}` its alternative names with commas between; in names
+    /// all but visible ASCII and spaces, and `%` and `,`, stand as `%` with two hexadecimal digits. A line of one of these two
+    /// alone is left out where there is no such name, at most 8 KiB of names are told, and in requests all three are for `set`,
+    /// so that what a client claims itself never stands beside them. Fields that belong to a connection, frame the body, or are rollgate's own cannot be changed.
     HeaderRules as "header rules" {
         /// Lines that are added, beside any of the same name; at most 32.
         add: Map<String> = "{}",

@@ -175,6 +175,10 @@ fn listeners_admin_and_networks() {
             ),
         ),
         (
+            "certificates required of clients, and nobody to vouch for them",
+            with_listener("tls: { certificates: [{ cert: a, key: b }], client_auth: required }"),
+        ),
+        (
             "tls with words that there are not",
             with_listener(
                 "tls: { certificates: [{ cert: a, key: b }], min_version: 1.1, client_ca: c, client_auth: on }",
@@ -221,6 +225,24 @@ fn segments_and_conditions() {
         (
             "from outside a rule",
             segments("  a: { header: x, exists: true, from: b }\n"),
+        ),
+        ("a part of no certificate", rule("{ client_cert: { cn: ops } }")),
+        ("no part of a certificate", rule("{ client_cert: {} }")),
+        ("a list of parts", rule("{ client_cert: [subject_cn] }")),
+        ("a part without a value", rule("{ client_cert: { san: } }")),
+        ("a part with a list", rule("{ client_cert: { san: [a, b] } }")),
+        (
+            "an operator beside a mapping",
+            rule("{ client_cert: { subject_cn: ops }, equals: x }"),
+        ),
+        ("a mapping alone beside", rule("{ client_cert: subject_cn }")),
+        (
+            "two operators in a part",
+            rule("{ client_cert: { subject_cn: { equals: a, in: [b] } } }"),
+        ),
+        (
+            "a bad expression in a part",
+            rule("{ client_cert: { subject_cn: { matches: \"(\" } } }"),
         ),
         ("two subjects", rule("{ header: x, cookie: y, exists: true }")),
         ("no subject", rule("{ equals: x }")),

@@ -465,6 +465,12 @@ fn header_rules() {
             ),
         ),
         (
+            "who the client is, beside what it says itself",
+            with(
+                "request_headers: { add: { a: \"${client_cert_subject_cn}\", b: \"x ${client_cert_verify}\", c: \"${host}\" } }",
+            ),
+        ),
+        (
             "another host and path",
             with("rewrite: { host: \"http://a\", strip_prefix: a, add_prefix: / }"),
         ),

@@ -8,8 +8,7 @@ use crate::config::snapshot::{
 use crate::config::{diff, reference};
 use crate::http1::{FieldEdits, Piece, Rewrite};
 use crate::routing::{
-    ClientCertPart, Condition, Fallback, HashName, HostPattern, KeySource, PathPattern, Role, SegmentId, Source,
-    Target, VersionId,
+    Condition, Fallback, HashName, HostPattern, KeySource, PathPattern, Role, SegmentId, Target, VersionId,
 };
 use std::time::Duration;
 
@@ -85,7 +84,7 @@ fn the_full_example_means_what_it_says() {
     assert_eq!(snapshot.trusted_proxies[0].to_string(), "10.0.0.0/8");
     assert_eq!(snapshot.services[0].kill_drain, Some(Duration::from_secs(5)));
     let names: Vec<&str> = snapshot.policy.segments.iter().map(|segment| &*segment.name).collect();
-    assert_eq!(names, ["staff", "japan", "old", "office", "beta"]);
+    assert_eq!(names, ["staff", "japan", "old", "office", "beta", "ops"]);
     let service = &snapshot.policy.services[0];
     let affinity = service.affinity.as_ref().unwrap();
     let key = [
@@ -125,7 +124,9 @@ fn the_full_example_means_what_it_says() {
         tls.certificates[0].key.display().to_string(),
         "/etc/rollgate/certs/shop.key"
     );
-    assert_eq!((tls.clients.as_ref(), tls.min_version), (None, TlsVersion::V1_2));
+    let clients = tls.clients.as_ref().unwrap();
+    assert!(clients.ca.ends_with("certs/clients.pem") && !clients.required);
+    assert_eq!(tls.min_version, TlsVersion::V1_2);
     assert!(snapshot.listeners[0].tls.is_none());
     let files: Vec<String> = snapshot
         .files
@@ -137,6 +138,7 @@ fn the_full_example_means_what_it_says() {
         [
             "/etc/rollgate/certs/shop.pem",
             "/etc/rollgate/certs/shop.key",
+            "/etc/rollgate/certs/clients.pem",
             "/etc/rollgate/admin.token"
         ]
     );
@@ -184,20 +186,6 @@ fn tls_of_listeners_and_pools() {
     assert_eq!(full.sni.as_deref(), Some("shop.internal"));
     assert_eq!(full.client.unwrap().key.display().to_string(), "/etc/rollgate/c.key");
     assert!(!pool("{ verify: false }").verify);
-}
-
-#[test]
-fn conditions_on_certificates() {
-    let text = with_top(
-        "segments: { ops: { client_cert: subject_cn, equals: ops }, all: { client_cert: san, exists: true } }\n",
-    );
-    let segments = valid(&text).policy.segments;
-    let source = |index: usize| match &segments[index].when {
-        Condition::Test { source, .. } => source.clone(),
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(source(0), Source::ClientCert(ClientCertPart::SubjectCn));
-    assert_eq!(source(1), Source::ClientCert(ClientCertPart::San));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 mod bad_input;
 mod bad_services;
+mod certificates;
 mod changes;
 mod meaning;
 mod plans;

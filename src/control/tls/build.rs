@@ -1,19 +1,21 @@
 //! Keys and certificates -> what handshakes go by.
 
+use super::listed::Authorities;
 use super::material::Pair;
+use super::now_s;
 use crate::config::snapshot::{ListenerTls, PoolTls, TlsVersion};
 use crate::opening::ServerNames;
 use crate::shared::LISTENER_PROTOCOLS;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureAlgorithm, SignatureScheme,
-    SupportedProtocolVersion,
+    ClientConfig, DigitallySignedStruct, ServerConfig, SignatureAlgorithm, SignatureScheme, SupportedProtocolVersion,
 };
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// TLS of a listener with these certificates, and these authorities of clients where it asks for certificates. `ticketer`
@@ -24,7 +26,7 @@ use std::sync::Arc;
 pub fn server(
     spec: &ListenerTls,
     pairs: &[Arc<Pair>],
-    clients: Option<&Arc<RootCertStore>>,
+    clients: Option<&Authorities>,
     ticketer: Arc<dyn ProducesTickets>,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<ServerConfig>, String> {
@@ -36,14 +38,8 @@ pub fn server(
         .with_protocol_versions(versions)
         .map_err(|error| error.to_string())?;
     let builder = match (&spec.clients, clients) {
-        (Some(wanted), Some(roots)) => {
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(provider));
-            let verifier = if wanted.required {
-                verifier
-            } else {
-                verifier.allow_unauthenticated()
-            };
-            builder.with_client_cert_verifier(verifier.build().map_err(|error| error.to_string())?)
+        (Some(wanted), Some(authorities)) => {
+            builder.with_client_cert_verifier(authorities.of_clients(wanted.required, provider)?)
         }
         (Some(_), None) => return Err("there are no authorities for clients' certificates".to_owned()),
         (None, _) => builder.with_no_client_auth(),
@@ -67,39 +63,50 @@ pub fn ticketer() -> Result<Arc<dyn ProducesTickets>, String> {
 /// The certificates of a listener by name.
 #[derive(Debug)]
 struct Certificates {
-    keys: Vec<Arc<CertifiedKey>>,
+    choices: Vec<Choice>,
     names: ServerNames,
+}
+
+#[derive(Debug)]
+struct Choice {
+    key: Arc<CertifiedKey>,
+    /// In seconds since the Unix epoch.
+    valid_s: RangeInclusive<i64>,
 }
 
 impl Certificates {
     fn new(pairs: &[Arc<Pair>]) -> Self {
         let names: Vec<Vec<String>> = pairs.iter().map(|pair| pair.names.clone()).collect();
         Self {
-            keys: pairs.iter().map(|pair| Arc::clone(&pair.certified)).collect(),
+            choices: pairs
+                .iter()
+                .map(|pair| Choice {
+                    key: Arc::clone(&pair.certified),
+                    valid_s: pair.begins_s..=pair.expires_s,
+                })
+                .collect(),
             names: ServerNames::new(&names),
         }
     }
 
-    /// Of those for the name, one that the client can verify; one that is not RSA before one that is, since it is far
-    /// cheaper to sign with.
-    fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Arc<CertifiedKey>> {
-        let of_name = || {
-            self.names
-                .find(name)
-                .iter()
-                .filter_map(|&position| self.keys.get(position))
-        };
-        let mut usable = of_name().filter(|key| key.key.choose_scheme(schemes).is_some());
-        let first = usable.next()?;
-        let is_rsa = |key: &&Arc<CertifiedKey>| key.key.algorithm() == SignatureAlgorithm::RSA;
-        let cheaper = std::iter::once(first).chain(usable).find(|key| !is_rsa(key));
-        Some(cheaper.unwrap_or(first))
+    /// Of those for the name, one that the client can verify: one that is valid now before one that has expired or is not
+    /// valid yet; then one that is not RSA before one that is, since it is far cheaper to sign with; then the first.
+    fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme], now_s: i64) -> Option<&Arc<CertifiedKey>> {
+        let of_name = self.names.find(name).iter();
+        let of_name = of_name.filter_map(|&position| self.choices.get(position));
+        let usable = of_name.filter(|choice| choice.key.key.choose_scheme(schemes).is_some());
+        let best = usable.min_by_key(|choice| {
+            let is_rsa = choice.key.key.algorithm() == SignatureAlgorithm::RSA;
+            (!choice.valid_s.contains(&now_s), is_rsa)
+        });
+        best.map(|choice| &choice.key)
     }
 }
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, client: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.choose(client.server_name(), client.signature_schemes()).cloned()
+        self.choose(client.server_name(), client.signature_schemes(), now_s())
+            .cloned()
     }
 }
 
@@ -109,21 +116,19 @@ impl ResolvesServerCert for Certificates {
 /// Something of it cannot be used.
 pub fn client(
     spec: &PoolTls,
-    roots: Option<&Arc<RootCertStore>>,
+    authorities: Option<&Authorities>,
     shown: Option<&Arc<Pair>>,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<ClientConfig>, String> {
     let builder = ClientConfig::builder_with_provider(Arc::clone(provider))
         .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(|error| error.to_string())?;
-    let builder = match roots {
-        Some(roots) if spec.verify => builder.with_root_certificates(Arc::clone(roots)),
+    let verifier = match authorities {
+        Some(authorities) if spec.verify => authorities.of_servers(provider)?,
         None if spec.verify => return Err("there are no authorities to verify endpoints by".to_owned()),
-        _ => {
-            let verifier = Unverified(provider.signature_verification_algorithms);
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
-        }
+        _ => Arc::new(Unverified(provider.signature_verification_algorithms)),
     };
+    let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
     let mut config = match shown {
         Some(pair) => builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(Arc::clone(
             &pair.certified,

@@ -1,6 +1,6 @@
 //! The files in use, and what is made of them.
 
-use super::inventory::{Entry, Inventory, Material, Source, tell_of_time};
+use super::inventory::{Entry, Inventory, Material, Source};
 use super::material::Unusable;
 use super::{Look, Stamps, build, judge};
 use crate::config::Snapshot;
@@ -9,6 +9,7 @@ use crate::shared::{CertificateStatus, ClientTls, ServerTls};
 use rustls::crypto::CryptoProvider;
 use rustls::server::ProducesTickets;
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Looks after which files that nothing uses any more are forgotten: what was read for a configuration is kept until that
@@ -73,9 +74,6 @@ impl TlsFiles {
             let stamps = source.stamps();
             match source.read(&self.provider) {
                 Ok(material) => {
-                    if let (Source::Pair(files), Material::Pair(pair)) = (&source, &material) {
-                        tell_of_time(files, pair);
-                    }
                     let entry = Entry {
                         material,
                         judged: stamps.clone(),
@@ -91,6 +89,13 @@ impl TlsFiles {
         unusable
     }
 
+    /// Of what was read, the certificates that are not valid now, and why.
+    pub fn untimely(&self) -> Vec<(PathBuf, &'static str)> {
+        let inner = self.inner();
+        let untimely = inner.inventory.untimely();
+        untimely.map(|(files, why)| (files.cert.clone(), why)).collect()
+    }
+
     /// TLS of a listener; the same as `before` while its settings are. What [`Self::prepare`] did not find usable is left
     /// out; without any certificate no handshake succeeds.
     pub fn listener(&self, spec: &ListenerTls, before: Option<(&ListenerTls, &Arc<ServerTls>)>) -> Arc<ServerTls> {
@@ -101,6 +106,9 @@ impl TlsFiles {
         let kept = before.filter(|(before, _)| before.clients == spec.clients);
         let ticketer = kept.and_then(|(_, tls)| Some(Arc::clone(&tls.load()?.ticketer)));
         let mut inner = self.inner();
+        let known = before.map_or(&[][..], |(before, _)| &before.certificates);
+        let added = spec.certificates.iter().filter(|files| !known.contains(files));
+        inner.inventory.tell_of_times(added);
         let config = ticketer.map_or_else(build::ticketer, Ok);
         let config = config.and_then(|ticketer| inner.inventory.server(spec, ticketer, &self.provider));
         let tls = Arc::new(ServerTls::new(usable(config)));
@@ -119,6 +127,7 @@ impl TlsFiles {
         if !spec.verify {
             tracing::warn!("`verify: false`: a pool's endpoints are taken for whom they say they are");
         }
+        inner.inventory.tell_of_times(spec.client.iter());
         let tls = Arc::new(ClientTls::new(usable(inner.inventory.client(spec, &self.provider))));
         inner.clients.push(Made::new(spec, &tls));
         tls

@@ -1,18 +1,18 @@
 //! What was read of which files.
 
+use super::listed::Authorities;
 use super::material::{self, Pair, Unusable};
-use super::{Stamps, build};
+use super::{Stamps, build, now_s};
 use crate::config::Snapshot;
 use crate::config::snapshot::{CertificateFiles, ListenerTls, PoolTls};
 use crate::control::stamp::Stamp;
 use crate::shared::CertificateStatus;
 use rustls::crypto::CryptoProvider;
 use rustls::server::ProducesTickets;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, ServerConfig};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Files that are of use only together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -72,8 +72,11 @@ impl Source {
                 let pair = material::pair(&files.cert, &files.key, provider)?;
                 Ok(Material::Pair(Arc::new(pair)))
             }
-            Self::Authorities(file) => Ok(Material::Authorities(Arc::new(material::roots(file)?))),
-            Self::System => Ok(Material::Authorities(Arc::new(material::system_roots()?))),
+            Self::Authorities(file) => Ok(Material::Authorities(material::authorities(file)?)),
+            Self::System => Ok(Material::Authorities(Authorities {
+                roots: Arc::new(material::system_roots()?),
+                listed: Arc::default(),
+            })),
         }
     }
 }
@@ -81,7 +84,7 @@ impl Source {
 #[derive(Clone)]
 pub enum Material {
     Pair(Arc<Pair>),
-    Authorities(Arc<RootCertStore>),
+    Authorities(Authorities),
 }
 
 impl Material {
@@ -99,14 +102,9 @@ impl Material {
 }
 
 /// Logs that a certificate is not valid now: clients will say so, and may not be heard.
-pub fn tell_of_time(files: &CertificateFiles, pair: &Pair) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let now_s = now.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
-    let cert = files.cert.display();
-    if pair.expires_s < now_s {
-        tracing::warn!(%cert, since_s = now_s - pair.expires_s, "this certificate, or one of its chain, has expired");
-    } else if pair.begins_s > now_s {
-        tracing::warn!(%cert, in_s = pair.begins_s - now_s, "this certificate, or one of its chain, is not valid yet");
+fn tell_of_time(files: &CertificateFiles, pair: &Pair) {
+    if let Some(why) = pair.untimely(now_s()) {
+        tracing::warn!(cert = %files.cert.display(), "{why}");
     }
 }
 
@@ -126,15 +124,16 @@ pub struct Entry {
 impl Entry {
     /// `None` for what has no file. `serves`: on a listener.
     pub fn status(&self, source: &Source, serves: bool) -> Option<CertificateStatus> {
-        let (names, expires_s) = match &self.material {
-            Material::Pair(pair) if serves => (pair.names.clone(), Some(pair.expires_s)),
-            Material::Pair(pair) => (Vec::new(), Some(pair.expires_s)),
-            Material::Authorities(_) => (Vec::new(), None),
+        let pair = match &self.material {
+            Material::Pair(pair) => Some(pair),
+            Material::Authorities(_) => None,
         };
+        let names = pair.filter(|_| serves).map(|pair| pair.names.clone());
         Some(CertificateStatus {
             file: source.files().first()?.display().to_string().into(),
-            names: names.into(),
-            expires_s,
+            names: names.unwrap_or_default().into(),
+            begins_s: pair.map(|pair| pair.begins_s),
+            expires_s: pair.map(|pair| pair.expires_s),
             error: self.error.as_deref().map(Into::into),
         })
     }
@@ -152,9 +151,29 @@ impl Inventory {
         }
     }
 
-    fn authorities(&self, source: &Source) -> Option<&Arc<RootCertStore>> {
+    /// Logs which of these are not valid now.
+    pub fn tell_of_times<'f>(&self, files: impl Iterator<Item = &'f CertificateFiles>) {
+        for files in files {
+            if let Some(pair) = self.pair(files) {
+                tell_of_time(files, &pair);
+            }
+        }
+    }
+
+    /// The certificates that are not valid now, and why.
+    pub fn untimely(&self) -> impl Iterator<Item = (&CertificateFiles, &'static str)> {
+        let now_s = now_s();
+        self.0
+            .iter()
+            .filter_map(move |(source, entry)| match (source, &entry.material) {
+                (Source::Pair(files), Material::Pair(pair)) => Some((files, pair.untimely(now_s)?)),
+                _ => None,
+            })
+    }
+
+    fn authorities(&self, source: &Source) -> Option<&Authorities> {
         match &self.0.get(source)?.material {
-            Material::Authorities(roots) => Some(roots),
+            Material::Authorities(authorities) => Some(authorities),
             Material::Pair(_) => None,
         }
     }

@@ -1,5 +1,6 @@
 //! Files -> keys and certificates, or what the operator has to do about them.
 
+use super::listed::Authorities;
 use crate::opening::read_certificate;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
@@ -13,6 +14,8 @@ use std::sync::Arc;
 
 /// Bytes of a file that are read; a longer one is refused.
 const FILE_BYTES: u64 = 1 << 20;
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Why files cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +49,16 @@ pub struct Pair {
     pub begins_s: i64,
 }
 
+impl Pair {
+    /// Why it is not valid at this second since the Unix epoch; `None`: it is.
+    pub fn untimely(&self, now_s: i64) -> Option<&'static str> {
+        if self.expires_s < now_s {
+            return Some("this certificate, or one of its chain, has expired");
+        }
+        (self.begins_s > now_s).then_some("this certificate, or one of its chain, is not valid yet")
+    }
+}
+
 /// The certificate with its chain in `cert`, the key in `key`.
 ///
 /// # Errors
@@ -62,6 +75,10 @@ pub fn pair(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<Pair, 
         rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => Unusable::new(
             key,
             format!("this key does not belong to the certificate in {}", cert.display()),
+        ),
+        rustls::Error::InvalidCertificate(error) => Unusable::new(
+            cert,
+            format!("this certificate cannot be used; it has to be one of X.509 version 3: {error:?}"),
         ),
         error => Unusable::new(
             key,
@@ -82,17 +99,21 @@ pub fn pair(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<Pair, 
     })
 }
 
-/// The authorities in `file`.
+/// The authorities in `file`, and peers that are trusted as they are.
 ///
 /// # Errors
 /// It cannot be read, or holds something else.
-pub fn roots(file: &Path) -> Result<RootCertStore, Unusable> {
+pub fn authorities(file: &Path) -> Result<Authorities, Unusable> {
     let mut roots = RootCertStore::empty();
-    for (position, der) in chain(file, &read(file)?)?.into_iter().enumerate() {
-        let added = roots.add(der);
+    let certificates = chain(file, &read(file)?)?;
+    for (position, der) in certificates.iter().enumerate() {
+        let added = roots.add(der.clone());
         added.map_err(|error| Unusable::new(file, format!("certificate {} in it: {error}", position + 1)))?;
     }
-    Ok(roots)
+    Ok(Authorities {
+        roots: Arc::new(roots),
+        listed: Arc::new(certificates.into_iter().collect()),
+    })
 }
 
 /// The authorities that the system trusts. Those it has in a form that cannot be read are left out.
@@ -126,11 +147,16 @@ fn read(file: &Path) -> Result<Vec<u8>, Unusable> {
         }
         Ok(bytes)
     };
-    attempt().map_err(|error| Unusable {
+    let mut bytes = attempt().map_err(|error| Unusable {
         file: file.to_owned(),
         missing: error.kind() == io::ErrorKind::NotFound,
         why: format!("cannot read it: {error}"),
-    })
+    })?;
+    // Some editors begin a text with it.
+    if bytes.starts_with(BYTE_ORDER_MARK) {
+        bytes.drain(..BYTE_ORDER_MARK.len());
+    }
+    Ok(bytes)
 }
 
 fn chain(file: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, Unusable> {
@@ -145,9 +171,13 @@ fn chain(file: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, Unus
 
 fn private_key(file: &Path, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, Unusable> {
     PrivateKeyDer::from_pem_slice(bytes).map_err(|error| {
-        let encrypted = b"-----BEGIN ENCRYPTED PRIVATE KEY-----";
+        // As PKCS #8 has it, and as OpenSSL had it before (RFC 1421 section 4.6.1.1).
+        let marks = ["-----BEGIN ENCRYPTED PRIVATE KEY-----", "Proc-Type: 4,ENCRYPTED"];
+        let is_encrypted = marks
+            .iter()
+            .any(|mark| memchr::memmem::find(bytes, mark.as_bytes()).is_some());
         let why = match error {
-            pem::Error::NoItemsFound if bytes.windows(encrypted.len()).any(|window| window == encrypted) => {
+            _ if is_encrypted => {
                 "the key is encrypted: decrypt it (`openssl pkey -in KEY -out PLAIN_KEY`) and let nobody else read it"
                     .to_owned()
             }
@@ -195,6 +225,26 @@ mod tests {
         pair(&cert_file, &key_file, &provider())
     }
 
+    /// A certificate without its version and its extensions, which then begins with its serial number (RFC 5280 section 4.1).
+    fn of_version_1() -> Vec<u8> {
+        use base64::prelude::{BASE64_STANDARD, Engine};
+        let sequence = |content: &[u8]| {
+            let length = u16::try_from(content.len()).unwrap().to_be_bytes();
+            [&[0x30, 0x82], &length[..], content].concat()
+        };
+        let (pem, _) = made(&["a.test"]);
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+        let (_, whole) = x509_parser::parse_x509_certificate(&der).unwrap();
+        let body = whole.tbs_certificate.as_ref();
+        // Behind the header of the sequence (4 bytes) and the version (5); before the extensions.
+        let key = whole.tbs_certificate.subject_pki.raw;
+        let end = body.windows(key.len()).position(|window| window == key).unwrap() + key.len();
+        let of_version_1 = sequence(&body[9..end]);
+        let rest = &der[4 + body.len()..];
+        let text = BASE64_STANDARD.encode(sequence(&[&of_version_1, rest].concat()));
+        format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n").into_bytes()
+    }
+
     fn why(cert: &[u8], key: &[u8]) -> (String, String) {
         let unusable = loaded(cert, key).err().unwrap();
         let name = unusable.file.file_name().unwrap().to_string_lossy().into_owned();
@@ -207,6 +257,8 @@ mod tests {
         let pair = loaded(cert.as_bytes(), key.as_bytes()).unwrap();
         assert_eq!(pair.names, ["shop.test", "*.shop.test"]);
         assert!(pair.begins_s < pair.expires_s);
+        let marked = [BYTE_ORDER_MARK, cert.as_bytes()].concat();
+        assert!(loaded(&marked, key.as_bytes()).is_ok(), "a byte order mark");
         let both = format!("text before\n{key}{cert}");
         assert!(loaded(both.as_bytes(), both.as_bytes()).is_ok(), "one file for both");
     }
@@ -238,6 +290,13 @@ mod tests {
         );
         let encrypted = b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----\n";
         expect(why(cert, encrypted), ("a.key", "the key is encrypted"));
+        let encrypted = "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA\n-----END EC \
+                         PRIVATE KEY-----\n";
+        expect(why(cert, encrypted.as_bytes()), ("a.key", "the key is encrypted"));
+        expect(
+            why(&of_version_1(), key),
+            ("a.pem", "it has to be one of X.509 version 3"),
+        );
         let section = |content: &str| format!("-----BEGIN CERTIFICATE-----\n{content}\n-----END CERTIFICATE-----\n");
         expect(why(section("$$$$").as_bytes(), key), ("a.pem", "not base64"));
         expect(
@@ -259,7 +318,7 @@ mod tests {
         let missing = missing.err().unwrap();
         assert!(missing.missing && missing.why.contains("No such file"), "{missing:?}");
         let directory = tempfile::tempdir().unwrap();
-        let unusable = roots(directory.path()).unwrap_err();
+        let unusable = authorities(directory.path()).unwrap_err();
         assert!(!unusable.missing && unusable.why.contains("not a regular file"));
     }
 

@@ -9,6 +9,7 @@
 mod build;
 mod files;
 mod inventory;
+mod listed;
 mod material;
 
 pub use files::TlsFiles;
@@ -38,6 +39,11 @@ pub async fn follow(files: Arc<TlsFiles>, shared: Arc<Shared>) -> Infallible {
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+/// Seconds since the Unix epoch, as certificates count them.
+fn now_s() -> i64 {
+    i64::try_from(super::writer::now_s()).unwrap_or(i64::MAX)
 }
 
 /// What the files of one purpose looked like; `None`: not there.

@@ -1,6 +1,8 @@
 //! Heads changed by rules.
 
 use super::*;
+use crate::routing::ClientCert;
+use proptest::prelude::*;
 
 fn text(value: &str) -> Vec<Piece> {
     vec![Piece::Text(value.into())]
@@ -17,6 +19,7 @@ fn facts() -> PieceFacts<'static> {
         host: "shop.example:8080",
         https: true,
         request_id: "id-7",
+        client_cert: None,
     }
 }
 
@@ -73,6 +76,108 @@ fn fields_are_removed_set_and_added() {
                     192.0.2.7 by https\r\nx-all: shop.example:8080|id-7\r\n";
     assert_eq!(out.get(..expected.len()), Some(expected), "{out}");
     assert!(out.contains("\r\nX-Forwarded-Host: shop.example:8080\r\n"), "{out}");
+}
+
+/// The lines of a head forwarded with what `cert` says, those with `X-Cert`.
+fn told_of(cert: Option<&ClientCert>) -> Vec<String> {
+    let rules = Rewrite {
+        request: edits(
+            &["x-cert-cn", "x-cert-san", "x-cert-verify", "x-cert-all"],
+            &[
+                (
+                    "X-Cert-CN",
+                    vec![Piece::Text("".into()), Piece::ClientCert(CertPiece::SubjectCn)],
+                ),
+                (
+                    "X-Cert-San",
+                    vec![Piece::ClientCert(CertPiece::San), Piece::Text("".into())],
+                ),
+                ("X-Cert-Verify", vec![Piece::ClientCert(CertPiece::Verify)]),
+                (
+                    "X-Cert-All",
+                    vec![
+                        Piece::Text("cn=".into()),
+                        Piece::ClientCert(CertPiece::SubjectCn),
+                        Piece::Text(";".into()),
+                    ],
+                ),
+            ],
+        ),
+        ..Rewrite::default()
+    };
+    let sent = "GET / HTTP/1.1\r\nHost: a\r\nx-cert-cn: root\r\nX_CERT_CN: root\r\nX-Cert-Verify: SUCCESS\r\nx_cert_san: \
+                root\r\n\r\n";
+    let head = accepted(sent.as_bytes());
+    let facts = PieceFacts {
+        client_cert: cert,
+        ..facts()
+    };
+    let add = RequestAdditions {
+        rewrite: Some((&rules, facts)),
+        ..additions()
+    };
+    let mut out = Vec::new();
+    write_request(&mut out, &head, sent.as_bytes(), &add);
+    assert_eq!(lint_request(&out), Ok(out.len()), "{}", String::from_utf8_lossy(&out));
+    let is_ours = |line: &String| line.to_ascii_lowercase().replace('_', "-").starts_with("x-cert");
+    lines(&out).into_iter().filter(is_ours).collect()
+}
+
+fn cert(cn: Option<&str>, san: &[&str]) -> ClientCert {
+    ClientCert {
+        subject_cn: cn.map(Into::into),
+        san: san.iter().map(|&name| name.into()).collect(),
+    }
+}
+
+#[test]
+fn endpoints_are_told_who_the_client_is_and_nobody_else_can_say_so() {
+    assert_eq!(told_of(None), ["X-Cert-Verify: NONE", "X-Cert-All: cn=;"]);
+    assert_eq!(
+        told_of(Some(&cert(None, &[]))),
+        ["X-Cert-Verify: SUCCESS", "X-Cert-All: cn=;"]
+    );
+    assert_eq!(
+        told_of(Some(&cert(Some("Ada Lovelace"), &["ada@example.com", "spiffe://a/b"]))),
+        [
+            "X-Cert-CN: Ada Lovelace",
+            "X-Cert-San: ada@example.com,spiffe://a/b",
+            "X-Cert-Verify: SUCCESS",
+            "X-Cert-All: cn=Ada Lovelace;"
+        ]
+    );
+    let odd = cert(Some(" B\u{fc}ro\r\nX-Cert-Evil: 1 "), &["a,b", "100%", "\0", " ", ""]);
+    assert_eq!(
+        told_of(Some(&odd)),
+        [
+            "X-Cert-CN: %20B%C3%BCro%0D%0AX-Cert-Evil: 1%20",
+            "X-Cert-San: a%2Cb,100%25,%00,%20,",
+            "X-Cert-Verify: SUCCESS",
+            "X-Cert-All: cn=%20B%C3%BCro%0D%0AX-Cert-Evil: 1%20;"
+        ]
+    );
+}
+
+#[test]
+fn of_very_many_names_as_many_are_told_as_there_is_room_for() {
+    let long = "n".repeat(3_000);
+    let told = told_of(Some(&cert(Some(&"c".repeat(9_000)), &[&long, &long, &long])));
+    assert_eq!(
+        told,
+        [
+            format!("X-Cert-San: {long},{long}").as_str(),
+            "X-Cert-Verify: SUCCESS",
+            "X-Cert-All: cn=;"
+        ]
+    );
+}
+
+proptest! {
+    #[test]
+    fn no_name_breaks_a_head_or_looks_like_another(one in ".{0,20}", other in ".{0,20}") {
+        let (a, b) = (told_of(Some(&cert(Some(&one), &[&one]))), told_of(Some(&cert(Some(&other), &[&other]))));
+        prop_assert_eq!(one == other, a == b);
+    }
 }
 
 #[test]

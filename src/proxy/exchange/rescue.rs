@@ -67,6 +67,7 @@ impl Exchange<'_> {
         };
         let ended = Ended {
             status,
+            grpc_status: None,
             outcome: Outcome::Failure(kind),
             duration: Instant::now().saturating_duration_since(self.started),
             upgraded: false,

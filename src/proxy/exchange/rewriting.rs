@@ -26,6 +26,7 @@ impl Exchange<'_> {
             host: self.head.authority(self.bytes),
             https: self.is_https(),
             request_id: self.request_id(),
+            client_cert: self.client.certificate.as_deref(),
         };
         Some((rewrite, facts))
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 fn ended(status: u16, outcome: Outcome, duration: Duration) -> Ended {
     Ended {
         status,
+        grpc_status: None,
         outcome,
         duration,
         upgraded: false,

@@ -16,6 +16,7 @@ fn serve(stats: &VersionStats, thread: usize, status: u16, outcome: Outcome, ms:
     stats.begin(thread);
     let ended = Ended {
         status,
+        grpc_status: None,
         outcome,
         duration: Duration::from_millis(ms),
         upgraded: false,
@@ -105,9 +106,10 @@ fn certificates_are_told_until_when_they_are_valid() {
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap()
         .as_secs();
-    let status = |file: &str, expires_s, error: Option<&str>| crate::shared::CertificateStatus {
+    let status = |file: &str, expires_s: Option<i64>, error: Option<&str>| crate::shared::CertificateStatus {
         file: file.into(),
         names: Box::default(),
+        begins_s: expires_s.map(|_| 0),
         expires_s,
         error: error.map(Into::into),
     };
