@@ -18,6 +18,7 @@ fn ended(status: u16) -> Ended {
         outcome: Outcome::Success,
         duration: Duration::from_micros(3_400),
         upgraded: false,
+        grpc_status: None,
     }
 }
 

@@ -179,7 +179,7 @@ pub enum Refusal {
     ProxyHeader,
     /// 503: `limits.max_connections` is reached.
     MaxConnections,
-    /// 503: `max_in_flight` of the service, or of the version that was to serve, is reached.
+    /// 503: `max_in_flight` of the service, of the request's key, or of the version that was to serve, is reached.
     MaxInFlight,
     /// 505: not HTTP/1.0 or HTTP/1.1.
     VersionNotSupported,

@@ -166,7 +166,7 @@ fn serves(outcome: &Outcome) -> bool {
 
 /// Reasons for which rollgate refuses what pingora-proxy serves: rules of RFC 9112 that keep two parsers from reading
 /// two things. pingora-proxy repairs or ignores what breaks them.
-const STRICTER: [&str; 16] = [
+const STRICTER: [&str; 20] = [
     // Each of two framing fields may be the one that the next parser believes.
     "400 Bad Request: both Content-Length and Transfer-Encoding are present",
     "400 Bad Request: Content-Length is repeated",
@@ -182,6 +182,11 @@ const STRICTER: [&str; 16] = [
     "400 Bad Request: the HTTP version is malformed",
     "400 Bad Request: the request target holds a byte that is not allowed",
     "400 Bad Request: the form of the request target does not fit the method",
+    // A path that one server resolves, or ends, elsewhere than another.
+    "400 Bad Request: the path has a segment that is `.` or `..`",
+    "400 Bad Request: the path has a backslash",
+    "400 Bad Request: the path has an encoded NUL",
+    "400 Bad Request: the path has a `%` without two hexadecimal digits behind it",
     // Whom the request is for.
     "400 Bad Request: Host is missing",
     "400 Bad Request: the host is invalid",

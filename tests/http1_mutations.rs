@@ -28,7 +28,7 @@ impl Random {
 }
 
 /// What smuggling is made of.
-const PIECES: [&str; 48] = [
+const PIECES: [&str; 51] = [
     "\r\n",
     "\n",
     "\r",
@@ -53,6 +53,9 @@ const PIECES: [&str; 48] = [
     "@",
     "[::1]",
     "%0d%0a",
+    "/..",
+    "//",
+    "%2e",
     "0",
     "00",
     "+5",

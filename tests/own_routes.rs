@@ -39,7 +39,7 @@ fn clients_are_sent_where_the_file_says() {
             "/v1//evil.example",
             shop,
             308,
-            "http://shop.example.com:8080/v2//evil.example",
+            "http://shop.example.com:8080/v2/evil.example",
         ),
         ("HEAD", "/start?q", shop, 302, "http://shop.example.com:8080/welcome?q"),
     ] {

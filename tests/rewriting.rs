@@ -160,3 +160,67 @@ fn a_copy_follows_the_rules_of_the_version_that_gets_it() {
         assert_eq!(received.head.get("x-rollgate-version"), Some(version));
     }
 }
+
+#[test]
+fn an_endpoint_elsewhere_is_told_where_it_is_and_its_addresses_are_led_back() {
+    let upstream = Upstream::with("v1", |exchange| {
+        exchange.read_body();
+        let fields = [
+            ("location", "http://shop.internal/inner/done?ok=1"),
+            ("content-location", "/inner/thing"),
+        ];
+        exchange.answer(303, &fields, b"")
+    });
+    let rules = |more: &str| {
+        let rewrite = format!("rewrite: {{ host: shop.internal, strip_prefix: /shop, add_prefix: /inner{more} }}");
+        Config::with(Service::only(upstream.port()).key(&rewrite)).text()
+    };
+    let gate = Gate::start(&rules(""));
+    let host = ("host", "shop.example.com:8080");
+    let sent = [host, ("x-forwarded-prefix", "/forged")];
+    let response = gate.get("/shop/cart", &sent);
+    assert_eq!(
+        (
+            response.status,
+            response.header("location"),
+            response.header("content-location")
+        ),
+        (
+            303,
+            Some("http://shop.example.com:8080/shop/done?ok=1"),
+            Some("/shop/thing")
+        )
+    );
+    let received = upstream.last();
+    assert_eq!(received.target, "/inner/cart");
+    assert_eq!(all(&received.head, "x-forwarded-prefix"), ["/shop"]);
+    // A path that has no prefix to strip: the endpoint's paths are called as they are.
+    let response = gate.get("/cart", &sent);
+    assert_eq!(
+        (response.header("location"), response.header("content-location")),
+        (Some("http://shop.example.com:8080/done?ok=1"), Some("/thing"))
+    );
+    assert_eq!(upstream.last().head.get("x-forwarded-prefix"), None);
+    gate.write_config(&rules(", location: false"), Write::Rename);
+    eventually(std::time::Duration::from_secs(5), "they are left as they are", || {
+        gate.get("/shop/cart", &[host]).header("location") == Some("http://shop.internal/inner/done?ok=1")
+    });
+}
+
+#[test]
+fn a_real_server_that_redirects_sends_clients_to_where_they_can_go() {
+    let nginx = Nginx::named("v1");
+    nginx.put_file("sub/note.txt", b"from the disk");
+    for (rewrite, name) in [("host: inside.example, ", "inside.example"), ("", "outside.example")] {
+        let service = Service::only(nginx.port()).key(&format!("rewrite: {{ {rewrite}strip_prefix: /app }}"));
+        let gate = Gate::start(&Config::with(service).text());
+        let response = gate.get("/app/files/sub", &[("host", "outside.example")]);
+        assert_eq!(response.status, 301, "{name}");
+        // It names the port that it listens on.
+        assert_eq!(
+            response.header("location"),
+            Some("http://outside.example/app/files/sub/"),
+            "{name}"
+        );
+    }
+}

@@ -60,6 +60,7 @@ fn beyond_a_rate_it_is_429_with_the_time_to_wait_and_nobodys_failure() {
     gate.expect_metric("rollgate_terminations_total", &[("code", "refused")], 4.0);
     let line = gate.access_line("a refused request", |line| line["status"] == 429);
     assert_eq!(line["refusal"], "rate_limited");
+    assert_eq!((line["service"].as_str(), line.get("version")), (Some("shop"), None));
     assert_eq!(
         gate.admin_get("/v1/rejected").unwrap().text().matches("429").count(),
         0,
@@ -177,6 +178,15 @@ fn a_canary_is_protected_by_its_own_limit() {
         (refused["refusal"].as_str(), refused.get("failure")),
         (Some("max_in_flight"), None)
     );
+    assert_eq!(
+        (
+            refused["service"].as_str(),
+            refused["version"].as_str(),
+            refused.get("reason")
+        ),
+        (Some("shop"), Some("v2"), None),
+        "whose limit it was"
+    );
 }
 
 #[test]
@@ -200,4 +210,89 @@ fn a_client_that_leaves_gives_its_place_back() {
     }
     dam.open();
     assert_eq!(gate.get("/", &[]).status, 200);
+}
+
+#[test]
+fn a_version_has_a_rate_of_its_own() {
+    let (stable, canary) = (Upstream::named("v1"), Upstream::named("v2"));
+    let text = Config::with(Service::split(stable.port(), 50, canary.port(), 50)).text();
+    let (before, after) = text.rsplit_once("        pool:").unwrap();
+    let gate = Gate::start(&format!(
+        "{before}        rate_limits: [{{ requests: 4, per: 1h }}]\n        pool:{after}"
+    ));
+    let mut client = gate.client();
+    let mut statuses: Vec<u16> = (0..20).map(|_| client.get("/", &[]).status).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [[200; 14].as_slice(), &[429; 6]].concat());
+    assert_eq!(
+        (stable.count(), canary.count()),
+        (10, 4),
+        "stable takes what is its own"
+    );
+    rejected(&gate, "v2", "rate", 6.0);
+    gate.expect_metric("rollgate_requests_total", &[("version", "v2")], 4.0);
+    gate.expect_metric("rollgate_request_failures_total", &[], 0.0);
+    gate.expect_metric("rollgate_requests_in_flight", &[], 0.0);
+    let refused = gate.access_line("a refused request", |line| line["status"] == 429);
+    assert_eq!(
+        (
+            refused["service"].as_str(),
+            refused["version"].as_str(),
+            refused["refusal"].as_str()
+        ),
+        (Some("shop"), Some("v2"), Some("rate_limited"))
+    );
+    let full = (0..2)
+        .map(|_| client.get("/", &[]))
+        .find(|response| response.status == 429)
+        .unwrap();
+    assert!(full.header("retry-after").is_some() && full.text().contains("of the version"));
+}
+
+#[test]
+fn each_key_has_its_own_number_in_flight_and_gets_it_back() {
+    let dam = Dam::default();
+    let upstream = dam.upstream("v1");
+    let limits = "max_in_flight: 6\nmax_in_flight_per_key: [{ requests: 2, key: [{ header: x-api-key }] }]";
+    let gate = Gate::start(&Config::with(Service::only(upstream.port()).key(limits)).text());
+    let begin = |key: &str| {
+        let mut client = gate.client();
+        client.send(format!("GET / HTTP/1.1\r\nhost: a\r\nx-api-key: {key}\r\n\r\n"));
+        client
+    };
+    let mut inside: Vec<Client> = ["ada", "ada", "bob"].map(begin).into();
+    eventually(Duration::from_secs(5), "three are inside", || upstream.count() == 3);
+    // As many as she likes to send: they take nothing from the six that are the service's.
+    for _ in 0..9 {
+        let full = gate.get("/", &[("x-api-key", "ada")]);
+        assert_eq!((full.status, full.header("retry-after")), (503, Some("1")));
+        assert!(full.text().contains("max_in_flight_per_key"), "{}", full.text());
+    }
+    rejected(&gate, "", "in_flight_per_key", 9.0);
+    gate.expect_metric("rollgate_refusals_total", &[("reason", "max_in_flight")], 9.0);
+    inside.extend(["bob", "eve", "eve"].map(begin));
+    eventually(Duration::from_secs(5), "six are inside", || upstream.count() == 6);
+    assert_eq!(gate.get("/", &[("x-api-key", "zoe")]).status, 503);
+    rejected(&gate, "", "in_flight", 1.0);
+    let line = gate.access_line("a refused request", |line| line["status"] == 503);
+    assert_eq!((line["service"].as_str(), line.get("version")), (Some("shop"), None));
+    // One of hers leaves without a word.
+    inside.remove(0).reset();
+    gate.expect_metric("rollgate_requests_in_flight", &[], 5.0);
+    let mut third = begin("ada");
+    eventually(Duration::from_secs(5), "there is room for another", || {
+        upstream.count() == 7
+    });
+    dam.open();
+    assert_eq!(third.read(false).unwrap().status, 200);
+    for client in &mut inside {
+        assert_eq!(client.read(false).unwrap().status, 200);
+    }
+    // Those that are answered have given theirs back, on connections that stay open.
+    let mut clients: Vec<Client> = (0..3).map(|_| gate.client()).collect();
+    for _ in 0..5 {
+        for client in &mut clients {
+            assert_eq!(client.get("/", &[("x-api-key", "ada")]).status, 200);
+        }
+    }
 }

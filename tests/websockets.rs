@@ -133,7 +133,8 @@ async fn messages_pass_both_ways_whatever_their_size_and_kind() {
     let gate = Gate::start(&Config::with(Service::only(v1.port())).text());
     let mut socket = connect(&gate, &[("sec-websocket-protocol", "chat")]).await;
     assert_eq!(ask(&mut socket, "who").await, "v1");
-    for size in [0, 1, 125, 126, 65_535, 65_536, 1 << 20] {
+    let sizes = [0, 1, 125, 126, 65_535, 65_536, 1 << 20];
+    for size in sizes {
         let message = Message::binary((0..size).map(|n| (n % 251) as u8).collect::<Vec<u8>>());
         socket.send(message.clone()).await.unwrap();
         assert!(next(&mut socket).await == message, "{size} bytes");
@@ -154,6 +155,11 @@ async fn messages_pass_both_ways_whatever_their_size_and_kind() {
     assert_eq!(closed_with(&mut socket).await, 4002);
     assert!(timeout(PATIENCE, socket.next()).await.unwrap().is_none());
     drop(socket);
+    // Each frame has a head of 2 bytes and a mask of 4; longer ones tell their length in 2 or 8 bytes more.
+    let frames = sizes.len() + 3;
+    let texts = ["who", "are you there", "enough"].map(str::len).iter().sum::<usize>() + 2;
+    let sent = sizes.iter().sum::<usize>() + texts + frames * 6 + 2 * 2 + 2 * 8;
+    gate.access_line("what the first sent", |line| line["request_bytes"] == sent);
     // Counted, and apart from latency.
     gate.expect_metric("rollgate_requests_total", &[("version", "v1"), ("code", "101")], 2.0);
     gate.expect_metric("rollgate_request_duration_seconds_count", &[("version", "v1")], 0.0);

@@ -190,6 +190,8 @@ settings! {
         rate_limits: List<RateLimit> = "[]",
         /// Requests in flight at once, over all versions; 503 beyond it. Absent: no limit.
         max_in_flight: Option<InFlight>,
+        /// Requests in flight at once of each client, user or API key; 503 beyond it. At most 16, each with another `key`.
+        max_in_flight_per_key: List<KeyInFlight> = "[]",
         /// Protocols that clients of HTTP/1.1 may change to, as they stand in `Upgrade`: `websocket`, or others (`spdy/3.1`),
         /// of which only bytes are passed on. At most 16. `[]`: none. What is not listed is removed from `Upgrade`. What
         /// carries requests (`h2c`, `tls/1.2`) is refused: Rollgate would not see them.
@@ -213,20 +215,6 @@ settings! {
         drain: Option<Drain>,
     }
 
-    /// Hosts, paths and methods that lead to a service.
-    Route as "route" {
-        /// A host without port, `*.example.com` for all below it, or `*`. Absent: every host.
-        host: Option<String>,
-        /// This path alone. Not beside `path_prefix`.
-        path: Option<String>,
-        /// This path and all below it, by whole segments: `/a` is for `/a` and `/a/b`, not `/ab`. Absent: every path.
-        path_prefix: Option<String>,
-        /// Methods, in capitals. Absent: every method.
-        methods: Option<List<String>>,
-        /// How long requests of this route may take, where it is not as for all.
-        timeouts: RouteTimeouts = "{}",
-    }
-
     /// A deployed revision of a service.
     Version as "version" {
         /// Its name: letters, digits, `.`, `_` and `-`, at most 64. Unique in the service.
@@ -242,6 +230,9 @@ settings! {
         /// Requests in flight at once on this version, whichever way they came to it; 503 beyond it. Those that stable rescues do
         /// not count there. Absent: no limit.
         max_in_flight: Option<InFlight>,
+        /// How often requests may come to this version, whichever way; 429 beyond it. At most 16. Those that stable rescues do
+        /// not count there.
+        rate_limits: List<RateLimit> = "[]",
         /// As the key of the same name of the service, for this version: each key here stands in place of that one.
         rewrite: Rewrite = "{}",
         /// As the key of the same name of the service, for this version; after those.

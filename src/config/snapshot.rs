@@ -207,14 +207,23 @@ pub struct ServiceLimits {
     /// Those with a key first: what a client is refused is not taken from the others.
     pub rates: Box<[RateLimit]>,
     pub max_in_flight: Option<u32>,
+    /// No two of one key.
+    pub keys_in_flight: Box<[KeyInFlight]>,
     /// Parallel to the versions; empty where none has a limit.
-    pub versions: Box<[Option<u32>]>,
+    pub versions: Box<[VersionLimits]>,
+}
+
+/// How much a version takes; likewise.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct VersionLimits {
+    pub rates: Box<[RateLimit]>,
+    pub max_in_flight: Option<u32>,
 }
 
 impl ServiceLimits {
     /// Of the version at this position.
-    pub fn of_version(&self, version: usize) -> Option<u32> {
-        self.versions.get(version).copied().flatten()
+    pub fn of_version(&self, version: usize) -> Option<&VersionLimits> {
+        self.versions.get(version)
     }
 }
 
@@ -225,6 +234,16 @@ pub struct RateLimit {
     /// Whose rate it is: the first source present. Empty: all requests have one together.
     pub key: Box<[KeySource]>,
     /// Keys remembered at a time.
+    pub max_keys: usize,
+}
+
+/// How many requests of each key may be in flight.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyInFlight {
+    pub most: u32,
+    /// Whose they are: the first source present.
+    pub key: Box<[KeySource]>,
+    /// Keys with requests in flight at a time.
     pub max_keys: usize,
 }
 

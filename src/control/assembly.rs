@@ -162,7 +162,7 @@ impl<'p> LiveParts<'p> {
         let limits = before.map_or(&none, |(_, live, _)| &live.limits);
         let names = service.versions.iter().map(|version| &*version.name);
         ServiceInForce {
-            limits: limits.next(&rest.limits.rates, names),
+            limits: limits.next(&rest.limits, names),
             turn: before.map_or_else(Arc::default, |(_, live, _)| Arc::clone(&live.turn)),
             rule_turns: service
                 .rules

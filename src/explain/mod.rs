@@ -5,7 +5,8 @@
 
 use crate::routing::{
     Asked, ClientCert, CookieKey, Decision, Facts, HeaderFields, KeySource, Policy, Reason, RequestView, Route,
-    RouteAnswer, RouteId, Routed, Scheme, Service, ServiceId, Split, Target, Traffic, VersionId, decide, decide_in,
+    RouteAnswer, RouteId, Routed, Scheme, Service, ServiceId, Split, Target, Traffic, VersionId, canonical_path,
+    decide, decide_in,
 };
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
@@ -142,10 +143,14 @@ pub fn explain(
         .nth("host", 0)
         .and_then(|host| str::from_utf8(host).ok())
         .unwrap_or("");
+    let canonical = match canonical_path(path) {
+        Ok(canonical) => canonical,
+        Err(fault) => return Ok(nobody(None, format!("{fault}: the answer is 400"))),
+    };
     let request = RequestView {
         method: &described.method,
         host: host.unwrap_or_else(|| without_port(host_field)),
-        path,
+        path: &canonical,
         query,
         fields: &fields,
         client_ip: described.client_ip,
@@ -161,7 +166,7 @@ pub fn explain(
         None => match decide(policy, traffic, &request, &watched) {
             Routed::Service(decision) => (decision.route, Some(decision)),
             Routed::Nowhere => (None, None),
-            Routed::Answer(answer) => return Ok(answered(policy, answer, &request)),
+            Routed::Answer(answer) => return Ok(answered(policy, answer, &request, path)),
         },
     };
     let route = route.and_then(|RouteId(index)| policy.routes.routes().get(index as usize));
@@ -170,6 +175,10 @@ pub fn explain(
         return Ok(no_route(&request));
     };
     let split = split_of(service, traffic, &decision);
+    let mut notes = notes(service, traffic, &decision, &request, &watched, moment.knows_health);
+    if canonical != path {
+        notes.push(format!("routes are compared with the path as {canonical}"));
+    }
     Ok(Explanation {
         service: Some(service.name.to_string()),
         version: decision.version.map(|version| name_of(service, version)),
@@ -179,7 +188,7 @@ pub fn explain(
         rule: rule_of(service, &decision).map(|rule| rule.name.to_string()),
         route: route.map(describe_route),
         shares: split.map_or(Vec::new(), |split| shares(service, split)),
-        notes: notes(service, traffic, &decision, &request, &watched, moment.knows_health),
+        notes,
     })
 }
 
@@ -329,13 +338,15 @@ fn no_route(request: &RequestView<'_>) -> Explanation {
     nobody(None, note)
 }
 
-fn answered(policy: &Policy, answer: &RouteAnswer, request: &RequestView<'_>) -> Explanation {
+/// `path`: as it would be sent.
+fn answered(policy: &Policy, answer: &RouteAnswer, request: &RequestView<'_>, path: &str) -> Explanation {
     let route = policy.routes.find(request).map(|(_, route)| route);
     let asked = Asked {
         scheme: Scheme::Http,
         host: request.host,
         port: "",
-        path: request.path,
+        path,
+        canonical_path: request.path,
         query: request.query,
     };
     let location = match answer {

@@ -1,8 +1,9 @@
 //! Rules that change heads on their way, made ready when the file is compiled: fields added and removed, another host,
 //! another path. Whoever has no rules has no [`Rewrite`], and pays for one comparison a field.
 
+use super::Moved;
 use super::field::{self, Kind};
-use crate::routing::{ClientCert, exchange_prefix};
+use crate::routing::{ClientCert, path_below};
 use std::io::Write;
 use std::net::IpAddr;
 
@@ -108,6 +109,8 @@ pub struct FieldEdits {
 pub struct Edits<'a> {
     pub fields: &'a FieldEdits,
     pub facts: PieceFacts<'a>,
+    /// Of a request: says what `X-Forwarded-Prefix` tells. Of an answer: how the addresses in it are led back.
+    pub moved: Option<Moved<'a>>,
 }
 
 /// What is changed in the requests and answers of a version.
@@ -122,6 +125,8 @@ pub struct Rewrite {
     pub strip_prefix: Option<Box<str>>,
     /// Likewise; put before what is left.
     pub add_prefix: Option<Box<str>>,
+    /// Addresses in answers are not led back.
+    pub keep_locations: bool,
 }
 
 impl FieldEdits {
@@ -180,6 +185,11 @@ impl FieldEdits {
 }
 
 impl Edits<'_> {
+    /// Whether a rule removes the field called `name`, or sets it: then nobody else writes it.
+    pub(super) fn rules_over(&self, name: &str) -> bool {
+        self.fields.removes(name.as_bytes())
+    }
+
     /// Writes the lines that are added.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         for piece in &self.fields.added {
@@ -214,26 +224,22 @@ impl Rewrite {
         *self == Self::default()
     }
 
-    /// Writes the target of `before` and `rest`, one behind the other in origin-form (or `*`), with its new path.
-    pub(super) fn write_target(&self, out: &mut Vec<u8>, before: &[u8], rest: &[u8]) {
-        let unchanged = self.strip_prefix.is_none() && self.add_prefix.is_none();
-        let target = str::from_utf8(rest)
-            .ok()
-            .filter(|_| !unchanged && before != b"*" && rest != b"*");
-        let Some(target) = target else {
-            out.extend_from_slice(before);
-            out.extend_from_slice(rest);
-            return;
-        };
-        let end = target.find('?').unwrap_or(target.len());
-        let (path, query) = target.split_at_checked(end).unwrap_or((target, ""));
-        let path = if path.is_empty() { "/" } else { path };
-        let strip = self.strip_prefix.as_deref().unwrap_or_default();
-        let add = self.add_prefix.as_deref().unwrap_or_default();
-        let (before, path) = exchange_prefix(path, strip, add);
-        for part in [before, path, query] {
-            out.extend_from_slice(part.as_bytes());
-        }
+    /// How a request whose path is `canonical` is moved; `None`: it is not. Prefixes are exchanged in the canonical form alone:
+    /// otherwise what is behind one might be read as another path.
+    pub fn moved<'a>(&'a self, canonical: &str) -> Option<Moved<'a>> {
+        let host = self.host.as_deref();
+        let is_path = canonical != "*";
+        let stripped = self.strip_prefix.as_deref().unwrap_or_default();
+        let is_below = is_path && path_below(canonical, stripped).is_some();
+        let stripped = if is_below { stripped } else { "" };
+        let added = self.add_prefix.as_deref().filter(|_| is_path).unwrap_or_default();
+        let moved = host.is_some() || !stripped.is_empty() || !added.is_empty();
+        moved.then_some(Moved {
+            host,
+            port: None,
+            stripped,
+            added,
+        })
     }
 }
 

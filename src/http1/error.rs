@@ -1,6 +1,7 @@
 //! Why a head is refused.
 
 use crate::outcome::Refusal;
+use crate::routing::PathFault;
 
 /// What is wrong with a head. In a request it becomes the [`Refusal`] of [`HeadError::status`]; in an answer, a 502.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
@@ -19,6 +20,8 @@ pub enum HeadError {
     TargetByte,
     #[error("the form of the request target does not fit the method")]
     TargetForm,
+    #[error(transparent)]
+    Path(#[from] PathFault),
     #[error("the method CONNECT is not served")]
     Connect,
     #[error("the HTTP version is malformed")]

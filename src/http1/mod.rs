@@ -12,7 +12,9 @@
 //! - Lines end in CRLF; a bare LF or CR is refused everywhere. One empty line before a request is tolerated, none before
 //!   an answer.
 //! - A request target may not hold controls, space, DEL, `#` or non-ASCII bytes; other bytes that RFC 3986 does not allow
-//!   (`"<>\^{|}` and the backtick) are forwarded as received, as other proxies do.
+//!   (`"<>^{|}` and the backtick) are forwarded as received, as other proxies do.
+//! - A path that servers resolve differently is refused ([`crate::routing::canonical_path`]): segments `.` and `..` in
+//!   any spelling, a backslash, an encoded NUL, a `%` that encodes nothing. Queries may hold what they like.
 //! - A host is letters, digits, `-._~`, or a bracketed IPv6 address: percent-encoding, sub-delimiters, userinfo, zone ids
 //!   and an empty host are refused.
 //! - Absolute-form whose authority differs from `Host` is refused, rather than `Host` ignored.
@@ -34,6 +36,7 @@ mod framing;
 mod head;
 mod lint;
 mod method;
+mod moved;
 mod numbers;
 mod request;
 mod response;
@@ -55,6 +58,7 @@ pub use excerpt::excerpt;
 pub use head::{FieldIndex, Fields, HeadLimits, HeadParser};
 pub use lint::{LintError, lint_request, lint_response};
 pub use method::MethodKind;
+pub use moved::Moved;
 pub use request::{RequestBody, RequestHead, parse_request};
 pub use response::{ResponseBody, ResponseHead, parse_response};
 pub use rewrite::{Framing, RequestAdditions, ResponseAdditions, write_request, write_response};

@@ -7,6 +7,8 @@ use super::scan::{self, Extent, MAX_METHOD};
 use super::target::{self, Authority, Target};
 use super::upgrade::Protocols;
 use super::{HeadError, MethodKind, Upgrading, Version};
+use crate::routing::canonical_path;
+use std::borrow::Cow;
 use std::mem::MaybeUninit;
 
 /// How the body of a request is framed.
@@ -44,6 +46,8 @@ pub struct RequestHead {
     pub max_forwards: Option<u64>,
     method: Span,
     target: Target,
+    /// The path in canonical form, where that is not as it was received.
+    canonical: Option<Box<str>>,
     authority: Span,
     host_len: u32,
     /// The kinds of fields present, as bits.
@@ -82,6 +86,11 @@ impl RequestHead {
             (false, true) => "/",
             (false, false) => text(buf, self.target.path),
         }
+    }
+
+    /// The path in the form that routes are compared with ([`canonical_path`]).
+    pub fn canonical_path<'b>(&'b self, buf: &'b [u8]) -> &'b str {
+        self.canonical.as_deref().unwrap_or_else(|| self.path(buf))
     }
 
     /// The query without its `?`; empty when there is none.
@@ -219,6 +228,10 @@ fn parse_complete(
         target_start,
         method_kind,
     )?;
+    let canonical = match canonical_path(text(buf, target.path))? {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(path) => Some(path.into()),
+    };
     let all = Gathered::index(buf, parsed.headers, index, true)?;
     all.options.mark(buf, &mut index.0, true)?;
     let (authority, host_len) = effective_host(buf, &target, all.host, version)?;
@@ -237,6 +250,7 @@ fn parse_complete(
         max_forwards: max_forwards(buf, &all, method_kind)?,
         method,
         target,
+        canonical,
         authority,
         host_len,
         seen: all.seen,

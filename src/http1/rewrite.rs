@@ -4,7 +4,8 @@
 use super::edit::{Edits, PieceFacts, Rewrite};
 use super::field::Kind;
 use super::head::{Field, slice};
-use super::{RequestBody, RequestHead, ResponseBody, ResponseHead, Upgrading, VIA_NAME, Version, forwarded};
+use super::{Moved, RequestBody, RequestHead, ResponseBody, ResponseHead, Upgrading, VIA_NAME, Version, forwarded};
+use crate::routing::{HeaderFields, exchange_prefix, is_field_name};
 use std::io::Write;
 use std::net::IpAddr;
 
@@ -51,9 +52,16 @@ pub fn write_request(out: &mut Vec<u8>, head: &RequestHead, buf: &[u8], add: &Re
     let host = add.rewrite.and_then(|(rules, _)| rules.host.as_deref()).unwrap_or(host);
     out.extend_from_slice(head.method(buf).as_bytes());
     out.push(b' ');
-    match add.rewrite {
+    let moved = add.rewrite.and_then(|(rules, _)| rules.moved(head.canonical_path(buf)));
+    match moved.filter(|moved| !(moved.stripped.is_empty() && moved.added.is_empty())) {
         None => [slash, rest].into_iter().for_each(|part| out.extend_from_slice(part)),
-        Some((rules, _)) => rules.write_target(out, slash, rest),
+        Some(moved) => {
+            let (before, path) = exchange_prefix(head.canonical_path(buf), moved.stripped, moved.added);
+            let query = memchr::memchr(b'?', rest).and_then(|at| rest.get(at..));
+            for part in [before.as_bytes(), path.as_bytes(), query.unwrap_or_default()] {
+                out.extend_from_slice(part);
+            }
+        }
     }
     for part in [b" HTTP/1.1\r\nHost: ", host.as_bytes(), b"\r\n"] {
         out.extend_from_slice(part);
@@ -61,10 +69,15 @@ pub fn write_request(out: &mut Vec<u8>, head: &RequestHead, buf: &[u8], add: &Re
     let edits = add.rewrite.map(|(rules, facts)| Edits {
         fields: &rules.request,
         facts,
+        moved: moved.filter(|moved| !moved.stripped.is_empty()),
     });
+    let prefix = edits
+        .filter(|edits| !edits.rules_over(FORWARDED_PREFIX))
+        .and_then(|edits| edits.moved);
+    let replaced: &[&str] = if prefix.is_some() { &[FORWARDED_PREFIX] } else { &[] };
     let keep_id = head.request_id(buf, add.peer_trusted).is_some();
     let keep_trace = head.traceparent(buf).is_some();
-    copy_fields(out, buf, (&head.index.0, edits), |kind| match kind {
+    copy_fields(out, buf, (&head.index.0, edits, replaced), |kind| match kind {
         Kind::Other | Kind::Date | Kind::StrictTransportSecurity | Kind::WebSocketKey | Kind::WebSocketVersion => true,
         Kind::Expect => head.expect_continue,
         Kind::MaxForwards => head.max_forwards.is_none(),
@@ -84,6 +97,9 @@ pub fn write_request(out: &mut Vec<u8>, head: &RequestHead, buf: &[u8], add: &Re
         | Kind::Alias
         | Kind::Nominated => false,
     });
+    if let Some(moved) = prefix {
+        write_prefix(out, head, buf, add.peer_trusted, moved.stripped);
+    }
     if let Some(edits) = edits {
         edits.write(out);
     }
@@ -112,6 +128,39 @@ pub fn write_request(out: &mut Vec<u8>, head: &RequestHead, buf: &[u8], add: &Re
         write_via(out, head.version);
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// Under which path the endpoint is reached: what was stripped, behind what a trusted peer has stripped before.
+fn write_prefix(out: &mut Vec<u8>, head: &RequestHead, buf: &[u8], peer_trusted: bool, stripped: &str) {
+    let fields = head.fields(buf);
+    let before = fields.nth(FORWARDED_PREFIX, 0).filter(|_| peer_trusted);
+    let before = before.filter(|before| before.starts_with(b"/") && !before.contains(&b','));
+    out.extend_from_slice(b"X-Forwarded-Prefix: ");
+    let before = before.unwrap_or_default();
+    out.extend_from_slice(before.strip_suffix(b"/").unwrap_or(before));
+    write_field(out, b"", stripped.as_bytes());
+}
+
+const FORWARDED_PREFIX: &str = "x-forwarded-prefix";
+
+/// Fields of answers that hold an address of what was asked for, or is to be.
+const LOCATIONS: [&str; 2] = ["location", "content-location"];
+
+/// The addresses in an answer, as the client can ask for them.
+fn write_locations(out: &mut Vec<u8>, head: &ResponseHead, buf: &[u8], edits: &Edits<'_>, moved: &Moved<'_>) {
+    for field in &head.index.0 {
+        let (name, value) = (slice(buf, field.name), slice(buf, field.value));
+        let is_location = LOCATIONS.iter().any(|known| is_field_name(name, known.as_bytes()));
+        if !is_location || field.kind != Kind::Other || edits.fields.removes(name) {
+            continue;
+        }
+        let facts = &edits.facts;
+        let led = str::from_utf8(value)
+            .ok()
+            .and_then(|value| moved.lead_back(value, facts.host, facts.https));
+        out.extend_from_slice(name);
+        write_field(out, b": ", led.as_deref().map_or(value, str::as_bytes));
+    }
 }
 
 /// How the body of an answer is sent on.
@@ -178,7 +227,9 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, buf: &[u8], add: &
     let edits = add.edits;
     let mut dated = false;
     let mut has_hsts = edits.is_some_and(|edits| edits.fields.sets_hsts());
-    copy_fields(out, buf, (&head.index.0, edits), |kind| {
+    let moved = edits.and_then(|edits| Some((edits, edits.moved?)));
+    let replaced: &[&str] = if moved.is_some() { &LOCATIONS } else { &[] };
+    copy_fields(out, buf, (&head.index.0, edits, replaced), |kind| {
         dated |= kind == Kind::Date;
         has_hsts |= kind == Kind::StrictTransportSecurity;
         !matches!(
@@ -194,6 +245,9 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, buf: &[u8], add: &
                 | Kind::Nominated
         )
     });
+    if let Some((edits, moved)) = moved {
+        write_locations(out, head, buf, &edits, &moved);
+    }
     if head.status >= 200 {
         if let Some(edits) = edits {
             edits.write(out);
@@ -254,17 +308,20 @@ fn write_connection(out: &mut Vec<u8>, head: &ResponseHead, add: &ResponseAdditi
 
 const CHUNKED: &[u8] = b"Transfer-Encoding: chunked\r\n";
 
-/// Copies the lines whose kind is kept and that no rule removes. Neighbours that are already written as we would are copied
+/// Copies the lines whose kind is kept, that no rule removes, and that are none of those written anew (lowercase). Neighbours that are already written as we would are copied
 /// in one piece.
 fn copy_fields(
     out: &mut Vec<u8>,
     buf: &[u8],
-    (fields, edits): (&[Field], Option<Edits<'_>>),
+    (fields, edits, replaced): (&[Field], Option<Edits<'_>>, &[&str]),
     mut keep: impl FnMut(Kind) -> bool,
 ) {
     let mut run = 0usize..0;
     for field in fields.iter() {
-        if edits.is_some_and(|edits| edits.fields.removes(slice(buf, field.name))) || !keep(field.kind) {
+        let name = slice(buf, field.name);
+        let gone = edits.is_some_and(|edits| edits.fields.removes(name))
+            || replaced.iter().any(|known| is_field_name(name, known.as_bytes()));
+        if gone || !keep(field.kind) {
             continue;
         }
         if !field.canonical {

@@ -251,7 +251,7 @@ impl<'c> Exchange<'c> {
         RequestView {
             method: self.head.method(self.bytes),
             host: self.head.host(self.bytes),
-            path: self.head.path(self.bytes),
+            path: self.head.canonical_path(self.bytes),
             query: self.head.query(self.bytes),
             fields,
             client_ip: self.client_ip,
@@ -281,12 +281,12 @@ impl<'c> Exchange<'c> {
         match routing::decide_on(found, policy, &in_force.traffic, &request, &moment) {
             Routed::Nowhere => Serving::Nobody,
             Routed::Answer(answer) => Serving::Proxy(answer),
-            Routed::Service(decision) => self.begin(decision),
+            Routed::Service(decision) => self.begin(decision, &request),
         }
     }
 
     /// The version serves from here on, and is on record.
-    fn begin(&self, decision: Decision) -> Serving<'_> {
+    fn begin(&self, decision: Decision, request: &RequestView<'_>) -> Serving<'_> {
         let serving = decision.version.unwrap_or(decision.chosen);
         let (Some(chosen), Some(version)) = (
             self.local.version(decision.service, decision.chosen),
@@ -294,7 +294,7 @@ impl<'c> Exchange<'c> {
         ) else {
             return Serving::Absent;
         };
-        if let Err(beyond) = self.admit_to_version(decision.service, serving) {
+        if let Err(beyond) = self.admit_to_version(decision.service, serving, request) {
             return Serving::Beyond(beyond);
         }
         let thread = self.client.worker.index;

@@ -25,6 +25,8 @@ pub struct Record {
     failure: Cell<Option<FailureKind>>,
     grpc_status: Cell<Option<u32>>,
     refusal: Cell<Option<Refusal>>,
+    /// Who had no room for it: a service, or one of its versions.
+    turned_away: Cell<Option<(ServiceId, Option<VersionId>)>>,
     own_answer: Cell<Option<OwnAnswerKind>>,
     request_bytes: Cell<u64>,
     response_bytes: Cell<u64>,
@@ -131,6 +133,12 @@ impl Record {
         })
     }
 
+    /// The port of the endpoint that was tried last.
+    pub fn endpoint_port(&self) -> Option<u16> {
+        let endpoint = self.endpoint.borrow();
+        endpoint.as_ref()?.label.rsplit_once(':')?.1.parse().ok()
+    }
+
     /// Another endpoint is tried.
     pub fn tries(&self, endpoint: &Arc<Endpoint>) {
         self.attempts.set(self.attempts.get().saturating_add(1));
@@ -154,7 +162,7 @@ impl Record {
 
     /// An attempt that began at `began` has ended.
     pub fn progressed(&self, progress: &Progress, request_bytes: u64, began: Instant) {
-        self.request_bytes.set(request_bytes);
+        self.request_bytes.set(request_bytes + progress.tunneled.get());
         self.response_bytes.set(progress.answered.get());
         self.upstream_time.set(
             progress
@@ -206,6 +214,11 @@ impl Record {
     pub fn refused(&self, refusal: Refusal, status: u16) {
         self.refusal.set(Some(refusal));
         self.ends(status, Termination::Refused, None);
+    }
+
+    /// The service it was for has no room for it, or that version of it.
+    pub fn turned_away(&self, service: ServiceId, version: Option<VersionId>) {
+        self.turned_away.set(Some((service, version)));
     }
 
     /// The `grpc-status` that its client gets.
@@ -291,14 +304,13 @@ impl Drop for Exchange<'_> {
 impl Exchange<'_> {
     fn line<'l>(&'l self, decision: Option<&'l Decision>, termination: Termination, duration: Duration) -> Line<'l> {
         let record = &self.record;
-        let service = decision.and_then(|decision| {
-            self.local
-                .in_force
-                .snapshot
-                .policy
-                .services
-                .get(decision.service.0 as usize)
-        });
+        let turned_away = record.turned_away.get();
+        let id = decision.map(|decision| decision.service);
+        let services = &self.local.in_force.snapshot.policy.services;
+        let service = id
+            .or(turned_away.map(|(service, _)| service))
+            .and_then(|service| services.get(service.0 as usize));
+        let named = |version: VersionId| Some(&*service?.versions.get(version.0 as usize)?.name);
         let reason = decision.map(|decision| decision.reason);
         let rule = match reason {
             Some(Reason::Rule(rule)) => service.and_then(|service| service.rules.get(rule as usize)),
@@ -315,11 +327,10 @@ impl Exchange<'_> {
             protocol: self.head.version.as_str(),
             status: record.status.get(),
             service: service.map(|service| &*service.name),
-            version: decision.map(|_| record.version_name(&self.local)),
-            rescued: record.rescued.get().and_then(|canary| {
-                let version = service?.versions.get(canary.0 as usize)?;
-                Some(&*version.name)
-            }),
+            version: decision
+                .map(|_| record.version_name(&self.local))
+                .or_else(|| named(turned_away?.1?)),
+            rescued: record.rescued.get().and_then(named),
             reason: reason
                 .map(reason_word)
                 .or_else(|| record.own_answer.get().map(OwnAnswerKind::as_str)),

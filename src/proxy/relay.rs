@@ -152,6 +152,8 @@ pub struct Progress {
     pub uploaded: Cell<bool>,
     /// Bytes the endpoint's socket accepted.
     pub sent: Cell<u64>,
+    /// Likewise, of what the client sent behind an upgrade.
+    pub tunneled: Cell<u64>,
     /// Bytes the client's socket accepted, of the final answer.
     pub answered: Cell<u64>,
     /// Likewise, of interim answers.
@@ -252,7 +254,7 @@ impl Attempt<'_> {
         };
         Box::pin(tunnel::run(
             &ends,
-            (input, self.accepted(&self.progress.sent)),
+            (input, self.accepted(&self.progress.tunneled)),
             (answer, self.accepted(&self.progress.answered)),
         ))
         .await

@@ -73,8 +73,10 @@ pub struct Asked<'a> {
     pub host: &'a str,
     /// As sent, with its colon; empty without one.
     pub port: &'a str,
-    /// Or `*`.
+    /// As sent, or `*`.
     pub path: &'a str,
+    /// That path in canonical form.
+    pub canonical_path: &'a str,
     /// Without its question mark.
     pub query: &'a str,
 }
@@ -92,11 +94,11 @@ impl Redirect {
             None if elsewhere => String::new(),
             None => asked.port.to_owned(),
         };
-        let path = if asked.path == "*" { "/" } else { asked.path };
+        let of = |path| if path == "*" { "/" } else { path };
         let (before, path) = match &self.path {
-            NewPath::Same => ("", path),
+            NewPath::Same => ("", of(asked.path)),
             NewPath::Whole(path) => ("", &**path),
-            NewPath::Prefix { from, to } => exchange_prefix(path, from, to),
+            NewPath::Prefix { from, to } => exchange_prefix(of(asked.canonical_path), from, to),
         };
         let mark = if asked.query.is_empty() { "" } else { "?" };
         let scheme = scheme.as_str();
@@ -107,14 +109,16 @@ impl Redirect {
 /// `path` with `to` before it and without `from`, by whole segments: two parts, one behind the other. A path that does not
 /// begin with `from` keeps all it has. Neither prefix ends with a slash; empty ones change nothing.
 pub fn exchange_prefix<'a>(path: &'a str, from: &str, to: &'a str) -> (&'a str, &'a str) {
-    let left = match path.strip_prefix(from) {
-        Some(left) if left.is_empty() || left.starts_with('/') => left,
-        _ => path,
-    };
-    match (to, left) {
+    match (to, path_below(path, from).unwrap_or(path)) {
         ("", "") => ("", "/"),
         parts => parts,
     }
+}
+
+/// What of `path` is below `prefix`, by whole segments; empty where it is the prefix itself.
+pub fn path_below<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
+    let left = path.strip_prefix(prefix)?;
+    (left.is_empty() || left.starts_with('/')).then_some(left)
 }
 
 impl RouteAnswer {
@@ -146,6 +150,7 @@ mod tests {
         host: "shop.example",
         port: ":8080",
         path: "/old/a",
+        canonical_path: "/old/a",
         query: "q=1",
     };
 
@@ -196,6 +201,7 @@ mod tests {
             };
             let asked = Asked {
                 path,
+                canonical_path: path,
                 query: "",
                 ..ASKED
             };

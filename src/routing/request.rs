@@ -55,7 +55,8 @@ pub struct RequestView<'a> {
     pub method: &'a str,
     /// The host without port, as sent (any case). Empty for an HTTP/1.0 request without one.
     pub host: &'a str,
-    /// The path of the target, from the first `/`, without the query; `*` for `OPTIONS *`.
+    /// The path of the target, from the first `/`, without the query; `*` for `OPTIONS *`. In canonical form
+    /// ([`super::canonical_path`]).
     pub path: &'a str,
     /// The query without its `?`; empty when there is none.
     pub query: &'a str,

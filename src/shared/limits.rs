@@ -3,11 +3,14 @@
 //! One for all threads, so that a limit is the one that the file says whatever their number: a request of a service with
 //! limits costs one locked instruction a limit, one of a service without them none. Nothing waits.
 
+mod in_flight;
 mod keyed;
 
 use crate::balancing::Rate;
-use crate::config::snapshot::RateLimit;
-use crate::routing::{RequestView, first_key};
+use crate::config::snapshot::{self, KeyInFlight, RateLimit};
+use crate::routing::{KeySource, RequestView, first_key};
+use in_flight::KeyedGates;
+pub use in_flight::{Full, InsideOfKey};
 use keyed::KeyedBuckets;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -17,57 +20,117 @@ use std::time::Duration;
 /// A service's limits; kept while its name stays.
 #[derive(Default)]
 pub struct ServiceLimits {
-    /// Parallel to those of the file.
-    rates: Box<[Arc<RateLimiter>]>,
-    rejected_by_rate: Arc<AtomicU64>,
     /// Of the whole service.
+    pub rates: Rates,
+    /// Likewise.
     pub in_flight: Arc<Gate>,
-    /// By name; parallel to its versions.
-    versions: Box<[(Box<str>, Arc<Gate>)]>,
+    /// Parallel to those of the file, and how they are told apart.
+    keys: Box<[(KeyInFlight, Arc<KeyedGates>)]>,
+    rejected_by_key: Arc<AtomicU64>,
+    /// Parallel to its versions.
+    versions: Box<[VersionLimits]>,
+}
+
+/// A version's limits; kept while its name stays.
+pub struct VersionLimits {
+    name: Box<str>,
+    pub rates: Rates,
+    pub in_flight: Arc<Gate>,
 }
 
 impl ServiceLimits {
     /// These limits with the next file: what did not change goes on, a rate that changed begins anew.
-    pub fn next<'n>(&self, rates: &[RateLimit], versions: impl Iterator<Item = &'n str>) -> Self {
-        let rate = |spec: &RateLimit| {
-            let same = self.rates.iter().find(|limiter| limiter.spec == *spec);
-            same.map_or_else(|| Arc::new(RateLimiter::new(spec.clone())), Arc::clone)
+    pub fn next<'n>(&self, spec: &snapshot::ServiceLimits, versions: impl Iterator<Item = &'n str>) -> Self {
+        let version = |(index, name): (usize, &str)| {
+            let same = self.versions.iter().find(|known| *known.name == *name);
+            let rates = spec.of_version(index).map_or(&[][..], |limits| &limits.rates);
+            VersionLimits {
+                name: name.into(),
+                rates: same.map_or(&Rates::default(), |known| &known.rates).next(rates),
+                in_flight: same.map_or_else(Arc::default, |known| Arc::clone(&known.in_flight)),
+            }
         };
-        let gate = |name: &str| {
-            let same = self.versions.iter().find(|(known, _)| **known == *name);
-            (
-                name.into(),
-                same.map_or_else(Arc::default, |(_, gate)| Arc::clone(gate)),
-            )
+        let gates = |spec: &KeyInFlight| {
+            // Who is inside stays inside, also where another number may be.
+            let same = |known: &KeyInFlight| known.key == spec.key && known.max_keys == spec.max_keys;
+            let same = self.keys.iter().find(|(known, _)| same(known));
+            let gates = same.map_or_else(
+                || Arc::new(KeyedGates::new(spec.max_keys)),
+                |(_, gates)| Arc::clone(gates),
+            );
+            (spec.clone(), gates)
         };
         Self {
-            rates: rates.iter().map(rate).collect(),
-            rejected_by_rate: Arc::clone(&self.rejected_by_rate),
+            rates: self.rates.next(&spec.rates),
             in_flight: Arc::clone(&self.in_flight),
-            versions: versions.map(gate).collect(),
+            keys: spec.keys_in_flight.iter().map(gates).collect(),
+            rejected_by_key: Arc::clone(&self.rejected_by_key),
+            versions: versions.enumerate().map(version).collect(),
         }
     }
 
-    /// Whether all rates let this request in. `now`: time since the process began.
+    /// One more of each of the request's keys, until the result is dropped.
+    ///
+    /// # Errors
+    /// One of them has as many inside as it may; then none is counted.
+    pub fn enter_keys(&self, request: &RequestView<'_>) -> Result<Vec<InsideOfKey>, Full> {
+        let mut all = Vec::new();
+        for (spec, gates) in &self.keys {
+            let entered = with_key(&spec.key, request, |key| gates.enter(&key, spec.most)).transpose();
+            let entered = entered.inspect_err(|_| {
+                self.rejected_by_key.fetch_add(1, Ordering::Relaxed);
+            })?;
+            all.extend(entered.flatten());
+        }
+        Ok(all)
+    }
+
+    /// Of the version at this position.
+    pub fn version(&self, version: usize) -> Option<&VersionLimits> {
+        self.versions.get(version)
+    }
+
+    /// Requests whose key had too many in flight.
+    pub fn rejected_by_key(&self) -> u64 {
+        self.rejected_by_key.load(Ordering::Relaxed)
+    }
+}
+
+/// Rates that requests must pass.
+#[derive(Default)]
+pub struct Rates {
+    /// Parallel to those of the file.
+    limiters: Box<[Arc<RateLimiter>]>,
+    rejected: Arc<AtomicU64>,
+}
+
+impl Rates {
+    fn next(&self, specs: &[RateLimit]) -> Self {
+        let rate = |spec: &RateLimit| {
+            let same = self.limiters.iter().find(|limiter| limiter.spec == *spec);
+            same.map_or_else(|| Arc::new(RateLimiter::new(spec.clone())), Arc::clone)
+        };
+        Self {
+            limiters: specs.iter().map(rate).collect(),
+            rejected: Arc::clone(&self.rejected),
+        }
+    }
+
+    /// Whether all let this request in. `now`: time since the process began.
     ///
     /// # Errors
     /// One does not: how long until it would.
     pub fn take(&self, request: &RequestView<'_>, now: Duration) -> Result<(), Duration> {
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        let taken = self.rates.iter().try_for_each(|rate| rate.take(request, now));
+        let taken = self.limiters.iter().try_for_each(|rate| rate.take(request, now));
         taken.inspect_err(|_| {
-            self.rejected_by_rate.fetch_add(1, Ordering::Relaxed);
+            self.rejected.fetch_add(1, Ordering::Relaxed);
         })
     }
 
-    /// Of the version at this position.
-    pub fn version(&self, version: usize) -> Option<&Arc<Gate>> {
-        self.versions.get(version).map(|(_, gate)| gate)
-    }
-
-    /// Requests that a rate did not let in.
-    pub fn rejected_by_rate(&self) -> u64 {
-        self.rejected_by_rate.load(Ordering::Relaxed)
+    /// Requests that one did not let in.
+    pub fn rejected(&self) -> u64 {
+        self.rejected.load(Ordering::Relaxed)
     }
 }
 
@@ -132,18 +195,21 @@ impl RateLimiter {
         match &self.buckets {
             Buckets::One(arrival) => take(rate, arrival, now),
             Buckets::Keyed(buckets) => {
-                let request = RequestView {
-                    client_ip: network_of(request.canonical_client_ip()),
-                    ..*request
-                };
-                match first_key(&self.spec.key, &request) {
-                    // The source belongs to the key: nobody can use up an address's rate by a header that names it.
-                    Some((source, key)) => buckets.take(rate, &(source, key.as_bytes()), now),
-                    None => Ok(()),
-                }
+                with_key(&self.spec.key, request, |key| buckets.take(rate, &key, now)).unwrap_or(Ok(()))
             }
         }
     }
+}
+
+/// What `count` makes of whose limit it is; `None`: the request has none of the sources. The source belongs to the key:
+/// nobody can use up an address's limit by a header that names it.
+fn with_key<T>(sources: &[KeySource], request: &RequestView<'_>, count: impl FnOnce((usize, &[u8])) -> T) -> Option<T> {
+    let request = RequestView {
+        client_ip: network_of(request.canonical_client_ip()),
+        ..*request
+    };
+    let (source, key) = first_key(sources, &request)?;
+    Some(count((source, key.as_bytes())))
 }
 
 /// An IPv6 client has a network of its own, and changes its address in it as it likes: 64 bits are who it is.

@@ -16,7 +16,7 @@ mod stats;
 mod tls;
 
 pub use evidence::{Counted, Ending, Evidence, Pair, Sent};
-pub use limits::{Gate, Inside, ServiceLimits};
+pub use limits::{Gate, Inside, InsideOfKey, ServiceLimits};
 pub use mirror::MirrorStats;
 pub use notifications::{NotificationEnd, Notifications};
 pub use pool::{Endpoint, InFlight, Pool, RetryBudget, Tried};

@@ -156,6 +156,11 @@ regex!(
     r"(?-u)^([A-Za-z0-9._~-]+|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{0,5}))?$"
 );
 regex!(ABSOLUTE, r"(?-u)^(?i:(https?)://)([^/?]*)(.*)$");
+regex!(ESCAPE, r"(?-u)%[0-9A-Fa-f]{2}");
+regex!(
+    DOT_SEGMENT,
+    r"(?i-u)(?:^|/|\\|%2f|%5c)(?:\.|%2e){1,2}(?:;|/|\\|%3b|%2f|%5c|$)"
+);
 regex!(TOKEN, r"(?-u)^[!#$%&'*+.^_`|~0-9A-Za-z-]+$");
 
 /// The next line, without CRLF, and what follows it.
@@ -258,7 +263,7 @@ fn read_target(message: &mut Message, target: &[u8]) -> Read<()> {
     message.host = hosts.first().map(|host| text(host)).unwrap_or_default();
     if target.starts_with(b"/") || (target == b"*" && message.method == "OPTIONS") {
         message.target = text(target);
-        return Ok(());
+        return read_path(&message.target);
     }
     let Some(parts) = ABSOLUTE.captures(target) else {
         return bad("form of the target");
@@ -282,6 +287,24 @@ fn read_target(message: &mut Message, target: &[u8]) -> Read<()> {
         Some(_) => rest,
         None => format!("/{rest}"),
     };
+    read_path(&message.target)
+}
+
+/// What a server might resolve to another path than was asked for.
+fn read_path(target: &str) -> Read<()> {
+    let path = target.split('?').next().unwrap_or_default().as_bytes();
+    if path.contains(&b'\\') {
+        return bad("backslash in the path");
+    }
+    if ESCAPE.replace_all(path, b"").contains(&b'%') {
+        return bad("half an escape in the path");
+    }
+    if ESCAPE.find_iter(path).any(|escape| escape.as_bytes() == b"%00") {
+        return bad("NUL in the path");
+    }
+    if DOT_SEGMENT.is_match(path) {
+        return bad("dot segment");
+    }
     Ok(())
 }
 

@@ -139,6 +139,13 @@ fn forwarded_request(data: &[u8], head: &RequestHead, flags: u8) {
     assert_eq!(again.method(&out), head.method(data), "{:?}", shown());
     assert_eq!(again.path(&out), head.path(data), "{:?}", shown());
     assert_eq!(again.query(&out), head.query(data), "{:?}", shown());
+    let canonical = head.canonical_path(data);
+    assert_eq!(again.canonical_path(&out), canonical, "{:?}", shown());
+    assert!(
+        !canonical.contains("//") && !canonical.split('/').any(|segment| segment == ".."),
+        "{:?}",
+        shown()
+    );
     assert_eq!(
         (again.upgrade, again.te_trailers),
         (upgrading.is_asked(), head.te_trailers && !upgrading.is_asked()),

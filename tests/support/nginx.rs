@@ -73,7 +73,9 @@ impl Nginx {
 
     /// A file below `/files/`.
     pub fn put_file(&self, name: &str, content: &[u8]) {
-        fs::write(self.directory.path().join("files").join(name), content).unwrap();
+        let file = self.directory.path().join("files").join(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, content).unwrap();
     }
 
     /// Requests that came in this version, as `HTTP/2.0`.

@@ -80,11 +80,11 @@ impl Context<'_> {
         match (&redirect.path, &redirect.path_prefix, &route.path_prefix) {
             (None, None, _) => Some(NewPath::Same),
             (Some(whole), None, _) => {
-                let whole = self.route_path(whole, &path.key("path"))?;
+                let whole = self.any_path(whole, &path.key("path"))?;
                 Some(NewPath::Whole(whole.into()))
             }
             (None, Some(to), Some(from)) => {
-                let to = self.route_path(to, &path.key("path_prefix"))?.trim_end_matches('/');
+                let to = self.any_path(to, &path.key("path_prefix"))?.trim_end_matches('/');
                 let from = from.trim_end_matches('/').into();
                 Some(NewPath::Prefix { from, to: to.into() })
             }

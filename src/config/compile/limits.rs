@@ -5,11 +5,16 @@ use crate::balancing::Rate;
 use crate::config::decode::List;
 use crate::config::problem::Path;
 use crate::config::schema;
-use crate::config::snapshot::{RateLimit, Service, ServiceLimits};
+use crate::config::snapshot::{KeyInFlight, RateLimit, Service, ServiceLimits, VersionLimits};
+use crate::routing::KeySource;
 use std::time::Duration;
 
 /// Beyond it a rate is a quota, which a restart would refill.
 const LONGEST_PER: Duration = Duration::from_secs(86_400);
+
+fn most(limit: schema::InFlight) -> Option<u32> {
+    u32::try_from(limit.0).ok()
+}
 
 impl Context<'_> {
     pub(super) fn service_limits(
@@ -18,25 +23,56 @@ impl Context<'_> {
         versions: &List<schema::Version>,
         path: &Path<'_>,
     ) -> Option<ServiceLimits> {
+        let rates = self.rates(&service.rate_limits, path);
+        let keys_in_flight = self.keys_in_flight(&service.max_in_flight_per_key, &path.key("max_in_flight_per_key"));
+        let versions_path = path.key("versions");
+        let of_versions = versions.compile(|index, version| {
+            Some(VersionLimits {
+                rates: self.rates(&version.rate_limits, &versions_path.index(index))?,
+                max_in_flight: version.max_in_flight.and_then(most),
+            })
+        })?;
+        let limited = of_versions.iter().any(|limits| *limits != VersionLimits::default());
+        Some(ServiceLimits {
+            rates: rates?,
+            max_in_flight: service.max_in_flight.and_then(most),
+            keys_in_flight: keys_in_flight?,
+            versions: if limited { of_versions } else { Box::default() },
+        })
+    }
+
+    /// `rate_limits` of what stands at `path`; those with a key first.
+    fn rates(&mut self, limits: &List<schema::RateLimit>, path: &Path<'_>) -> Option<Box<[RateLimit]>> {
         let here = path.key("rate_limits");
-        if !self.count(&service.rate_limits, 0, MAX_RATE_LIMITS, "rate limits", &here) {
+        if !self.count(limits, 0, MAX_RATE_LIMITS, "rate limits", &here) {
             return None;
         }
-        let rates = service
-            .rate_limits
-            .compile(|index, limit| self.rate_limit(limit, &here.index(index)));
-        let mut rates = rates?.into_vec();
+        let mut rates = limits.compile(|index, limit| self.rate_limit(limit, &here.index(index)))?;
         rates.sort_by_key(|limit| limit.key.is_empty());
-        let most = |limit: schema::InFlight| u32::try_from(limit.0).ok();
-        let of_versions: Vec<Option<u32>> = versions
-            .iter()
-            .map(|(_, version)| version.max_in_flight.and_then(most))
-            .collect();
-        let limited = of_versions.iter().any(Option::is_some);
-        Some(ServiceLimits {
-            rates: rates.into(),
-            max_in_flight: service.max_in_flight.and_then(most),
-            versions: if limited { of_versions.into() } else { Box::default() },
+        Some(rates)
+    }
+
+    fn keys_in_flight(&mut self, limits: &List<schema::KeyInFlight>, path: &Path<'_>) -> Option<Box<[KeyInFlight]>> {
+        if !self.count(limits, 0, MAX_RATE_LIMITS, "limits", path) {
+            return None;
+        }
+        let mut taken: Vec<(usize, Box<[KeySource]>)> = Vec::new();
+        limits.compile(|index, limit| {
+            let here = path.index(index);
+            let key = limit.key.get()?;
+            let some = self.count(key, 1, MAX_KEY_SOURCES, "sources of the key", &here.key("key"));
+            let key = some.then(|| self.key_sources(key, None, &here.key("key"))).flatten()?;
+            if let Some((first, _)) = taken.iter().find(|(_, known)| *known == key) {
+                let message = format!("the same key as {}: expected one limit for it", path.index(*first));
+                self.problems.add(&here.key("key"), message);
+                return None;
+            }
+            taken.push((index, key.clone()));
+            Some(KeyInFlight {
+                most: limit.requests.get().copied().and_then(most)?,
+                key,
+                max_keys: usize::try_from(limit.max_keys.0).ok()?,
+            })
         })
     }
 
@@ -65,13 +101,20 @@ impl Context<'_> {
 
     /// Reports tables that would be too large together.
     pub(super) fn rate_limit_keys<'s>(&mut self, services: impl Iterator<Item = &'s Service>) {
-        let rates = services.flat_map(|service| &service.limits.rates);
-        let keyed = rates.filter(|limit| !limit.key.is_empty());
-        let keys = keyed.fold(0_usize, |sum, limit| sum.saturating_add(limit.max_keys));
+        let keys = services.map(|service| {
+            let limits = &service.limits;
+            let rates = limits
+                .rates
+                .iter()
+                .chain(limits.versions.iter().flat_map(|version| &version.rates));
+            let keyed = rates.filter(|limit| !limit.key.is_empty()).map(|limit| limit.max_keys);
+            let in_flight = limits.keys_in_flight.iter().map(|limit| limit.max_keys);
+            keyed.chain(in_flight).fold(0, usize::saturating_add)
+        });
+        let keys = keys.fold(0, usize::saturating_add);
         if keys > MAX_RATE_LIMIT_KEYS {
             let message = format!(
-                "all `rate_limits` with a key would remember {keys} keys: at most {MAX_RATE_LIMIT_KEYS} in a file, see \
-                 `max_keys`"
+                "all limits with a key would remember {keys} keys: at most {MAX_RATE_LIMIT_KEYS} in a file, see `max_keys`"
             );
             self.problems.add(&Path::ROOT.key("services"), message);
         }

@@ -45,9 +45,9 @@ pub const MAX_VERSIONS: usize = 64;
 pub const MAX_RULES: usize = 1_000;
 /// The most endpoints of a pool.
 pub const MAX_ENDPOINTS: usize = 1_000;
-/// The most rate limits of a service.
+/// The most rate limits of a service or a version, and limits of requests in flight by key.
 pub const MAX_RATE_LIMITS: usize = 16;
-/// The most keys that all rate limits of a file remember, 16 bytes each.
+/// The most keys that all limits of a file remember, 16 bytes each.
 pub const MAX_RATE_LIMIT_KEYS: usize = 10_000_000;
 /// The most sources of a key.
 pub const MAX_KEY_SOURCES: usize = 16;

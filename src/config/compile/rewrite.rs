@@ -84,6 +84,7 @@ struct Level {
     host: Option<Box<str>>,
     strip_prefix: Option<Box<str>>,
     add_prefix: Option<Box<str>>,
+    location: Option<bool>,
 }
 
 impl Level {
@@ -107,6 +108,7 @@ impl Level {
             host: version.host.clone().or_else(|| self.host.clone()),
             strip_prefix: version.strip_prefix.clone().or_else(|| self.strip_prefix.clone()),
             add_prefix: version.add_prefix.clone().or_else(|| self.add_prefix.clone()),
+            keep_locations: version.location.or(self.location) == Some(false),
         }
     }
 }
@@ -169,6 +171,7 @@ impl Context<'_> {
             host: option(host)?,
             strip_prefix: option(strip)?,
             add_prefix: option(add)?,
+            location: rewrite.location,
         })
     }
 

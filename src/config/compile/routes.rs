@@ -5,7 +5,8 @@ use crate::config::decode::List;
 use crate::config::problem::{Path, shown};
 use crate::config::schema::{self, Root};
 use crate::config::snapshot::{self, RouteTimeouts, Timeouts};
-use crate::routing::{Destination, HostPattern, PathPattern, Route, RouteTable, ServiceId};
+use crate::routing::{Destination, HostPattern, PathPattern, Route, RouteTable, ServiceId, canonical_path};
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// Where a route stands.
@@ -228,7 +229,25 @@ impl Context<'_> {
         })
     }
 
+    /// A path that requests are compared with.
     pub(super) fn route_path<'t>(&mut self, written: &'t str, path: &Path<'_>) -> Option<&'t str> {
+        let problem = match canonical_path(self.any_path(written, path)?) {
+            Ok(Cow::Borrowed(good)) => return Some(good),
+            Ok(Cow::Owned(canonical)) => {
+                let message = format!(
+                    "expected a path in canonical form, which requests are compared in, found {}",
+                    shown(written)
+                );
+                (message, Some(canonical))
+            }
+            Err(fault) => (format!("{fault}: no request has it, found {}", shown(written)), None),
+        };
+        self.problems.add_with(path, problem.0, problem.1);
+        None
+    }
+
+    /// A path as it may stand in a request.
+    pub(super) fn any_path<'t>(&mut self, written: &'t str, path: &Path<'_>) -> Option<&'t str> {
         if text::is_path(written) {
             return Some(written);
         }

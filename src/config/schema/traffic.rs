@@ -1,15 +1,29 @@
-//! What is done with requests besides choosing a version: answered by a route itself, limited, rewritten.
+//! What is done with requests besides choosing a version: routed to a service or answered by a route itself, limited, rewritten.
 
 use crate::config::decode::{List, Map, Required, settings, words};
 use crate::config::scalars::{Period, Whole};
 use crate::config::schema::KeySource;
 
 settings! {
+    /// Hosts, paths and methods that lead to a service.
+    Route as "route" {
+        /// A host without port, `*.example.com` for all below it, or `*`. Absent: every host.
+        host: Option<String>,
+        /// This path alone, in canonical form: requests are compared so, whatever is encoded in theirs. Not beside `path_prefix`.
+        path: Option<String>,
+        /// This path and all below it, by whole segments: `/a` is for `/a` and `/a/b`, not `/ab`. Absent: every path.
+        path_prefix: Option<String>,
+        /// Methods, in capitals. Absent: every method.
+        methods: Option<List<String>>,
+        /// How long requests of this route may take, where it is not as for all.
+        timeouts: RouteTimeouts = "{}",
+    }
+
     /// Hosts, paths and methods that the proxy answers itself: with `redirect` or with `respond`.
     AnswerRoute as "route" {
         /// A host without port, `*.example.com` for all below it, or `*`. Absent: every host.
         host: Option<String>,
-        /// This path alone. Not beside `path_prefix`.
+        /// This path alone, in canonical form as in a route of a service. Not beside `path_prefix`.
         path: Option<String>,
         /// This path and all below it, by whole segments. Absent: every path.
         path_prefix: Option<String>,
@@ -68,10 +82,23 @@ settings! {
         /// How many at once. Absent: as many as `requests`.
         burst: Option<Whole<1, 1_000_000_000>>,
         /// Whose rate it is: the first source that a request has. An IPv6 client is its network of 64 bits. Requests without any of
-        /// them are not limited. Absent: one rate for all requests of the service.
+        /// them are not limited. Absent: one rate for all requests of the service, or of the version.
         key: Option<List<KeySource>>,
         /// Keys remembered at a time, 16 bytes each; at most 10,000,000 in a file. Beyond it those that used the least of their rate
         /// are forgotten.
+        max_keys: Whole<1, 10_000_000> = "16384",
+    }
+
+    /// How many requests of one key may be in flight. WebSockets and streams are, as long as they are open. Refused requests are no
+    /// version's failure, and take no part in its judgement.
+    KeyInFlight as "limit" {
+        /// How many at once.
+        requests: Required<InFlight>,
+        /// Whose they are: the first source that a request has. An IPv6 client is its network of 64 bits. Requests without any of
+        /// them are not limited.
+        key: Required<List<KeySource>>,
+        /// Keys with requests in flight at a time, 16 bytes each; at most 10,000,000 in a file with those of `rate_limits`. Beyond it
+        /// requests of further keys are let in.
         max_keys: Whole<1, 10_000_000> = "16384",
     }
 
@@ -81,10 +108,15 @@ settings! {
         /// Sent as `Host`, with or without a port. `X-Forwarded-Host` still says what the client asked for. Absent: as the
         /// client sent it.
         host: Option<String>,
-        /// Taken from paths that begin with it, by whole segments: without `/a`, `/a/b` is `/b`, `/a` is `/`, and `/ab` stays.
+        /// Taken from paths that begin with it, by whole segments: without `/a`, `/a/b` is `/b`, `/a` is `/`, and `/ab` stays. A path
+        /// that changes is sent in canonical form.
         strip_prefix: Option<String>,
         /// Put before the path.
         add_prefix: Option<String>,
+        /// Whether `Location` and `Content-Location` of answers are led back to what the client can ask for: the host that was sent
+        /// becomes the client's again, the added prefix the stripped one. What names another host or path stays as it is. Absent:
+        /// `true`.
+        location: Option<bool>,
     }
 
     /// Changes of header fields. Those of a version come after those of its service. Values are text, in which `${client_ip}`,

@@ -199,6 +199,16 @@ fn routes() {
             route("{ path: a }, { path_prefix: \"/a?b\" }, { path: \"/a b\" }, { path: \"\" }"),
         ),
         (
+            "paths no request has",
+            route(
+                "{ path: /a/../b }, { path_prefix: /a%2e }, { path_prefix: //a%2fb }, { path: '/a\\b' }, { path: /a% }",
+            )
+            .replace(
+                "    versions:",
+                "    rewrite: { strip_prefix: /..;a, add_prefix: /%61 }\n    versions:",
+            ),
+        ),
+        (
             "hosts",
             route(
                 "{ host: \"http://a.b/c\" }, { host: \"a.b:80\" }, { host: \"*a.b\" }, { host: \"a.*\" }, { host: \"\" }, { host: ä.de }",
@@ -520,37 +530,6 @@ fn routes_of_the_proxy_itself() {
             "a service's own",
             with("{ host: h0.example, respond: {} }")
                 .replace("    versions", "    routes: [{ host: h0.example }]\n    versions"),
-        ),
-    ];
-    insta::assert_snapshot!(report(&cases));
-}
-
-#[test]
-fn limits_of_services() {
-    let with = |text: &str| with_service(&format!("    {text}\n"));
-    let rates = |text: &str| with(&format!("rate_limits: [{text}]"));
-    let cases = [
-        (
-            "rates",
-            rates(
-                "{ per: 1s }, { requests: 0 }, { requests: 1, per: 25h }, { requests: 1, burst: 0 }, { requests: 1, per: 0s }",
-            ),
-        ),
-        (
-            "keys",
-            rates("{ requests: 1, key: [] }, { requests: 1, key: [{ header: \"a b\" }] }, { requests: 1, key: [ip] }"),
-        ),
-        (
-            "too many keys",
-            rates(
-                "{ requests: 1, key: [client_ip], max_keys: 9000000 }, { requests: 2, key: [client_ip], max_keys: 9000000 }",
-            ),
-        ),
-        ("too many rates", rates(&"{ requests: 1 }, ".repeat(17))),
-        ("in flight", with("max_in_flight: 0")),
-        (
-            "in flight of a version",
-            with_versions(&["name: v1, max_in_flight: many"]),
         ),
     ];
     insta::assert_snapshot!(report(&cases));

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::balancing::Rate;
-use crate::config::snapshot::{Balance, Host, LogPath, Probe, RateLimit, ServiceLimits, TlsVersion};
+use crate::config::snapshot::{
+    Balance, Host, KeyInFlight, LogPath, Probe, RateLimit, ServiceLimits, TlsVersion, VersionLimits,
+};
 use crate::config::{diff, reference};
 use crate::http1::{FieldEdits, Piece, Rewrite};
 use crate::routing::{
@@ -375,6 +377,12 @@ fn every_default_of_the_reference_is_right_when_written() {
             "routes[].respond" => with_top(&format!("routes: [{{ path: /a, respond: {{ {pair} }} }}]\n")),
             "services[].routes[]" => with_service(&format!("    routes: [{{ path: /a, {pair} }}]\n")),
             "services[].rate_limits[]" => with_service(&format!("    rate_limits: [{{ requests: 1, {pair} }}]\n")),
+            "services[].max_in_flight_per_key[]" => with_service(&format!(
+                "    max_in_flight_per_key: [{{ requests: 1, key: [client_ip], {pair} }}]\n"
+            )),
+            "services[].versions[].rate_limits[]" => {
+                with_versions(&[&format!("name: v1, rate_limits: [{{ requests: 1, {pair} }}]")])
+            }
             "services[]" => with_service(&format!("    {pair}\n")),
             "services[].kill" => with_service(&format!("    kill: {{ {pair} }}\n")),
             "services[].versions[].pool" => with_pool(&format!("{{ endpoints: [\"h:1\"], {pair} }}")),
@@ -496,17 +504,23 @@ fn timeouts_of_a_route_stand_beside_it_in_the_table() {
 
 #[test]
 fn limits_say_how_much_a_service_and_a_version_take() {
-    let text = with_versions(&["name: v1", "name: v2, max_in_flight: 20"]).replace(
+    let text = with_versions(&["name: v1", "name: v2, max_in_flight: 20, rate_limits: [{ requests: 100 }]"]).replace(
         "    versions:",
         "    max_in_flight: 500\n    rate_limits: [{ requests: 100 }, { requests: 6, per: 1m, burst: 2, key: [client_ip], max_keys: 9 \
-         }]\n    versions:",
+         }]\n    max_in_flight_per_key: [{ requests: 7, key: [{ header: X-Api-Key }, client_ip] }]\n    versions:",
     );
     let snapshot = valid(&text);
     let limits = &snapshot.services[0].limits;
     assert_eq!(
-        (limits.max_in_flight, limits.of_version(0), limits.of_version(1)),
-        (Some(500), None, Some(20))
+        (limits.max_in_flight, limits.of_version(0), limits.of_version(2)),
+        (Some(500), Some(&VersionLimits::default()), None)
     );
+    let of_key = KeyInFlight {
+        most: 7,
+        key: [KeySource::Header("x-api-key".into()), KeySource::ClientIp].into(),
+        max_keys: 16_384,
+    };
+    assert_eq!(*limits.keys_in_flight, [of_key]);
     let whole = RateLimit {
         rate: Rate::new(100, Duration::from_secs(1), 100),
         key: Box::default(),
@@ -517,6 +531,8 @@ fn limits_say_how_much_a_service_and_a_version_take() {
         key: [KeySource::ClientIp].into(),
         max_keys: 9,
     };
+    let canary = limits.of_version(1).unwrap();
+    assert_eq!((&*canary.rates, canary.max_in_flight), (&[whole.clone()][..], Some(20)));
     assert_eq!(*limits.rates, [of_client, whole], "those with a key come first");
     let none = valid(&with_service(""));
     assert_eq!(none.services[0].limits, ServiceLimits::default());

@@ -1,4 +1,5 @@
 mod bad_input;
+mod bad_limits;
 mod bad_services;
 mod certificates;
 mod changes;

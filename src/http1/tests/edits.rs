@@ -204,6 +204,7 @@ fn answers_are_changed_and_interim_ones_are_not() {
             edits: Some(Edits {
                 fields: &fields,
                 facts: facts(),
+                moved: None,
             }),
             ..response_additions(head.forward_framing(Version::Http11))
         };
@@ -242,7 +243,10 @@ fn prefixes_are_whole_segments() {
         ("/", "", "/x", "/x/"),
         ("/?q", "", "/x", "/x/?q"),
         ("*", "/a", "/x", "*"),
-        ("/%61/b", "/a", "", "/%61/b"),
+        ("/%61/b", "/a", "", "/b"),
+        ("//a///b/?x=//", "/a", "", "/b/?x=//"),
+        ("//c/%62", "/a", "", "//c/%62"),
+        ("//c/%62%2f", "/a", "/x", "/x/c/b%2F"),
     ] {
         assert_eq!(target(sent, strip, add), expected, "{sent} -{strip} +{add}");
     }
@@ -308,8 +312,113 @@ fn what_frames_a_message_or_is_ours_has_an_owner() {
 
 proptest::proptest! {
     #[test]
-    fn a_stripped_and_added_prefix_gives_the_path_back(path in "(/[a-c]{0,2}){1,4}", prefix in "(/[a-c]{1,2}){1,2}") {
+    fn a_stripped_and_added_prefix_gives_the_path_back(path in "/([a-c]{1,2}/){0,3}[a-c]{0,2}", prefix in "(/[a-c]{1,2}){1,2}") {
         let given = target(&target(&path, "", &prefix), &prefix, "");
         proptest::prop_assert_eq!(given, path);
     }
+}
+
+#[test]
+fn endpoints_are_told_the_prefix_that_was_stripped() {
+    let rules = |request| Rewrite {
+        request,
+        strip_prefix: Some("/a/b".into()),
+        ..Rewrite::default()
+    };
+    let plain = rules(FieldEdits::default());
+    let told = |path: &str, fields: &str, peer_trusted, rules: &Rewrite| {
+        let bytes = format!("GET {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        let head = accepted(bytes.as_bytes());
+        let mut out = Vec::new();
+        let add = RequestAdditions {
+            rewrite: Some((rules, facts())),
+            peer_trusted,
+            ..additions()
+        };
+        write_request(&mut out, &head, bytes.as_bytes(), &add);
+        assert_eq!(lint_request(&out), Ok(out.len()));
+        let is_prefix = |line: &String| line.to_ascii_lowercase().starts_with("x-forwarded-prefix:");
+        lines(&out).into_iter().filter(is_prefix).collect::<Vec<_>>().join("; ")
+    };
+    let ours = "X-Forwarded-Prefix: /a/b";
+    for (path, fields, trusted, expected) in [
+        ("/a/b/c", "", false, ours),
+        ("/%61//b", "", false, ours),
+        ("/a/c", "", false, ""),
+        ("/a/b", "X-Forwarded-Prefix: /evil\r\n", false, ours),
+        ("/a/c", "X-Forwarded-Prefix: /evil\r\n", false, ""),
+        (
+            "/a/b",
+            "x-forwarded-prefix: /out/\r\n",
+            true,
+            "X-Forwarded-Prefix: /out/a/b",
+        ),
+        ("/a/b", "X-Forwarded-Prefix: /\r\n", true, ours),
+        ("/a/b", "X-Forwarded-Prefix: http://x\r\n", true, ours),
+        (
+            "/a/b",
+            "X-Forwarded-Prefix: /x, /y\r\nX-Forwarded-Prefix: /z\r\n",
+            true,
+            ours,
+        ),
+        ("/a/c", "X-Forwarded-Prefix: /out\r\n", true, "X-Forwarded-Prefix: /out"),
+    ] {
+        assert_eq!(told(path, fields, trusted, &plain), expected, "{path} {fields}");
+    }
+    let sets = rules(edits(&[], &[]));
+    assert_eq!(told("/a/b", "", false, &sets), ours);
+    let removes = rules(edits(&["X-Forwarded-Prefix"], &[]));
+    assert_eq!(told("/a/b", "X-Forwarded-Prefix: /out\r\n", true, &removes), "");
+    let own = rules(edits(&["x-forwarded-prefix"], &[("x-forwarded-prefix", text("/own"))]));
+    assert_eq!(told("/a/b", "", false, &own), "x-forwarded-prefix: /own");
+}
+
+#[test]
+fn addresses_in_answers_are_led_back() {
+    let bytes = "HTTP/1.1 201 Created\r\nLocation: http://in/i/a\r\nETag: x\r\ncontent-location:/i/b?c\r\nLocation: \
+                 /elsewhere\r\nX-Location: /i/a\r\nContent-Length: 0\r\n\r\n";
+    let answer = |fields: &FieldEdits, moved| {
+        let limits = HeadLimits::default();
+        let head = parse_response(
+            bytes.as_bytes(),
+            MethodKind::Get,
+            Upgrading::default(),
+            &limits,
+            &mut HeadParser::new(),
+        );
+        let head = head.unwrap().unwrap();
+        let mut out = Vec::new();
+        let add = ResponseAdditions {
+            edits: Some(Edits {
+                fields,
+                facts: facts(),
+                moved,
+            }),
+            via: false,
+            ..response_additions(head.forward_framing(Version::Http11))
+        };
+        write_response(&mut out, &head, bytes.as_bytes(), &add);
+        lines(&out)
+    };
+    let moved = Moved {
+        host: Some("in"),
+        port: None,
+        stripped: "/s",
+        added: "/i",
+    };
+    let none = FieldEdits::default();
+    let led = [
+        "ETag: x",
+        "X-Location: /i/a",
+        "Location: https://shop.example:8080/s/a",
+        "content-location: /s/b?c",
+    ];
+    assert_eq!(answer(&none, Some(moved)).get(..4), Some(&led.map(str::to_owned)[..]));
+    assert!(answer(&none, None).contains(&"Location: http://in/i/a".to_owned()));
+    let removes = edits(&["location"], &[]);
+    let left = answer(&removes, Some(moved));
+    assert!(
+        !left.iter().any(|line| line.starts_with("Location")) && left.contains(&led[3].to_owned()),
+        "{left:?}"
+    );
 }

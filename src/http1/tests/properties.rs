@@ -1,6 +1,7 @@
 //! Properties over generated messages.
 
 use super::*;
+use crate::routing::canonical_path;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -44,10 +45,14 @@ fn valid_request() -> impl Strategy<Value = Vec<u8>> {
         "[A-Z!#$%&'*+.^_`|~-]{1,32}".prop_filter("served, and may have a body", |m| m != "CONNECT" && m != "TRACE"),
     ];
     let target = prop_oneof![
-        "/[!\"$-~]{0,30}",
+        "/([!\"$&-\\[\\]-~]|%[2-9a-f][0-9A-F]){0,30}(\\?[!\"$-~]{0,9})?",
         Just("http://host.example".to_owned()),
-        "https://host\\.example/[$-~]{0,9}"
-    ];
+        "https://host\\.example/[$&-\\[\\]-~]{0,9}"
+    ]
+    .prop_filter("a path without `.` and `..`", |target| {
+        let path = target.split('?').next().unwrap();
+        canonical_path(path).is_ok()
+    });
     let head = (method, target, prop::bool::ANY, framing(), connection());
     (head, vec(field(), 0..6), vec(field(), 0..6)).prop_map(|((method, target, empty, framing, connection), a, b)| {
         let empty = if empty { "\r\n" } else { "" };

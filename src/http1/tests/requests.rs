@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::routing::HeaderFields;
+use crate::routing::PathFault;
 
 #[test]
 fn a_browser_request_reads_as_sent() {
@@ -49,7 +50,7 @@ fn targets_are_taken_apart() {
         ("GET /?", "a.example", "/", ""),
         ("GET /?a=b?c", "a.example", "/", "a=b?c"),
         ("GET //x//y", "a.example", "//x//y", ""),
-        ("GET /%2e%2e/|{}\"<>^`\\", "a.example", "/%2e%2e/|{}\"<>^`\\", ""),
+        ("GET /%2e%61/|{}\"<>^`", "a.example", "/%2e%61/|{}\"<>^`", ""),
         ("GET http://a.example", "a.example", "/", ""),
         ("GET http://a.example/x?y", "a.example", "/x", "y"),
         ("GET HTTP://A.example?y", "A.example", "/", "y"),
@@ -58,6 +59,7 @@ fn targets_are_taken_apart() {
         ("OPTIONS *", "a.example", "*", ""),
         ("OPTIONS http://a.example", "a.example", "*", ""),
         ("OPTIONS http://a.example/", "a.example", "/", ""),
+        ("GET //a/%7e?%zz/../\\", "a.example", "//a/%7e", "%zz/../\\"),
         ("OPTIONS http://a.example?q", "a.example", "/", "q"),
         ("BREW /pot", "a.example", "/pot", ""),
     ];
@@ -110,6 +112,15 @@ fn bad_request_lines_are_refused() {
         (b"GET / HTTP/1.2", VersionNotSupported, 505),
         (b"GET / HTTP/2.0", VersionNotSupported, 505),
         (b"PRI * HTTP/2.0", VersionNotSupported, 505),
+        (b"GET /a/../b HTTP/1.1", Path(PathFault::DotSegment), 400),
+        (
+            b"GET http://a.example/%2e%2e?q HTTP/1.1",
+            Path(PathFault::DotSegment),
+            400,
+        ),
+        (b"GET /a\\b HTTP/1.1", Path(PathFault::Backslash), 400),
+        (b"GET /%00 HTTP/1.1", Path(PathFault::Nul), 400),
+        (b"GET /% HTTP/1.1", Path(PathFault::Escape), 400),
         (b"GET * HTTP/1.1", TargetForm, 400),
         (b"GET a.example HTTP/1.1", TargetForm, 400),
         (b"GET a.example:80 HTTP/1.1", TargetForm, 400),

@@ -194,7 +194,7 @@ mod tests {
             let client = client(&worker, TcpStream::connect(address).await.unwrap());
             std::mem::size_of_val(&serve_one(&client, &head, b"", &mut Buffer::default()))
         };
-        assert!(exchange <= 3 * 1024 + 96, "{exchange} bytes while a request is served");
+        assert!(exchange <= 3 * 1024 + 128, "{exchange} bytes while a request is served");
         let client = client(&worker, TcpStream::connect(address).await.unwrap());
         let future = serve(client, Buffer::default());
         let bytes = std::mem::size_of_val(&future);

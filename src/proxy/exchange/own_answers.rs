@@ -35,6 +35,7 @@ impl Exchange<'_> {
             host,
             port: self.head.authority(self.bytes).get(host.len()..).unwrap_or_default(),
             path: self.head.path(self.bytes),
+            canonical_path: self.head.canonical_path(self.bytes),
             query: self.head.query(self.bytes),
         };
         let Some(location) = redirect.location(&asked) else {

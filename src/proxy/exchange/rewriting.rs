@@ -1,7 +1,7 @@
 //! Rules of the version that serves, with what their variables stand for in this exchange, and what else an answer tells.
 
 use super::{Exchange, hsts};
-use crate::http1::{Edits, PieceFacts, Rewrite};
+use crate::http1::{Edits, Moved, PieceFacts, Rewrite};
 use crate::proxy::relay::Told;
 use crate::routing::VersionId;
 
@@ -35,8 +35,15 @@ impl Exchange<'_> {
     pub(super) fn told(&self) -> Told<'_> {
         let serving = self.record.serving().and_then(|(_, version)| self.rewrite(version));
         let edits = serving.map(|(rewrite, facts)| {
-            let fields = &rewrite.response;
-            Edits { fields, facts }
+            let moved = (!rewrite.keep_locations).then(|| rewrite.moved(self.head.canonical_path(self.bytes)));
+            Edits {
+                fields: &rewrite.response,
+                facts,
+                moved: moved.flatten().map(|moved| Moved {
+                    port: self.record.endpoint_port(),
+                    ..moved
+                }),
+            }
         });
         Told {
             version: self.exposed_version(),

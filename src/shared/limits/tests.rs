@@ -34,7 +34,14 @@ fn limit(burst: u64, key: &[KeySource]) -> RateLimit {
 }
 
 fn limits(rates: &[RateLimit]) -> ServiceLimits {
-    ServiceLimits::default().next(rates, ["v1", "v2"].into_iter())
+    ServiceLimits::default().next(&of_service(rates), ["v1", "v2"].into_iter())
+}
+
+fn of_service(rates: &[RateLimit]) -> snapshot::ServiceLimits {
+    snapshot::ServiceLimits {
+        rates: rates.into(),
+        ..snapshot::ServiceLimits::default()
+    }
 }
 
 const NOW: Duration = Duration::from_secs(5);
@@ -66,20 +73,20 @@ fn a_rate_is_one_for_all_threads() {
     let let_in = std::thread::scope(|scope| {
         let ask = || {
             (0..1_000)
-                .filter(|_| limits.take(&request(&fields, "192.0.2.1"), NOW).is_ok())
+                .filter(|_| limits.rates.take(&request(&fields, "192.0.2.1"), NOW).is_ok())
                 .count()
         };
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(ask)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).sum::<usize>()
     });
-    assert_eq!((let_in, limits.rejected_by_rate()), (500, 3_500));
+    assert_eq!((let_in, limits.rates.rejected()), (500, 3_500));
 }
 
 #[test]
 fn keys_do_not_use_up_each_others_rate() {
     let sources = [KeySource::Header("x-key".into()), KeySource::ClientIp];
     let limits = limits(&[limit(2, &sources)]);
-    let of = |headers: &[(&str, &str)], ip: &str| limits.take(&request(&Headers(headers), ip), NOW).is_ok();
+    let of = |headers: &[(&str, &str)], ip: &str| limits.rates.take(&request(&Headers(headers), ip), NOW).is_ok();
     for (headers, ip) in [
         (&[("x-key", "ada")][..], "192.0.2.1"),
         (&[("x-key", "192.0.2.1")], "192.0.2.1"),
@@ -94,7 +101,7 @@ fn keys_do_not_use_up_each_others_rate() {
     let by_header = limits_by_header();
     let nobody = Headers(&[]);
     assert!(
-        (0..9).all(|_| by_header.take(&request(&nobody, "192.0.2.1"), NOW).is_ok()),
+        (0..9).all(|_| by_header.rates.take(&request(&nobody, "192.0.2.1"), NOW).is_ok()),
         "no key, no limit"
     );
 }
@@ -108,18 +115,21 @@ fn what_stays_in_the_file_goes_on() {
     let (first, second) = (limit(2, &[]), limit(3, &[]));
     let before = limits(std::slice::from_ref(&first));
     let fields = Headers(&[]);
-    let take = |limits: &ServiceLimits| limits.take(&request(&fields, "192.0.2.1"), NOW).is_ok();
+    let take = |limits: &ServiceLimits| limits.rates.take(&request(&fields, "192.0.2.1"), NOW).is_ok();
     assert_eq!([0; 3].map(|_| take(&before)), [true, true, false]);
-    let gate = before.version(1).unwrap();
+    let gate = &before.version(1).unwrap().in_flight;
     let inside = gate.enter(1).unwrap();
-    let same = before.next(&[first], ["v2", "v3"].into_iter());
+    let same = before.next(&of_service(&[first]), ["v2", "v3"].into_iter());
     assert!(!take(&same));
-    assert_eq!(same.rejected_by_rate(), 2);
-    assert!(same.version(0).unwrap().enter(1).is_none(), "v2 is as full as it was");
-    assert!(same.version(1).unwrap().enter(1).is_some());
+    assert_eq!(same.rates.rejected(), 2);
+    assert!(
+        same.version(0).unwrap().in_flight.enter(1).is_none(),
+        "v2 is as full as it was"
+    );
+    assert!(same.version(1).unwrap().in_flight.enter(1).is_some());
     drop(inside);
     assert!(
-        take(&before.next(&[second], ["v1"].into_iter())),
+        take(&before.next(&of_service(&[second]), ["v1"].into_iter())),
         "another rate begins anew"
     );
 }
@@ -146,4 +156,104 @@ fn a_flood_of_keys_does_not_free_a_heavy_one() {
         let_in.iter().all(|(key, count)| *key == 0 || *count == 1),
         "a new key is let in"
     );
+}
+
+#[test]
+fn keys_in_flight_are_exact_over_threads_and_given_back() {
+    let gates = Arc::new(KeyedGates::new(64));
+    let most_inside = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..4_u32 {
+            let (gates, most_inside) = (&gates, &most_inside);
+            scope.spawn(move || {
+                for round in 0..5_000 {
+                    // Keys come and go around the one that is watched, so that its place changes.
+                    let others: Vec<_> = (0..3).map(|n| gates.enter(&(thread, round, n), 1)).collect();
+                    if let Ok(Some(inside)) = gates.enter(&"shared", 2) {
+                        let now = most_inside.fetch_add(1, Ordering::SeqCst) + 1;
+                        assert!(now <= 2, "{now} are inside");
+                        most_inside.fetch_sub(1, Ordering::SeqCst);
+                        drop(inside);
+                    }
+                    drop(others);
+                }
+            });
+        }
+    });
+    assert_eq!(gates.total(), 0);
+    let inside: Vec<_> = (0..3).map(|_| gates.enter(&"shared", 2)).collect();
+    assert!(matches!(&*inside, [Ok(Some(_)), Ok(Some(_)), Err(Full)]));
+    assert!(matches!(gates.enter(&"another", 2), Ok(Some(_))));
+    drop(inside);
+    assert!(matches!(gates.enter(&"shared", 1), Ok(Some(_))), "all have left");
+}
+
+#[test]
+fn a_full_table_of_keys_in_flight_lets_in_and_keeps_who_is_counted() {
+    let gates = Arc::new(KeyedGates::new(1));
+    let inside: Vec<_> = (0..40_u32).map(|key| gates.enter(&key, 1).unwrap()).collect();
+    let counted = inside.iter().flatten().count();
+    assert_eq!((counted, gates.total()), (8, 8), "all places of one set");
+    for (key, inside) in inside.iter().enumerate() {
+        let again = gates.enter(&(key as u32), 1);
+        assert_eq!(again.is_err(), inside.is_some(), "{key}");
+    }
+    drop(inside);
+    assert_eq!(gates.total(), 0);
+}
+
+#[test]
+fn who_is_inside_stays_so_when_the_file_changes_the_number() {
+    let of = |most: u32, source: KeySource| snapshot::ServiceLimits {
+        keys_in_flight: [KeyInFlight {
+            most,
+            key: [source].into(),
+            max_keys: 64,
+        }]
+        .into(),
+        ..snapshot::ServiceLimits::default()
+    };
+    let none = Headers(&[]);
+    let (ada, bob) = (request(&none, "192.0.2.1"), request(&none, "192.0.2.2"));
+    let versions = || std::iter::empty();
+    let before = ServiceLimits::default().next(&of(1, KeySource::ClientIp), versions());
+    let inside = before.enter_keys(&ada).unwrap();
+    assert_eq!(inside.len(), 1);
+    assert!(before.enter_keys(&ada).is_err() && before.enter_keys(&bob).is_ok());
+    let after = before.next(&of(2, KeySource::ClientIp), versions());
+    let second = after.enter_keys(&ada).unwrap();
+    assert!(after.enter_keys(&ada).is_err());
+    assert_eq!(after.rejected_by_key(), 2);
+    drop((inside, second));
+    assert!(after.enter_keys(&ada).is_ok());
+    let by_header = after.next(&of(1, KeySource::Header("x-key".into())), versions());
+    assert_eq!(by_header.enter_keys(&ada).unwrap().len(), 0, "no key, no limit");
+}
+
+#[test]
+fn a_limit_that_refuses_leaves_no_other_counted() {
+    let limit = |most, source| KeyInFlight {
+        most,
+        key: [source].into(),
+        max_keys: 64,
+    };
+    let spec = snapshot::ServiceLimits {
+        keys_in_flight: [
+            limit(5, KeySource::ClientIp),
+            limit(1, KeySource::Header("x-key".into())),
+        ]
+        .into(),
+        ..snapshot::ServiceLimits::default()
+    };
+    let limits = ServiceLimits::default().next(&spec, std::iter::empty());
+    let fields = Headers(&[("x-key", "ada")]);
+    let ada = request(&fields, "192.0.2.1");
+    let inside = limits.enter_keys(&ada).unwrap();
+    for _ in 0..9 {
+        assert!(limits.enter_keys(&ada).is_err());
+    }
+    let counted = |limits: &ServiceLimits| limits.keys.iter().map(|(_, gates)| gates.total()).sum::<u64>();
+    assert_eq!(counted(&limits), 2);
+    drop(inside);
+    assert_eq!(counted(&limits), 0);
 }

@@ -150,14 +150,23 @@ fn limited(family: &mut Family, policy: &Service, settings: &snapshot::ServiceLi
         family.push(&[service, ("version", version), ("limit", limit)], count as f64);
     };
     if !settings.rates.is_empty() {
-        push("", "rate", live.rejected_by_rate());
+        push("", "rate", live.rates.rejected());
+    }
+    if !settings.keys_in_flight.is_empty() {
+        push("", "in_flight_per_key", live.rejected_by_key());
     }
     if settings.max_in_flight.is_some() {
         push("", "in_flight", live.in_flight.rejected());
     }
     for (index, version) in policy.versions.iter().enumerate() {
-        if let (Some(_), Some(gate)) = (settings.of_version(index), live.version(index)) {
-            push(&version.name, "in_flight", gate.rejected());
+        let (Some(settings), Some(live)) = (settings.of_version(index), live.version(index)) else {
+            continue;
+        };
+        if !settings.rates.is_empty() {
+            push(&version.name, "rate", live.rates.rejected());
+        }
+        if settings.max_in_flight.is_some() {
+            push(&version.name, "in_flight", live.in_flight.rejected());
         }
     }
 }
