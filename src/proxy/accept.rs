@@ -167,11 +167,16 @@ struct Part {
     threads: Arc<Threads>,
 }
 
+/// Tasks that run before a busy thread asks the kernel what else has come (tokio: 61): fewer questions, and more answers to one
+/// client in one write. A few milliseconds of work at most.
+const TURN: u32 = 256;
+
 impl Part {
     /// The thread's life, in a runtime of its own whose tasks need not be able to leave it.
     fn run(self) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
+            .event_interval(TURN)
             .build_local(tokio::runtime::LocalOptions::default())?;
         let most_idle = self.cap / self.shared.threads.len().max(1);
         let worker = Worker::new(self.index, self.shared, self.stats, self.log, most_idle.max(16));
