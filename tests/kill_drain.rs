@@ -3,9 +3,11 @@
 
 mod support;
 
-use std::io::{Read, Write as _};
+use std::io::Read;
 use std::time::{Duration, Instant};
-use support::{Broken, Client, Config, Gate, PATIENCE, Response, Service, Then, Upstream, Write, eventually};
+use support::{
+    Broken, Client, Config, Gate, PATIENCE, Response, Service, Then, Upstream, WEB_SOCKET, Write, eventually,
+};
 
 /// The header that asks for the canary.
 const TO_CANARY: (&str, &str) = ("x-version", "v2");
@@ -19,13 +21,7 @@ const SLACK: Duration = Duration::from_secs(3);
 /// Echoes in a tunnel, sends a download of [`PIECES`] pieces, or never answers.
 fn upstream(name: &str) -> Upstream {
     Upstream::with(name, |exchange| match exchange.request.target.as_str() {
-        "/tunnel" => {
-            exchange.send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n");
-            let mut stream = exchange.io().stream.try_clone().unwrap();
-            let mut byte = [0];
-            while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
-            Then::Close
-        }
+        "/tunnel" => exchange.echo_web_socket(""),
         "/download" => {
             exchange.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", PIECES * 100));
             for _ in 0..PIECES {
@@ -72,13 +68,7 @@ impl Shop {
 
     fn tunnel(&self, fields: &[(&str, &str)]) -> Tunnel {
         let mut client = self.gate.client();
-        let upgrade = [
-            ("connection", "upgrade"),
-            ("upgrade", "websocket"),
-            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
-            ("sec-websocket-version", "13"),
-        ];
-        let response = client.get("/tunnel", &[&upgrade, fields].concat());
+        let response = client.get("/tunnel", &[&WEB_SOCKET, fields].concat());
         assert_eq!(response.status, 101);
         let mut tunnel = Tunnel(client);
         tunnel.assert_open();

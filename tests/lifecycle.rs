@@ -6,7 +6,7 @@ mod support;
 use std::fs;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
-use support::{Client, Config, Gate, PATIENCE, Service, Then, Upstream, eventually, rollgate};
+use support::{Client, Config, Gate, PATIENCE, Service, Then, Upstream, WEB_SOCKET, eventually, rollgate};
 
 /// PROMISES 3.3: how long after the last request a stopping process may still be there.
 const EXIT_WITHIN: Duration = Duration::from_secs(1);
@@ -270,11 +270,7 @@ fn a_tunnel_does_not_hold_up_a_stop_for_longer_than_the_drain_timeout() {
     });
     let mut gate = gate(&upstream, "drain_timeout: 1s");
     let mut client = gate.client();
-    client.send(
-        "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n",
-    );
-    assert_eq!(client.read(false).unwrap().status, 101);
+    assert_eq!(client.get("/", &WEB_SOCKET).status, 101);
     gate.signal("TERM");
     let start = Instant::now();
     assert_eq!(gate.wait(PATIENCE).code, Some(0));

@@ -9,13 +9,14 @@ mod service;
 
 use bytes::Bytes;
 use service::{EchoClient, EchoServer, Plain, receiver};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use support::{
-    Authority, Client, Config, Exchange, Gate, Operator, PATIENCE, Service, Then, Trust, Upstream, der, eventually,
+    Authority, Client, Config, Exchange, Gate, Operator, PATIENCE, Service, Then, Trust, Upstream, WEB_SOCKET, der,
+    eventually,
 };
 use tonic::Request;
 use tonic::codegen::http::uri::PathAndQuery;
@@ -28,26 +29,13 @@ const BATCH: usize = 20;
 fn version(name: &'static str, over: &Arc<AtomicBool>) -> Upstream {
     let over = Arc::clone(over);
     Upstream::with(name, move |exchange| match exchange.request.target.as_str() {
-        "/ws" => echo(exchange),
+        "/ws" => exchange.echo_web_socket(""),
         "/feed" => tell(exchange, &over),
         _ => {
             exchange.read_body();
             exchange.answer(200, &[], name.as_bytes())
         }
     })
-}
-
-fn echo(exchange: &mut Exchange<'_>) -> Then {
-    exchange.send(
-        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-         sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
-    );
-    let io = exchange.io();
-    let mut buffer = [0; 4096];
-    while let Ok(read @ 1..) = io.stream.read(&mut buffer) {
-        io.stream.write_all(&buffer[..read]).ok();
-    }
-    Then::Close
 }
 
 fn tell(exchange: &mut Exchange<'_>, over: &AtomicBool) -> Then {
@@ -136,11 +124,7 @@ impl Scene {
     /// One WebSocket, with a message after the other and each answer compared.
     fn talk(&self) {
         let mut client = Client::connect_tls(self.gate.port(), &Trust::new(&self.authority), "shop.test");
-        client.send(
-            "GET /ws HTTP/1.1\r\nhost: shop.test\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
-             sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-        );
-        assert_eq!(client.read(false).unwrap().status, 101);
+        assert_eq!(client.get("/ws", &WEB_SOCKET).status, 101);
         for number in 0_u32.. {
             let message: Vec<u8> = number.to_be_bytes().repeat(250);
             client.send(&message);

@@ -6,7 +6,7 @@ mod support;
 use std::collections::{HashMap, HashSet};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
-use support::{Broken, Client, Config, Gate, PATIENCE, Service, Then, Upstream, eventually, in_parallel};
+use support::{Broken, Client, Config, Gate, PATIENCE, Service, Then, Upstream, WEB_SOCKET, eventually, in_parallel};
 
 /// `shop` between two upstreams that answer with their names.
 struct Shop {
@@ -697,30 +697,12 @@ fn a_client_that_asks_to_close_is_closed() {
     assert!(client.is_closed_within(Duration::from_secs(2)));
 }
 
-const UPGRADE: &str = "GET /chat HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
-                       sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n";
-
 #[test]
 fn a_websocket_is_tunnelled_after_a_101_both_ways_and_closes_with_either_side() {
-    use std::io::{Read, Write};
-    let upstream = Upstream::with("v1", |exchange| {
-        exchange.send(
-            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-             sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\nfirst",
-        );
-        let io = exchange.io();
-        let early = std::mem::take(&mut io.bytes);
-        io.stream.write_all(&early).ok();
-        let mut buffer = [0; 4096];
-        while let Ok(read @ 1..) = io.stream.read(&mut buffer) {
-            io.stream.write_all(&buffer[..read]).ok();
-        }
-        Then::Close
-    });
+    let upstream = Upstream::with("v1", |exchange| exchange.echo_web_socket("first"));
     let gate = before(&upstream);
     let mut client = gate.client();
-    client.send(UPGRADE);
-    let response = client.read(false).unwrap();
+    let response = client.get("/chat", &WEB_SOCKET);
     assert_eq!(response.status, 101);
     assert_eq!(response.header("upgrade"), Some("websocket"));
     assert_eq!(client.read_bytes(5), b"first");
@@ -738,8 +720,7 @@ fn a_websocket_is_tunnelled_after_a_101_both_ways_and_closes_with_either_side() 
 fn an_upgrade_that_the_upstream_declines_is_an_ordinary_answer() {
     let shop = Shop::new(1, 0);
     let mut client = shop.gate.client();
-    client.send(UPGRADE);
-    assert_eq!(client.read(false).unwrap().status, 200);
+    assert_eq!(client.get("/chat", &WEB_SOCKET).status, 200);
     assert_eq!(client.get("/", &[]).status, 200);
 }
 

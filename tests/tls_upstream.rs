@@ -7,8 +7,8 @@ use std::collections::HashSet;
 use std::io::{Read as _, Write as _};
 use std::path::Path;
 use support::{
-    Authority, Broken, Client, Config, Gate, Leaf, PATIENCE, Service, Then, Trust, Upstream, Write, der, eventually,
-    file, self_signed,
+    Authority, Broken, Client, Config, Gate, Leaf, PATIENCE, Service, Then, Trust, Upstream, WEB_SOCKET, Write, der,
+    eventually, file, self_signed,
 };
 
 /// A gate before one endpoint that speaks TLS.
@@ -410,18 +410,7 @@ fn bodies_go_both_ways_and_an_answer_that_is_cut_is_seen_as_cut() {
 fn tls_on_both_sides_and_web_sockets() {
     let authority = Authority::new("tests");
     let config = authority.server(&["127.0.0.1"]).serves(None);
-    let upstream = Upstream::tls_with("v1", config, |exchange| {
-        exchange.send(
-            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-             sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\nfirst",
-        );
-        let io = exchange.io();
-        let mut buffer = [0; 4096];
-        while let Ok(read @ 1..) = io.stream.read(&mut buffer) {
-            io.stream.write_all(&buffer[..read]).ok();
-        }
-        Then::Close
-    });
+    let upstream = Upstream::tls_with("v1", config, |exchange| exchange.echo_web_socket("first"));
     let files = tempfile::tempdir().unwrap();
     let ca = file(files.path(), "ca.pem", authority.pem()).display().to_string();
     let line = authority.server(&["shop.test"]).write(files.path(), "shop");
@@ -432,11 +421,7 @@ fn tls_on_both_sides_and_web_sockets() {
             .text(),
     );
     let mut client = Client::connect_tls(gate.port(), &Trust::new(&authority), "shop.test");
-    client.send(
-        "GET /ws HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
-         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-    );
-    assert_eq!(client.read(false).unwrap().status, 101);
+    assert_eq!(client.get("/ws", &WEB_SOCKET).status, 101);
     assert_eq!(client.read_bytes(5), b"first");
     for n in 0..100_u8 {
         client.send([n; 5000]);

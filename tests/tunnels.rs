@@ -5,17 +5,11 @@
 mod support;
 
 use std::time::Duration;
-use support::{Client, Config, Exchange, Gate, Operator, PATIENCE, Service, Then, Upstream, Write};
+use support::{Client, Config, Exchange, Gate, Operator, PATIENCE, Service, Then, Upstream, WEB_SOCKET, Write};
 
 /// What the service lets through, beside what no test asks for.
 const LISTED: &str = "upgrades: [websocket, SPDY/3.1, tcp]";
 const ASKS: [(&str, &str); 2] = [("connection", "Upgrade"), ("upgrade", "spdy/3.1")];
-const SOCKET: [(&str, &str); 4] = [
-    ("connection", "Upgrade"),
-    ("upgrade", "websocket"),
-    ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
-    ("sec-websocket-version", "13"),
-];
 
 /// What its server says first: to WebSocket it would be a whole frame, behind which another may come.
 const GREETING: &[u8] = b"\x82\x04moin";
@@ -138,12 +132,12 @@ fn what_is_not_listed_is_not_asked_for() {
         );
         assert_eq!(v1.last().head.get("connection"), None, "{protocol}");
     }
-    let answer = plain.get("/", &SOCKET);
+    let answer = plain.get("/", &WEB_SOCKET);
     assert_eq!((answer.status, answer.header("upgrade")), (101, Some("websocket")));
     let none = gate(&v1, "upgrades: []");
-    assert_eq!(none.get("/", &SOCKET).text(), "no upgrade");
+    assert_eq!(none.get("/", &WEB_SOCKET).text(), "no upgrade");
     let other = gate(&v1, "upgrades: [tcp]");
-    assert_eq!(other.get("/", &SOCKET).text(), "no upgrade");
+    assert_eq!(other.get("/", &WEB_SOCKET).text(), "no upgrade");
 }
 
 #[test]
@@ -169,7 +163,7 @@ fn a_101_to_anything_but_what_was_asked_for_is_the_endpoints_failure() {
         ),
         (
             "HTTP/1.1 101 x\r\nconnection: upgrade\r\nupgrade: spdy/3.1\r\n\r\n",
-            &SOCKET,
+            &WEB_SOCKET,
         ),
     ] {
         let v1 = answers(answer);

@@ -12,7 +12,7 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use support::{Client, Config, Gate, PATIENCE, Service, Then, Upstream, Write, eventually, lives, signal};
+use support::{Client, Config, Gate, PATIENCE, Service, Upstream, WEB_SOCKET, Write, eventually, lives, signal};
 
 const FAILED: &str = "upgrade: failed, this process goes on serving";
 
@@ -175,19 +175,12 @@ fn ten_upgrades_under_load_refuse_reset_and_fail_nothing() {
 
 #[test]
 fn kept_alive_connections_requests_in_flight_and_tunnels_are_served_to_their_end() {
-    use std::io::Read;
     let upstream = Upstream::with("v1", |exchange| match exchange.request.target.as_str() {
         "/slow" => {
             std::thread::sleep(Duration::from_secs(2));
             exchange.answer(200, &[], b"slow")
         }
-        "/tunnel" => {
-            exchange.send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n");
-            let mut stream = exchange.io().stream.try_clone().unwrap();
-            let mut byte = [0];
-            while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
-            Then::Close
-        }
+        "/tunnel" => exchange.echo_web_socket(""),
         _ => exchange.answer(200, &[], b"done"),
     });
     let mut gate = Gate::start(&config(&upstream).limit("drain_timeout: 6s").text());
@@ -195,13 +188,7 @@ fn kept_alive_connections_requests_in_flight_and_tunnels_are_served_to_their_end
     for client in [&mut idle, &mut forgotten] {
         assert!(!client.get("/", &[]).closes());
     }
-    let upgrading = [
-        ("connection", "upgrade"),
-        ("upgrade", "websocket"),
-        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
-        ("sec-websocket-version", "13"),
-    ];
-    assert_eq!(tunnel.get("/tunnel", &upgrading).status, 101);
+    assert_eq!(tunnel.get("/tunnel", &WEB_SOCKET).status, 101);
     slow.send("GET /slow HTTP/1.1\r\nhost: a\r\n\r\n");
     eventually(PATIENCE, "all are in flight", || upstream.count() == 4);
     let handed_over = Instant::now();

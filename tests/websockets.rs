@@ -8,7 +8,9 @@ use futures_util::{SinkExt, StreamExt};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use support::{Authority, Client, Config, Gate, Operator, PATIENCE, Service, Then, Trust, Upstream, eventually};
+use support::{
+    Authority, Client, Config, Gate, Operator, PATIENCE, Service, Then, Trust, Upstream, WEB_SOCKET, eventually,
+};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -283,13 +285,7 @@ fn raw(bytes: &'static [u8]) -> (Upstream, Gate, Client) {
     let service = Service::split(v2.port(), 100, v2.port(), 0).key(RULE);
     let gate = Gate::start(&Config::with(service).top("kill: { drain: 0s }").text());
     let mut client = gate.client();
-    let upgrade = [
-        ("connection", "upgrade"),
-        ("upgrade", "websocket"),
-        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
-        ("sec-websocket-version", "13"),
-        TO_CANARY,
-    ];
+    let upgrade = [&WEB_SOCKET[..], &[TO_CANARY]].concat();
     assert_eq!(client.get("/", &upgrade).status, 101);
     assert_eq!(client.read_bytes(bytes.len()), bytes);
     (v2, gate, client)

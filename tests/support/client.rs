@@ -11,6 +11,14 @@ pub struct Client {
     buffered: Buffered<Wire>,
 }
 
+/// The fields that ask for a WebSocket, with the key of RFC 6455 section 1.3.
+pub const WEB_SOCKET: [(&str, &str); 4] = [
+    ("connection", "Upgrade"),
+    ("upgrade", "websocket"),
+    ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ("sec-websocket-version", "13"),
+];
+
 /// A final answer, with the interim ones before it.
 #[derive(Debug, Clone, Default)]
 pub struct Response {

@@ -30,7 +30,7 @@ mod upstream;
 mod wire;
 
 pub use api::{ApiAnswer, ApiSite, ask_tcp, authorization};
-pub use client::{Broken, Client, Response};
+pub use client::{Broken, Client, Response, WEB_SOCKET};
 pub use config::{Config, Service};
 pub use gate::{Exit, Gate, Write, lives, rollgate, signal};
 pub use haproxy::Haproxy;

@@ -5,7 +5,7 @@ use super::wire::{Buffered, Head, read_chunked};
 use super::{PATIENCE, lint_forwarded_request};
 use socket2::SockRef;
 use std::collections::HashMap;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -102,6 +102,22 @@ impl Exchange<'_> {
         let body = if self.request.method == "HEAD" { b"" } else { body };
         self.send([text.as_bytes(), body].concat());
         Then::Keep
+    }
+
+    /// Agrees to a WebSocket (by the key of RFC 6455 section 1.3), says `first`, and then gives back every byte, those
+    /// included that came with the request.
+    pub fn echo_web_socket(&mut self, first: &str) -> Then {
+        self.send(format!(
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n{first}"
+        ));
+        let early = std::mem::take(&mut self.io.bytes);
+        self.send(early);
+        let mut buffer = [0; 4096];
+        while let Ok(read @ 1..) = self.io.stream.read(&mut buffer) {
+            self.send(&buffer[..read]);
+        }
+        Then::Close
     }
 
     /// The stream and what was read from it and not used: for tunnels.

@@ -1,7 +1,6 @@
 //! Requests over TLS: bodies, upgrades, ends, and what tells that it was https.
 
-use crate::support::{Authority, Client, Config, Gate, PATIENCE, Service, Then, Trust, Upstream, file};
-use std::io::Write as _;
+use crate::support::{Authority, Client, Config, Gate, PATIENCE, Service, Then, Trust, Upstream, WEB_SOCKET, file};
 use std::process::Command;
 use std::time::Duration;
 
@@ -84,22 +83,10 @@ fn a_slow_reader_gets_all_of_it_and_holds_little() {
 
 #[test]
 fn web_sockets_go_through() {
-    use std::io::Read;
     let authority = Authority::new("tests");
     let files = tempfile::tempdir().unwrap();
     let line = authority.server(&["shop.test"]).write(files.path(), "shop");
-    let upstream = Upstream::with("v1", |exchange| {
-        exchange.send(
-            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-             sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\nfirst",
-        );
-        let io = exchange.io();
-        let mut buffer = [0; 4096];
-        while let Ok(read @ 1..) = io.stream.read(&mut buffer) {
-            io.stream.write_all(&buffer[..read]).ok();
-        }
-        Then::Close
-    });
+    let upstream = Upstream::with("v1", |exchange| exchange.echo_web_socket("first"));
     let service = Service::only(upstream.port());
     let gate = Gate::start(
         &Config::with(service)
@@ -107,11 +94,7 @@ fn web_sockets_go_through() {
             .text(),
     );
     let mut client = Client::connect_tls(gate.port(), &Trust::new(&authority), "shop.test");
-    client.send(
-        "GET /ws HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
-         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-    );
-    assert_eq!(client.read(false).unwrap().status, 101);
+    assert_eq!(client.get("/ws", &WEB_SOCKET).status, 101);
     assert_eq!(client.read_bytes(5), b"first");
     for n in 0..50_u8 {
         client.send([n; 3000]);
