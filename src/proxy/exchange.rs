@@ -223,6 +223,10 @@ impl<'c> Exchange<'c> {
         }
     }
 
+    fn has_body(&self) -> bool {
+        !matches!(self.head.body, RequestBody::None)
+    }
+
     /// Whether the client came by https, to us or to a trusted proxy.
     fn is_https(&self) -> bool {
         let told = || self.head.fields(self.bytes).nth("x-forwarded-proto", 0) == Some(b"https");
@@ -243,8 +247,7 @@ impl<'c> Exchange<'c> {
             return Box::pin(self.refuse(Refusal::MethodNotAllowed, WHY)).await;
         }
         self.record.ends(200, Termination::Ok, None);
-        let unread = !matches!(self.head.body, RequestBody::None);
-        self.own_answer(200, WHY, unread).await
+        self.own_answer(200, WHY, self.has_body()).await
     }
 
     fn view<'v>(&'v self, fields: &'v dyn HeaderFields) -> RequestView<'v> {

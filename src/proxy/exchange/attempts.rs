@@ -2,7 +2,7 @@
 
 use super::{Exchange, text};
 use crate::config::snapshot::{Balance, Service, Timeouts};
-use crate::http1::{RequestAdditions, RequestBody, RequestHead, Upgrading, Version, write_request};
+use crate::http1::{RequestAdditions, RequestHead, Upgrading, Version, write_request};
 use crate::outcome::{FailureKind, Refusal, Termination};
 use crate::proxy::body::BodyReader;
 use crate::proxy::buffer::{Buffer, HeadBytes};
@@ -70,7 +70,7 @@ impl Exchange<'_> {
         let mut endpoint = self.pick(version, &tried);
         loop {
             let failure = match &endpoint {
-                None => Failure::no_endpoint(matches!(self.head.body, RequestBody::None)),
+                None => Failure::no_endpoint(!self.has_body()),
                 Some(endpoint) => {
                     self.record.tries(endpoint);
                     let attempt = self.attempt((serving, version), endpoint, fresh, cookie, upload);
@@ -275,7 +275,7 @@ impl Exchange<'_> {
 
     /// A call of gRPC, to endpoints that may speak it. What a client says to others is of no effect, or any client could
     /// have what is allowed to calls alone.
-    fn is_call_to(&self, version: &VersionInForce) -> bool {
+    pub(super) fn is_call_to(&self, version: &VersionInForce) -> bool {
         self.is_grpc && version.pool.spec.http2
     }
 
@@ -350,7 +350,7 @@ impl Exchange<'_> {
         self.head.upgrading(self.bytes, allowed.unwrap_or_default())
     }
 
-    fn service(&self) -> Option<&Service> {
+    pub(super) fn service(&self) -> Option<&Service> {
         self.snapshot().services.get(self.record.service()?.0 as usize)
     }
 

@@ -106,7 +106,7 @@ impl Exchange<'_> {
             text,
             body,
             coding: upload.coding,
-            is_grpc: self.is_grpc,
+            is_grpc: self.is_call_to(live),
             from: From {
                 peer: self.client.peer,
                 client_ip: self.client_ip,

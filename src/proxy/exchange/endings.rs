@@ -2,7 +2,7 @@
 
 use super::attempts::Failure;
 use super::{Exchange, hsts, text};
-use crate::http1::{MethodKind, RequestBody, Version};
+use crate::http1::{MethodKind, Version};
 use crate::http2::grpc;
 use crate::outcome::{Refusal, Termination};
 use crate::proxy::answers::{Content, OwnAnswer};
@@ -222,14 +222,8 @@ impl Exchange<'_> {
     }
 
     pub(super) async fn no_endpoint(&self) -> Next {
-        let unread = !matches!(self.head.body, RequestBody::None);
-        self.fail(
-            503,
-            Termination::NoEndpoint,
-            "no endpoint of the version is usable",
-            unread,
-        )
-        .await
+        let why = told_of(Termination::NoEndpoint, 503);
+        self.fail(503, Termination::NoEndpoint, why, self.has_body()).await
     }
 
     /// Answers for the proxy's or a version's failure. `unread`: something of the request was not read.
@@ -242,8 +236,7 @@ impl Exchange<'_> {
     pub(super) async fn refuse(&self, refusal: Refusal, why: &str) -> Next {
         self.record.refused(refusal, self.shown(refusal.status()));
         keep_refused(&self.client.worker, self.client_ip, refusal, why, self.bytes);
-        let unread = !matches!(self.head.body, RequestBody::None);
-        self.own_answer(refusal.status(), why, unread).await
+        self.own_answer(refusal.status(), why, self.has_body()).await
     }
 
     /// The status of HTTP that the client gets where `status` is meant: gRPC tells the others another way.

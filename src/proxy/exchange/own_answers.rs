@@ -2,7 +2,6 @@
 
 use super::Exchange;
 use super::endings::Said;
-use crate::http1::RequestBody;
 use crate::outcome::{OwnAnswerKind, Refusal};
 use crate::proxy::answers::Content;
 use crate::proxy::downstream::Next;
@@ -66,9 +65,5 @@ impl Exchange<'_> {
             ..Said::default()
         };
         self.say(said, self.has_body()).await
-    }
-
-    pub(super) fn has_body(&self) -> bool {
-        !matches!(self.head.body, RequestBody::None)
     }
 }

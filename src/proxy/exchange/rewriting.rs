@@ -19,7 +19,7 @@ impl Exchange<'_> {
 
     /// What is changed in requests to this version of their service, and in its answers; `None`: nothing.
     pub(super) fn rewrite(&self, version: VersionId) -> Option<(&Rewrite, PieceFacts<'_>)> {
-        let service = self.snapshot().services.get(self.record.service()?.0 as usize)?;
+        let service = self.service()?;
         let rewrite = service.rewrites.get(version.0 as usize)?.as_ref()?;
         let facts = PieceFacts {
             client_ip: self.client_ip,
@@ -53,7 +53,7 @@ impl Exchange<'_> {
     }
 
     fn exposed_version(&self) -> Option<&str> {
-        let service = self.snapshot().services.get(self.record.service()?.0 as usize)?;
+        let service = self.service()?;
         service.expose_version.then(|| self.record.version_name(&self.local))
     }
 }
