@@ -177,15 +177,42 @@ fn a_reset_is_the_versions_failure_and_a_post_is_not_repeated() {
 
 #[test]
 fn a_connection_that_ended_while_nothing_ran_costs_no_request() {
-    let server = RawServer::start(&[], |client, connection| {
+    let (ended, has_ended) = mpsc::channel();
+    let server = RawServer::start(&[], move |client, connection| {
         let stream = client.next_request().unwrap();
         client.respond(stream, &format!("on {connection}"));
         // And it closes, without a word.
+        client.finish();
+        ended.send(()).unwrap();
     });
     let gate = Gate::start(&over_h2c(Service::only(server.port())).top("threads: 1").text());
     for n in 0..20 {
         assert_eq!(ask(&gate, "POST", b"x"), (200, format!("on {n}")));
+        // A request that was already on its way would have been lost with the connection.
+        has_ended.recv_timeout(PATIENCE).unwrap();
     }
+}
+
+#[test]
+fn an_answer_before_the_end_of_its_request_outlives_the_connection() {
+    let (ended, has_ended) = mpsc::channel();
+    let server = RawServer::start(&[], move |client, connection| {
+        let stream = client.next_request().unwrap();
+        client.respond(stream, &format!("on {connection}"));
+        client.finish();
+        ended.send(()).unwrap();
+        // And it closes, with a reset: much of the request is never read.
+    });
+    let gate = Gate::start(&over_h2c(Service::only(server.port())).top("threads: 1").text());
+    for n in 0..20 {
+        let mut client = gate.client();
+        client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 200000\r\n\r\n");
+        client.send(vec![b'x'; 60_000]);
+        let answer = client.read(false).unwrap();
+        assert_eq!((answer.status, answer.text()), (200, format!("on {n}")));
+        has_ended.recv_timeout(PATIENCE).unwrap();
+    }
+    assert_eq!(gate.metrics().sum("rollgate_request_failures_total", &[]), 0.0);
 }
 
 #[test]

@@ -72,21 +72,49 @@ impl Meter {
 pub struct Outbox {
     stream: Rc<Stream>,
     held: RefCell<Buffer>,
+    end: End,
+    /// The peer takes nothing any more.
+    broken: Cell<bool>,
 }
 
 impl Outbox {
-    pub fn new(stream: Rc<Stream>) -> Rc<Self> {
+    pub fn new(stream: Rc<Stream>, end: End) -> Rc<Self> {
         Rc::new(Self {
             stream,
             held: RefCell::default(),
+            end,
+            broken: Cell::new(false),
         })
+    }
+
+    /// Whether a server has stopped taking anything: see [`Outbox::poll_send`].
+    pub fn is_broken(&self) -> bool {
+        self.broken.get()
     }
 
     /// Until the socket has taken all there is. Whoever polls the connection polls this afterwards.
     ///
     /// # Errors
-    /// The peer has gone.
+    /// The client has gone. A server that has gone is no error here: it may have answered before, and what it said is still
+    /// to be read. What is for it is dropped, and the end of what it said is the connection's.
     pub fn poll_send(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.broken.get() {
+            return Poll::Ready(Ok(()));
+        }
+        self.or_drop(ready!(self.poll_send_held(context)), ())
+    }
+
+    /// `sent`, or as much as `dropped` where nobody takes it any more.
+    fn or_drop<T>(&self, sent: io::Result<T>, dropped: T) -> Poll<io::Result<T>> {
+        if sent.is_ok() || self.end == End::Server {
+            return Poll::Ready(sent);
+        }
+        self.broken.set(true);
+        *self.held.borrow_mut() = Buffer::default();
+        Poll::Ready(Ok(dropped))
+    }
+
+    fn poll_send_held(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut held = self.held.borrow_mut();
         while !held.is_empty() {
             match self.stream.poll_write(context, &[IoSlice::new(held.unread())], &|_| {}) {
@@ -107,8 +135,12 @@ impl Outbox {
         if self.held.borrow().unread().len() + length > HELD_BYTES {
             ready!(self.poll_send(context))?;
         }
+        if self.broken.get() {
+            return Poll::Ready(Ok(length));
+        }
         if length > HELD_BYTES {
-            return self.stream.poll_write(context, parts, &|_| {});
+            let written = ready!(self.stream.poll_write(context, parts, &|_| {}));
+            return self.or_drop(written, length);
         }
         let mut held = self.held.borrow_mut();
         Poll::Ready(Ok(parts.iter().map(|part| held.push(part, HELD_BYTES)).sum()))
@@ -122,6 +154,10 @@ pub struct Io {
     /// Read already: by who found out what is spoken, or more at once than there was room for.
     ahead: Buffer,
     meter: Rc<Meter>,
+    /// Something was read the last time: the tasks of the streams have had no turn since.
+    fresh: bool,
+    /// What the connection has ended with, if that is not told yet.
+    ended: Option<io::Result<()>>,
 }
 
 impl Io {
@@ -131,7 +167,29 @@ impl Io {
             outbox,
             ahead,
             meter,
+            fresh: false,
+            ended: None,
         }
+    }
+
+    /// More to read, or with nothing more the end. The streams have a turn with what came before the end: the `h2` crate
+    /// forgets whole answers to requests that are not whole once it knows of that.
+    fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(ended) = self.ended.take() {
+            return Poll::Ready(ended);
+        }
+        let filled = self
+            .stream
+            .poll_fill(context, &mut self.ahead, BUFFER_BYTES)
+            .map_ok(drop);
+        let was_fresh = std::mem::replace(&mut self.fresh, !self.ahead.is_empty());
+        let filled = ready!(filled);
+        if was_fresh && !self.fresh {
+            self.ended = Some(filled);
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(filled)
     }
 
     /// So many bytes of `parts` went out.
@@ -150,7 +208,7 @@ impl AsyncRead for Io {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.ahead.is_empty() {
-            ready!(this.stream.poll_fill(context, &mut this.ahead, BUFFER_BYTES))?;
+            ready!(this.poll_fill(context))?;
         }
         let held = this.ahead.unread();
         let held = held.get(..held.len().min(room.remaining())).unwrap_or_default();
@@ -203,11 +261,11 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     /// Both ends of a connection, ours as the `h2` crate has it.
-    async fn connection() -> (Io, Rc<Outbox>, TcpStream) {
+    async fn connection(end: End) -> (Io, Rc<Outbox>, TcpStream) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let outbox = Outbox::new(Rc::new(Stream::new(listener.accept().await.unwrap().0)));
-        let meter = Meter::new(End::Server, Instant::now());
+        let outbox = Outbox::new(Rc::new(Stream::new(listener.accept().await.unwrap().0)), end);
+        let meter = Meter::new(end, Instant::now());
         (Io::new(Rc::clone(&outbox), Buffer::default(), meter), outbox, peer)
     }
 
@@ -217,7 +275,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_written_waits_until_it_is_sent() {
-        let (mut io, outbox, mut peer) = connection().await;
+        let (mut io, outbox, mut peer) = connection(End::Server).await;
         for part in [&b"HEADERS"[..], b"DATA", b"HEADERS"] {
             io.write_all(part).await.unwrap();
             io.flush().await.unwrap();
@@ -232,7 +290,7 @@ mod tests {
 
     #[tokio::test]
     async fn much_goes_at_once_and_behind_what_is_held() {
-        let (mut io, outbox, mut peer) = connection().await;
+        let (mut io, outbox, mut peer) = connection(End::Server).await;
         io.write_all(b"first").await.unwrap();
         io.write_all(&[b'x'; HELD_BYTES + 1]).await.unwrap();
         assert!(outbox.held.borrow().is_empty());
@@ -245,7 +303,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_peer_that_reads_nothing_holds_the_writer_up() {
-        let (mut io, outbox, mut peer) = connection().await;
+        let (mut io, outbox, mut peer) = connection(End::Server).await;
         let mut written = 0;
         let mut nobody = Context::from_waker(std::task::Waker::noop());
         // Far more than both sockets buffer.
@@ -265,5 +323,52 @@ mod tests {
             }
         };
         tokio::join!(sent(&outbox), reads);
+    }
+    /// The peer has answered and gone, without reading what was sent to it.
+    async fn reset_behind_an_answer(end: End) -> (Io, Rc<Outbox>) {
+        let (mut io, outbox, mut peer) = connection(end).await;
+        io.write_all(b"request").await.unwrap();
+        sent(&outbox).await;
+        peer.write_all(b"answer").await.unwrap();
+        peer.readable().await.unwrap();
+        drop(peer);
+        (io, outbox)
+    }
+
+    #[tokio::test]
+    async fn what_a_server_said_before_it_went_is_read() {
+        let (mut io, outbox) = reset_behind_an_answer(End::Client).await;
+        for size in [4, HELD_BYTES + 1] {
+            io.write_all(&vec![b'x'; size]).await.unwrap();
+            sent(&outbox).await;
+        }
+        assert!(outbox.is_broken() && outbox.held.borrow().is_empty());
+        let mut answer = [0; 6];
+        io.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"answer");
+        assert!(matches!(io.read(&mut answer).await, Ok(0) | Err(_)), "and then the end");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_has_gone_is_an_error() {
+        let (mut io, outbox) = reset_behind_an_answer(End::Server).await;
+        io.write_all(b"more").await.unwrap();
+        poll_fn(|context| outbox.poll_send(context)).await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn the_end_is_told_a_turn_after_what_came_before_it() {
+        let (mut io, _, mut peer) = connection(End::Client).await;
+        peer.write_all(b"x").await.unwrap();
+        peer.shutdown().await.unwrap();
+        assert_eq!(io.read(&mut [0; 8]).await.unwrap(), 1);
+        let (mut turns, mut bytes) = (0, [0; 8]);
+        let mut room = ReadBuf::new(&mut bytes);
+        let read = poll_fn(|context| {
+            turns += 1;
+            Pin::new(&mut io).poll_read(context, &mut room)
+        });
+        read.await.unwrap();
+        assert!(room.filled().is_empty() && turns == 2, "{turns} turns");
     }
 }

@@ -82,7 +82,7 @@ pub async fn serve(client: Client, input: Buffer) {
     let limits = &local.in_force.snapshot.limits;
     slot.clear_total();
     slot.set_phase(limits.header_timeout);
-    let outbox = Outbox::new(Rc::clone(&shared.stream));
+    let outbox = Outbox::new(Rc::clone(&shared.stream), End::Server);
     let io = Io::new(Rc::clone(&outbox), input, Rc::clone(&meter));
     let Ok(Ok(connection)) = slot.guard(settings(limits).handshake(io)).await else {
         return;

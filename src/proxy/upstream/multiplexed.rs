@@ -51,6 +51,9 @@ const NO_PONG: Duration = Duration::from_secs(5);
 /// (CVE-2023-44487), and other clients' requests are on it.
 const TAKEN_BACK_TICKS: u32 = 2;
 
+/// A connection's task tells of its end a turn after it has read what came before.
+const TURNS_TO_END: usize = 2;
+
 /// The connections of one thread, up to a bound over all endpoints on those that carry nothing.
 pub struct Multiplexed {
     most: usize,
@@ -118,6 +121,7 @@ struct Shared {
 /// What a connection, its task and its streams know of each other.
 struct Load {
     stream: Rc<Stream>,
+    outbox: Rc<Outbox>,
     streams: Cell<usize>,
     /// A stream has begun since this was looked at last.
     used: Cell<bool>,
@@ -154,10 +158,10 @@ impl Shared {
     }
 }
 
-/// Whether further streams may begin: neither side has said otherwise.
-fn is_alive(send: &mut SendRequest<Bytes>) -> bool {
+/// Whether further streams may begin: neither side has said otherwise, and the endpoint takes them.
+fn is_alive(send: &mut SendRequest<Bytes>, load: &Load) -> bool {
     let mut nobody = Context::from_waker(Waker::noop());
-    !matches!(send.poll_ready(&mut nobody), Poll::Ready(Err(_)))
+    !load.outbox.is_broken() && !matches!(send.poll_ready(&mut nobody), Poll::Ready(Err(_)))
 }
 
 impl Multiplexed {
@@ -185,7 +189,7 @@ impl Multiplexed {
     fn take(&mut self, endpoint: &Arc<Endpoint>, client: Option<IpAddr>) -> Option<Lease> {
         let connections = &mut self.by_use.get_mut(&Key::new(endpoint, client))?.connections;
         let edition = endpoint.transport.edition();
-        connections.retain_mut(|shared| shared.edition == edition && is_alive(&mut shared.send));
+        connections.retain_mut(|shared| shared.edition == edition && is_alive(&mut shared.send, &shared.load));
         let with_room = connections.iter().filter(|shared| shared.has_room());
         let shared = with_room.min_by_key(|shared| shared.load.streams.get())?;
         Some(shared.lease(&self.partings, true))
@@ -207,7 +211,7 @@ impl Multiplexed {
             let edition = entry.endpoint.transport.edition();
             let left = Arc::strong_count(&entry.endpoint) == 1;
             entry.connections.retain_mut(|shared| {
-                !left && shared.edition == edition && !shared.is_stale(now) && is_alive(&mut shared.send)
+                !left && shared.edition == edition && !shared.is_stale(now) && is_alive(&mut shared.send, &shared.load)
             });
             // Whoever is opening one holds the entry's lock.
             !entry.connections.is_empty() || Rc::strong_count(&entry.opens) > 1
@@ -335,17 +339,11 @@ async fn lease_unhurried(
     let bound_to = on_behalf.bound_to(endpoint);
     loop {
         let taken = pool.borrow_mut().take(endpoint, bound_to);
-        if let Some(mut lease) = taken {
-            let load = &lease.stream.load;
-            if !(sure && load.streams.get() == 1) || load.stream.is_quiet_for_sure() {
-                return Ok(lease);
+        if let Some(lease) = taken {
+            match settled(lease, sure).await {
+                Some(lease) => return Ok(lease),
+                None => continue,
             }
-            // Something has come in: its task reads it first.
-            tokio::task::yield_now().await;
-            if is_alive(&mut lease.send) {
-                return Ok(lease);
-            }
-            continue;
         }
         let (opens, freed, full) = {
             let mut pool = pool.borrow_mut();
@@ -366,6 +364,23 @@ async fn lease_unhurried(
     }
 }
 
+/// The lease, if its connection lives. `sure`: where it only waited, what has come in is read first.
+async fn settled(mut lease: Lease, sure: bool) -> Option<Lease> {
+    if !sure || lease.stream.load.streams.get() > 1 {
+        return Some(lease);
+    }
+    for _ in 0..TURNS_TO_END {
+        if lease.stream.load.stream.is_quiet_for_sure() {
+            break;
+        }
+        tokio::task::yield_now().await;
+        if !is_alive(&mut lease.send, &lease.stream.load) {
+            return None;
+        }
+    }
+    Some(lease)
+}
+
 async fn open(
     on_behalf: &OnBehalf<'_>,
     endpoint: &Arc<Endpoint>,
@@ -377,21 +392,21 @@ async fn open(
     if stream.is_tls() && !stream.agreed_on_http2() {
         return Err(io::Error::other("the endpoint does not agree on HTTP/2 (ALPN `h2`)"));
     }
+    let stream = Rc::new(stream);
     let load = Rc::new(Load {
-        stream: Rc::new(stream),
+        outbox: Outbox::new(Rc::clone(&stream), End::Client),
+        stream,
         streams: Cell::new(0),
         used: Cell::new(true),
         freed,
     });
     let meter = Meter::new(End::Client, worker.recently());
-    let outbox = Outbox::new(Rc::clone(&load.stream));
-    let io = Io::new(Rc::clone(&outbox), Buffer::default(), Rc::clone(&meter));
+    let io = Io::new(Rc::clone(&load.outbox), Buffer::default(), Rc::clone(&meter));
     let settings = settings(&worker.local().in_force.snapshot.limits);
     let (send, mut connection) = settings.handshake(io).await.map_err(io::Error::other)?;
     let driver = Driver {
         ping: connection.ping_pong(),
         connection,
-        outbox,
         worker: Rc::clone(worker),
         slot: worker.deadlines.slot(),
         meter,
@@ -431,7 +446,6 @@ fn settings(limits: &Limits) -> client::Builder {
 /// The task of a connection.
 struct Driver {
     connection: client::Connection<Io, Bytes>,
-    outbox: Rc<Outbox>,
     ping: Option<PingPong>,
     worker: Rc<Worker>,
     slot: Slot,
@@ -453,9 +467,8 @@ impl Driver {
         if Pin::new(&mut self.connection).poll(context).is_ready() || self.meter.is_flooded(self.worker.recently()) {
             return Poll::Ready(());
         }
-        if let Poll::Ready(Err(_)) = self.outbox.poll_send(context) {
-            return Poll::Ready(());
-        }
+        // No error: what the endpoint has said before it went is still to be read.
+        let _ = self.load.outbox.poll_send(context);
         self.watch(context);
         if self.slot.expired().is_some() && !self.ask(context) {
             return Poll::Ready(());
