@@ -265,7 +265,9 @@ impl Client {
                 return false;
             }
             self.set_read_timeout(rest);
-            match self.buffered.fill() {
+            let read = self.buffered.fill();
+            self.set_read_timeout(PATIENCE);
+            match read {
                 Ok(false) => return true,
                 Ok(true) => {}
                 Err(error) if is_timeout(&error) => return false,

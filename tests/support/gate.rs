@@ -2,14 +2,17 @@
 
 use super::{Client, Metrics, PATIENCE, Response, eventually};
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, PipeWriter, Write as _};
 use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+
+/// How long a probe may be late that is answered at all.
+const LATE_PROBES: Duration = Duration::from_secs(3);
 
 /// `rollgate run` with a configuration of its own. Killed when dropped.
 pub struct Gate {
@@ -42,26 +45,61 @@ pub enum Write {
 }
 
 /// Lines of a pipe, collected by a thread.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<String>>>);
+struct Lines {
+    pipe: PipeWriter,
+    collected: Arc<(Mutex<Collected>, Condvar)>,
+}
+
+#[derive(Default)]
+struct Collected {
+    lines: Vec<String>,
+    /// How many times [`MARK`] was written, and has come out.
+    marks: [usize; 2],
+}
+
+/// What a test writes into the pipe itself: all that was written before it comes out before it, however busy the machine is.
+const MARK: &[u8] = b"\0\n";
 
 impl Lines {
-    fn collect(pipe: impl Read + Send + 'static) -> Self {
-        let lines = Self::default();
-        let kept = lines.clone();
+    fn collect() -> Self {
+        let (reader, pipe) = std::io::pipe().unwrap();
+        let collected = Arc::default();
+        let kept: Arc<(Mutex<Collected>, Condvar)> = Arc::clone(&collected);
         std::thread::spawn(move || {
-            let mut pipe = BufReader::new(pipe);
+            let mut reader = BufReader::new(reader);
             let mut line = Vec::new();
-            while pipe.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
-                kept.0.lock().unwrap().push(plain(&String::from_utf8_lossy(&line)));
-                line.clear();
+            while reader.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+                let mut collected = kept.0.lock().unwrap();
+                if line.ends_with(MARK) {
+                    // It may stand in the middle of a long line of a process that goes on.
+                    line.truncate(line.len() - MARK.len());
+                    collected.marks[1] += 1;
+                    kept.1.notify_all();
+                } else {
+                    collected.lines.push(plain(&String::from_utf8_lossy(&line)));
+                    line.clear();
+                }
             }
         });
-        lines
+        Self { pipe, collected }
     }
 
+    /// For a process to write to.
+    fn pipe(&self) -> Stdio {
+        self.pipe.try_clone().unwrap().into()
+    }
+
+    /// All that has been written so far.
     fn all(&self) -> Vec<String> {
-        self.0.lock().unwrap().clone()
+        let (collected, marked) = &*self.collected;
+        let mut collected = collected.lock().unwrap();
+        collected.marks[0] += 1;
+        let wanted = collected.marks[0];
+        (&self.pipe).write_all(MARK).unwrap();
+        let behind = |collected: &mut Collected| collected.marks[1] < wanted;
+        let (collected, waited) = marked.wait_timeout_while(collected, PATIENCE, behind).unwrap();
+        assert!(!waited.timed_out(), "the lines of a process are not read");
+        collected.lines.clone()
     }
 
     fn text(&self) -> String {
@@ -209,17 +247,16 @@ impl Gate {
         config: &str,
         arguments: &[&str],
     ) -> Result<Self, Exit> {
-        let mut child = command
+        let (log, access) = (Lines::collect(), Lines::collect());
+        let child = command
             .current_dir(directory.path())
             .args(["run", "--config"])
             .arg(path)
             .args(arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stdout(access.pipe())
+            .stderr(log.pipe())
             .spawn()
             .expect("start rollgate");
-        let access = Lines::collect(child.stdout.take().unwrap());
-        let log = Lines::collect(child.stderr.take().unwrap());
         let mut gate = Self {
             child,
             directory,
@@ -237,11 +274,11 @@ impl Gate {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = gate.child.try_wait().unwrap() {
-                std::thread::sleep(Duration::from_millis(50));
                 return Err(exit(status, gate.access.text(), gate.log.text()));
             }
             gate.find_ports();
             if gate.ports.len() >= listeners && gate.admin != 0 && gate.is_ready() {
+                gate.wait_for_late_probes();
                 return Ok(gate);
             }
             assert!(
@@ -250,6 +287,20 @@ impl Gate {
                 gate.log.text()
             );
             std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// A start waits for the first probes of endpoints, but not longer than a second, and an endpoint of a canary serves
+    /// nobody before its own. Those that are only late are waited for, and those that never answer not for long.
+    fn wait_for_late_probes(&self) {
+        let all_healthy = || {
+            let (metrics, name) = (self.metrics(), "rollgate_endpoint_healthy");
+            metrics.sum(name, &[]) as usize == metrics.count(name, &[])
+        };
+        let until = Instant::now() + LATE_PROBES;
+        let late = self.log().contains("some endpoints have not answered a probe yet");
+        while late && Instant::now() < until && !all_healthy() {
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 
@@ -271,10 +322,10 @@ impl Gate {
 
     /// `GET` on the admin address; `None` when nothing answers.
     pub fn admin_get(&self, path: &str) -> Option<Response> {
-        std::net::TcpStream::connect(("127.0.0.1", self.admin)).ok()?;
+        let stream = std::net::TcpStream::connect(("127.0.0.1", self.admin)).ok()?;
         let host = format!("127.0.0.1:{}", self.admin);
         let fields = [("host", host.as_str()), ("connection", "close")];
-        Client::connect(self.admin).try_request("GET", path, &fields, b"").ok()
+        Client::over(stream).try_request("GET", path, &fields, b"").ok()
     }
 
     /// Ends it at once, if it has not ended, and starts another in the same directory on a file of this text.
@@ -355,7 +406,7 @@ impl Gate {
     /// Waits until a metric is `value`: counters are gathered a moment after the answer.
     pub fn expect_metric(&self, name: &str, labels: &[(&str, &str)], value: f64) {
         let mut last = f64::NAN;
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             last = self.metric(name, labels);
             if (last - value).abs() < 1e-9 {
@@ -404,8 +455,6 @@ impl Gate {
             status = self.child.try_wait().unwrap();
             status.is_some()
         });
-        // The last lines may still be in the pipes.
-        std::thread::sleep(Duration::from_millis(50));
         exit(status.unwrap(), self.access.text(), self.log.text())
     }
 
@@ -427,7 +476,7 @@ impl Gate {
     /// Waits for a line of the access log of which `wanted` holds.
     pub fn access_line(&self, what: &str, wanted: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
         let mut found = None;
-        eventually(Duration::from_secs(5), what, || {
+        eventually(PATIENCE, what, || {
             found = self.access_log_lines().into_iter().find(|line| wanted(line));
             found.is_some()
         });
@@ -472,7 +521,10 @@ impl Drop for Gate {
             }
         }
         if std::thread::panicking() {
-            eprintln!("log of rollgate:\n{}", self.log.text());
+            // No second panic.
+            let collected = self.log.collected.0.lock();
+            let lines = collected.map(|collected| collected.lines.join("\n"));
+            eprintln!("log of rollgate:\n{}", lines.unwrap_or_default());
         }
     }
 }

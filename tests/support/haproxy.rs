@@ -1,14 +1,14 @@
 //! A real HAProxy in front of a port.
 
-use super::{PATIENCE, eventually};
+use super::{PATIENCE, Port, eventually};
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
 pub struct Haproxy {
     child: Child,
-    port: u16,
+    port: Port,
     directory: TempDir,
 }
 
@@ -20,10 +20,10 @@ impl Haproxy {
     /// When it does not start.
     pub fn before(port: u16, options: &str) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
-        // The kernel hands out ports in turn: another process hardly gets this one before HAProxy binds it.
-        let own = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port_of_own = Port::reserved();
+        let own = port_of_own.number();
         let config = format!(
-            "global\n  nbthread 1\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 20s\n  timeout server 20s\n\
+            "global\n  nbthread 1\ndefaults\n  mode tcp\n  timeout connect 20s\n  timeout client 20s\n  timeout server 20s\n\
              frontend in\n  bind 127.0.0.1:{own}\n  default_backend out\n\
              backend out\n  server gate 127.0.0.1:{port} {options}\n"
         );
@@ -51,7 +51,7 @@ impl Haproxy {
         };
         let mut haproxy = Self {
             child,
-            port: own,
+            port: port_of_own,
             directory,
         };
         eventually(PATIENCE, "HAProxy listens", || {
@@ -62,7 +62,7 @@ impl Haproxy {
     }
 
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 }
 

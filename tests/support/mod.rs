@@ -15,6 +15,7 @@
 mod api;
 mod client;
 mod config;
+mod dam;
 pub mod frames;
 mod gate;
 mod haproxy;
@@ -22,6 +23,7 @@ mod lint;
 mod metrics;
 mod nginx;
 mod operator;
+mod port;
 mod prometheus;
 mod python;
 pub mod rollouts;
@@ -32,12 +34,14 @@ mod wire;
 pub use api::{ApiAnswer, ApiSite, ask_tcp, authorization};
 pub use client::{Broken, Client, Response, WEB_SOCKET};
 pub use config::{Config, Service};
+pub use dam::{Dam, Stop};
 pub use gate::{Exit, Gate, Write, lives, rollgate, signal};
 pub use haproxy::Haproxy;
 pub use lint::lint_forwarded_request;
 pub use metrics::Metrics;
 pub use nginx::Nginx;
 pub use operator::{Operator, Told};
+pub use port::Port;
 pub use prometheus::Prometheus;
 pub use python::{python_file, python_program};
 pub use tls::{Authority, Leaf, Trust, Wire, der, file, self_signed};
@@ -48,6 +52,9 @@ use std::time::{Duration, Instant};
 
 /// How long anything may take that no promise bounds: long enough for a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a busy machine may add to a time that is promised. A broken promise takes longer than both.
+pub const SLACK: Duration = Duration::from_secs(5);
 
 /// Waits until `holds`, and panics with `what` after `within`. Returns how long it took.
 pub fn eventually(within: Duration, what: &str, mut holds: impl FnMut() -> bool) -> Duration {

@@ -1,14 +1,14 @@
 //! A real nginx on a free port.
 
-use super::{PATIENCE, eventually};
+use super::{PATIENCE, Port, eventually};
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
 pub struct Nginx {
     child: Child,
-    port: u16,
+    port: Port,
     directory: TempDir,
 }
 
@@ -24,8 +24,8 @@ impl Nginx {
     /// As [`Self::named`], with `how` behind its `listen` (as `http2`) and what else is needed for it in its directory.
     pub fn listening(name: &str, how: &str, directory: TempDir) -> Self {
         let at = directory.path();
-        // The kernel hands out ports in turn: another process hardly gets this one before nginx binds it.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let reserved = Port::reserved();
+        let port = reserved.number();
         fs::create_dir(at.join("files")).unwrap();
         let config = format!(
             "daemon off; master_process off; pid {at}/nginx.pid; error_log {at}/error.log info;\n\
@@ -56,7 +56,11 @@ impl Nginx {
             .stderr(Stdio::null())
             .spawn()
             .unwrap_or_else(|error| panic!("nginx is needed for this test ({error}); `make test` installs it"));
-        let mut nginx = Self { child, port, directory };
+        let mut nginx = Self {
+            child,
+            port: reserved,
+            directory,
+        };
         eventually(PATIENCE, "nginx listens", || {
             if let Some(status) = nginx.child.try_wait().unwrap() {
                 let log = fs::read_to_string(nginx.directory.path().join("error.log")).unwrap_or_default();
@@ -68,7 +72,7 @@ impl Nginx {
     }
 
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     /// A file below `/files/`.

@@ -1,15 +1,15 @@
 //! A real Prometheus server on a free port.
 
-use super::{Client, PATIENCE, eventually};
+use super::{Client, PATIENCE, Port, eventually};
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
 /// Scrapes one exporter, every 200 ms. Killed when dropped.
 pub struct Prometheus {
     child: Child,
-    port: u16,
+    port: Port,
     directory: TempDir,
 }
 
@@ -26,9 +26,8 @@ impl Prometheus {
              \x20   metrics_path: {path}\n"
         );
         fs::write(directory.path().join("prometheus.yml"), config).unwrap();
-        // The kernel hands out ports in turn: another process hardly gets this one before Prometheus binds it.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let child = start(&directory, port);
+        let port = Port::reserved();
+        let child = start(&directory, port.number());
         let mut prometheus = Self { child, port, directory };
         prometheus.wait();
         prometheus
@@ -36,7 +35,7 @@ impl Prometheus {
 
     /// Its address, as in a configuration.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://127.0.0.1:{}", self.port.number())
     }
 
     pub fn stop(&mut self) {
@@ -46,7 +45,7 @@ impl Prometheus {
 
     /// At the address where it was, with the data that it had.
     pub fn start_again(&mut self) {
-        self.child = start(&self.directory, self.port);
+        self.child = start(&self.directory, self.port.number());
         self.wait();
     }
 
@@ -56,8 +55,8 @@ impl Prometheus {
                 let log = fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
                 panic!("Prometheus ended: {status}\n{log}");
             }
-            TcpStream::connect(("127.0.0.1", self.port)).is_ok()
-                && Client::connect(self.port).get("/-/ready", &[]).status == 200
+            let port = self.port.number();
+            TcpStream::connect(("127.0.0.1", port)).is_ok() && Client::connect(port).get("/-/ready", &[]).status == 200
         });
     }
 }

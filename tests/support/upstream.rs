@@ -2,7 +2,7 @@
 
 use super::tls::Wire;
 use super::wire::{Buffered, Head, read_chunked};
-use super::{PATIENCE, lint_forwarded_request};
+use super::{PATIENCE, Port, lint_forwarded_request};
 use socket2::SockRef;
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -75,8 +75,22 @@ impl Exchange<'_> {
             self.request.body = self.io.take(length).unwrap_or_default();
             self.request.complete = self.request.body.len() == length;
         }
-        self.state.requests.lock().unwrap()[self.index] = self.request.clone();
+        let mut requests = self.state.requests.lock().unwrap();
+        // A test may have forgotten it meanwhile, and others may stand in its place.
+        let known = requests.get_mut(self.index);
+        let is_this =
+            |known: &&mut Received| (known.connection, known.nth) == (self.request.connection, self.request.nth);
+        if let Some(known) = known.filter(is_this) {
+            *known = self.request.clone();
+        }
+        drop(requests);
         &self.request.body
+    }
+
+    /// Says nothing more, until the peer has left.
+    pub fn stay_silent(&mut self) -> Then {
+        self.io.stream.read_to_end(&mut Vec::new()).ok();
+        Then::Close
     }
 
     /// Sends raw bytes; a peer that has left is no error.
@@ -153,7 +167,7 @@ pub struct Shaken {
 
 /// A running upstream. Dropping it fails the test if a forwarded request broke the lint.
 pub struct Upstream {
-    address: SocketAddr,
+    port: Arc<Port>,
     state: Arc<State>,
 }
 
@@ -165,12 +179,7 @@ impl Upstream {
 
     /// `handler` gets each request when its head has arrived; it reads the body if it wants to.
     pub fn with(name: &str, handler: impl Fn(&mut Exchange<'_>) -> Then + Send + Sync + 'static) -> Self {
-        Self::start(
-            name,
-            SocketAddr::from(([127, 0, 0, 1], 0)),
-            Box::new(handler),
-            (false, None),
-        )
+        Self::start(name, Arc::new(Port::reserved()), Box::new(handler), (false, None))
     }
 
     /// As [`Self::named`], by TLS.
@@ -184,8 +193,12 @@ impl Upstream {
         config: Arc<rustls::ServerConfig>,
         handler: impl Fn(&mut Exchange<'_>) -> Then + Send + Sync + 'static,
     ) -> Self {
-        let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self::start(name, address, Box::new(handler), (false, Some(config)))
+        Self::start(
+            name,
+            Arc::new(Port::reserved()),
+            Box::new(handler),
+            (false, Some(config)),
+        )
     }
 
     /// The TLS handshakes of connections that brought a request, in the order of these.
@@ -198,8 +211,12 @@ impl Upstream {
 
     /// As [`Self::named`], behind PROXY protocol headers, of either version.
     pub fn proxied(name: &str) -> Self {
-        let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self::start(name, address, Box::new(answer_with_name), (true, None))
+        Self::start(
+            name,
+            Arc::new(Port::reserved()),
+            Box::new(answer_with_name),
+            (true, None),
+        )
     }
 
     /// The same answer, byte for byte, to every request, and what becomes of the connection.
@@ -214,12 +231,11 @@ impl Upstream {
 
     fn start(
         name: &str,
-        address: SocketAddr,
+        port: Arc<Port>,
         handler: Box<Handler>,
         (proxied, tls): (bool, Option<Arc<rustls::ServerConfig>>),
     ) -> Self {
-        let listener = TcpListener::bind(address).expect("bind an upstream");
-        let address = listener.local_addr().unwrap();
+        let listener = port.listen();
         let state = Arc::new(State {
             name: name.to_owned(),
             handler,
@@ -234,11 +250,11 @@ impl Upstream {
         });
         let accepting = Arc::clone(&state);
         std::thread::spawn(move || accept(&listener, &accepting));
-        Self { address, state }
+        Self { port, state }
     }
 
     pub fn port(&self) -> u16 {
-        self.address.port()
+        self.port.number()
     }
 
     /// All requests so far, in the order their heads arrived.
@@ -278,14 +294,13 @@ impl Upstream {
         self.state.requests.lock().unwrap().clear();
     }
 
-    /// What `kill -9` looks like from outside: no listener, and every connection gone.
+    /// What `kill -9` looks like from outside: no listener, and every connection gone. Nobody else gets its port.
     pub fn kill(&self) {
         if !self.state.stopped.swap(true, Ordering::SeqCst) {
             // Wakes the accept loop, which then drops the listener.
-            drop(TcpStream::connect(self.address));
-            super::eventually(PATIENCE, "the listener is gone", || {
-                TcpStream::connect(self.address).is_err()
-            });
+            let connect = || TcpStream::connect(("127.0.0.1", self.port()));
+            drop(connect());
+            super::eventually(PATIENCE, "the listener is gone", || connect().is_err());
         }
         self.close_connections();
     }
@@ -297,11 +312,23 @@ impl Upstream {
         }
     }
 
+    /// As [`Self::close_connections`], of connections whose peers take what is sent: returns when these, or their kernels, have
+    /// heard it.
+    pub fn close_connections_and_wait(&self) {
+        let open = self.state.open.lock().unwrap();
+        let peers: Vec<u16> = open.values().map(|stream| stream.peer_addr().unwrap().port()).collect();
+        drop(open);
+        self.close_connections();
+        super::eventually(PATIENCE, "the peers have heard it", || {
+            !peers.iter().any(|peer| is_unheard(self.port(), *peer))
+        });
+    }
+
     /// A new upstream on the port of this (killed) one, that answers with its name.
     pub fn revive(&self) -> Self {
         let handler = Box::new(answer_with_name);
         let kind = (self.state.proxied, self.state.tls.clone());
-        Self::start(&self.state.name, self.address, handler, kind)
+        Self::start(&self.state.name, Arc::clone(&self.port), handler, kind)
     }
 }
 
@@ -414,6 +441,15 @@ fn serve(stream: TcpStream, connection: usize, state: &State) {
     if then == Then::Reset {
         reset(io.stream.tcp());
     }
+}
+
+/// Whether a connection of the loopback address is open, or the other end has not confirmed yet that this one has closed it.
+fn is_unheard(local: u16, peer: u16) -> bool {
+    let addresses = format!(" 0100007F:{local:04X} 0100007F:{peer:04X} ");
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let mut states = table.lines().filter_map(|line| line.split_once(&addresses));
+    // Established, FIN_WAIT1 and CLOSING, of `include/net/tcp_states.h` in Linux.
+    states.any(|(_, state)| ["01", "04", "0B"].iter().any(|unheard| state.starts_with(unheard)))
 }
 
 /// Makes the stream end with a reset as soon as it is dropped.
