@@ -1,12 +1,14 @@
 //! What a new user sees first: `rollgate demo`, in which a broken version is caught and reverted, and a good one delivered.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod support;
+
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
+use support::Port;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -59,13 +61,11 @@ impl Drop for Demo {
     }
 }
 
-/// The demo's own file, on ports that are free, with shorter holds.
-fn config(directory: &Path) -> std::path::PathBuf {
-    let held: Vec<TcpListener> = (0..4).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let ports = held.iter().map(|listener| listener.local_addr().unwrap().port());
+/// The demo's own file, on these ports, with shorter holds.
+fn config(directory: &Path, ports: &[Port; 4]) -> std::path::PathBuf {
     let mut text = include_str!("../config/demo.yaml").to_owned();
     for (known, port) in ["8080", "9900", "9001", "9002"].into_iter().zip(ports) {
-        text = text.replace(&format!("127.0.0.1:{known}"), &format!("127.0.0.1:{port}"));
+        text = text.replace(&format!("127.0.0.1:{known}"), &format!("127.0.0.1:{}", port.number()));
     }
     // Latency is left out: a test shares its machine.
     let latency = text
@@ -85,7 +85,8 @@ fn config(directory: &Path) -> std::path::PathBuf {
 #[test]
 fn a_broken_version_is_caught_and_reverted_and_a_mended_one_delivered() {
     let directory = tempfile::tempdir().unwrap();
-    let config = config(directory.path());
+    let ports = [(); 4].map(|()| Port::reserved());
+    let config = config(directory.path(), &ports);
     let mut demo = Demo::start(&config);
     demo.line("the rollout of v2 begins, 4 steps");
     demo.line("v2 gets 10 % (step 1 of 4)");

@@ -1,12 +1,15 @@
 //! What a command sends, how it shows what came of it, and what it says when there is no answer.
 
-use crate::asking::{ask, changed, one_line_of_json, rollgate, run, service, state, status, unreachable, write};
+use crate::asking::{
+    ask, changed, finished, one_line_of_json, rollgate, run, service, state, status, unreachable, write,
+};
 use crate::fake::{Asked, Fake, Stream, answer, json, problem};
+use crate::support::{Dam, Port};
 use serde_json::json;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
 #[test]
 fn a_change_is_sent_and_its_outcome_shown() {
@@ -107,12 +110,9 @@ fn sockets_that_lead_nowhere() {
     std::fs::write(path("file.sock"), "").unwrap();
     unreachable(&address("file.sock"), &["status"], &["is not a socket"]);
     unreachable(&address(&"long".repeat(40)), &["status"], &["107 bytes"]);
-    let closed = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let closed = Port::reserved();
     unreachable(
-        &format!("http://{closed}"),
+        &format!("http://127.0.0.1:{}", closed.number()),
         &["status"],
         &["nothing listens at http://127.0.0.1"],
     );
@@ -146,7 +146,12 @@ fn who_may_not_use_the_socket_is_told_who_may() {
     let binary = tempfile::tempdir().unwrap();
     std::fs::set_permissions(binary.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let program = binary.path().join("rollgate");
-    std::fs::copy(env!("CARGO_BIN_EXE_rollgate"), &program).unwrap();
+    // Not by this process: a child of another test, begun meanwhile, would have the program open for writing.
+    let copied = Command::new("cp")
+        .arg(env!("CARGO_BIN_EXE_rollgate"))
+        .arg(&program)
+        .status();
+    assert!(copied.unwrap().success());
     let ask = || {
         as_somebody(
             Command::new(&program)
@@ -214,20 +219,27 @@ fn a_change_whose_answer_is_lost_may_have_been_made() {
 
 #[test]
 fn who_waits_for_a_kill_is_told_what_else_there_is() {
-    let fake = Fake::unix(|_, stream| {
-        std::thread::sleep(Duration::from_secs(5));
-        write(stream, changed("all services: killed"));
+    let dam = Dam::default();
+    let fake = Fake::unix({
+        let dam = dam.clone();
+        move |_, stream| {
+            dam.wait();
+            write(stream, changed("all services: killed"));
+        }
     });
-    let exit = ask(&fake, &["kill", "--all"]);
+    let mut command = rollgate(&["kill", "--all", "--admin", &fake.address]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut noted = String::new();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    while !noted.contains("up to 30 s; without the socket: `kill: true`") {
+        assert!(stderr.read_line(&mut noted).unwrap() > 0, "{noted}");
+    }
+    assert!(noted.contains("no answer of unix:"), "{noted}");
+    dam.open();
+    let exit = finished(child.wait_with_output().unwrap());
     assert_eq!(
         (exit.code, exit.stdout.as_str()),
         (Some(0), "all services: killed (generation 8)\n")
-    );
-    assert!(exit.stderr.contains("no answer of unix:"), "{}", exit.stderr);
-    assert!(
-        exit.stderr.contains("up to 30 s; without the socket: `kill: true`"),
-        "{}",
-        exit.stderr
     );
     // A queue that nobody empties.
     let directory = tempfile::tempdir().unwrap();
