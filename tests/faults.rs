@@ -5,13 +5,21 @@ mod support;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use support::{Blackhole, Broken, Client, Config, Gate, PATIENCE, Service, Then, Upstream, eventually, in_parallel};
+use support::{
+    Blackhole, Broken, Client, Config, Dam, Gate, PATIENCE, SLACK, Service, Stop, Then, Upstream, eventually,
+    in_parallel,
+};
 
-/// One gate before one endpoint that is never set aside, with these timeouts.
+/// One gate before one endpoint that is never set aside.
 fn before(port: u16) -> Gate {
+    hasty(port, "connect: 20s")
+}
+
+/// The same with these timeouts.
+fn hasty(port: u16, timeouts: &str) -> Gate {
     let service = Service::only(port)
         .never_eject()
-        .pools("timeouts: { connect: 500ms, first_byte: 1s, idle: 1s }");
+        .pools(&format!("timeouts: {{ {timeouts} }}"));
     Gate::start(&Config::with(service).text())
 }
 
@@ -39,7 +47,13 @@ fn expect_failure(gate: &Gate, kind: &str) {
 }
 
 fn within(limit: Duration, start: Instant) {
-    assert!(start.elapsed() < limit, "took {:?}", start.elapsed());
+    assert!(start.elapsed() < limit + SLACK, "took {:?}", start.elapsed());
+}
+
+/// The time that half of these did not take.
+fn median(mut took: Vec<Duration>) -> Duration {
+    took.sort_unstable();
+    took[took.len() / 2]
 }
 
 // ---- dying and dead endpoints ----
@@ -80,15 +94,19 @@ fn an_endpoint_killed_under_load_fails_no_get_and_repeats_no_post() {
                 }
             });
         }
-        std::thread::sleep(Duration::from_millis(500));
+        // Also when this thread panics: the others must end.
+        let _stop = Stop(&stop);
+        eventually(PATIENCE, "both are under load", || {
+            first.count() > 200 && second.count() > 200
+        });
         first.kill();
-        std::thread::sleep(Duration::from_millis(1500));
+        eventually(PATIENCE, "the dead one is known", || {
+            gate.metric("rollgate_endpoint_healthy", &[]) < 1.5
+        });
         let before = second.count();
-        std::thread::sleep(Duration::from_millis(500));
-        assert!(second.count() > before, "the other endpoint serves");
+        eventually(PATIENCE, "the other endpoint serves", || second.count() > before + 200);
         let revived = first.revive();
         eventually(PATIENCE, "the endpoint is used again", || revived.count() > 0);
-        stop.store(true, Ordering::Relaxed);
         revived
     });
     let mut seen = std::collections::HashMap::new();
@@ -124,7 +142,9 @@ fn a_canary_pool_killed_under_load_falls_back_to_stable() {
     canary.kill();
     let start = Instant::now();
     let mut last_failure = None;
-    while start.elapsed() < Duration::from_secs(3) {
+    // PROMISES 3.1: a second, and beyond what a busy machine adds to it nobody sees a failure any more.
+    let limit = Duration::from_secs(1) + SLACK;
+    while start.elapsed() < limit + Duration::from_secs(1) {
         let response = client.get("/", &[]);
         match response.status {
             200 => assert_eq!(response.served_by(), "v1"),
@@ -136,7 +156,7 @@ fn a_canary_pool_killed_under_load_falls_back_to_stable() {
         }
     }
     assert!(
-        last_failure.unwrap_or_default() < Duration::from_secs(1),
+        last_failure.unwrap_or_default() < limit,
         "failures until {last_failure:?}"
     );
     gate.access_line("a fallback", |line| line["reason"] == "fallback");
@@ -149,7 +169,8 @@ fn refused_connections_are_502_at_once() {
     upstream.kill();
     let start = Instant::now();
     assert_eq!(gate.get("/", &[]).status, 502);
-    within(Duration::from_millis(500), start);
+    // At once, and not after `timeouts.connect`.
+    within(Duration::ZERO, start);
     let failures = gate.metrics();
     assert!(failures.sum("rollgate_request_failures_total", &[]) <= 1.0);
 }
@@ -157,54 +178,58 @@ fn refused_connections_are_502_at_once() {
 #[test]
 fn a_blackhole_is_given_up_after_the_connect_timeout() {
     let hole = Blackhole::new();
-    let gate = before(hole.port());
+    let gate = hasty(hole.port(), "connect: 500ms");
     let start = Instant::now();
     let status = gate.get("/", &[]).status;
     assert!(matches!(status, 502 | 504), "{status}");
     within(Duration::from_secs(2), start);
-    eventually(Duration::from_secs(5), "a connect failure", || {
+    eventually(PATIENCE, "a connect failure", || {
         gate.metric("rollgate_request_failures_total", &[("kind", "connect")]) >= 1.0
     });
 }
 
 #[test]
 fn an_upstream_that_never_answers_is_504_after_first_byte() {
-    let upstream = Upstream::with("v1", |_| {
-        std::thread::sleep(Duration::from_secs(3));
-        Then::Close
-    });
-    let gate = before(upstream.port());
+    let upstream = Upstream::with("v1", |exchange| exchange.stay_silent());
+    let gate = hasty(upstream.port(), "first_byte: 1s");
     let start = Instant::now();
     assert_eq!(gate.get("/", &[]).status, 504);
     assert!(start.elapsed() >= Duration::from_millis(900), "{:?}", start.elapsed());
-    within(Duration::from_millis(2500), start);
+    within(Duration::from_secs(1), start);
     expect_failure(&gate, "timeout");
 }
 
 #[test]
 fn a_slow_upstream_does_not_slow_the_other_version() {
-    let stable = Upstream::named("v1");
-    let canary = Upstream::with("v2", |exchange| {
-        std::thread::sleep(Duration::from_millis(700));
-        exchange.answer(200, &[], b"slow")
-    });
+    let dam = Dam::default();
+    let (stable, canary) = (Upstream::named("v1"), dam.upstream("v2"));
     let rules = "rules:\n  - { name: slow, when: { header: x-slow, exists: true }, version: v2 }";
     let gate = Gate::start(&Config::with(Service::split(stable.port(), 1, canary.port(), 0).key(rules)).text());
-    let mut took = std::thread::scope(|scope| {
-        for _ in 0..16 {
-            scope.spawn(|| assert_eq!(gate.get("/", &[("x-slow", "1")]).status, 200));
-        }
-        std::thread::sleep(Duration::from_millis(100));
-        let mut client = gate.client();
+    let mut client = gate.client();
+    let mut hundred = || {
         let once = |client: &mut Client| {
             let start = Instant::now();
             assert_eq!(client.get("/", &[]).served_by(), "v1");
             start.elapsed()
         };
-        (0..100).map(|_| once(&mut client)).collect::<Vec<_>>()
-    });
-    took.sort_unstable();
-    assert!(took[90] < Duration::from_millis(100), "{:?}", took[90]);
+        median((0..100).map(|_| once(&mut client)).collect())
+    };
+    let alone = hundred();
+    let mut held: Vec<Client> = (0..16).map(|_| gate.client()).collect();
+    for client in &mut held {
+        client.send("GET / HTTP/1.1\r\nhost: a\r\nx-slow: 1\r\n\r\n");
+    }
+    eventually(PATIENCE, "all are in flight", || canary.count() == 16);
+    let beside = hundred();
+    gate.expect_metric("rollgate_requests_in_flight", &[("version", "v2")], 16.0);
+    dam.open();
+    for client in &mut held {
+        assert_eq!(client.read(false).unwrap().status, 200);
+    }
+    assert!(
+        beside < alone + Duration::from_millis(100),
+        "{beside:?}, {alone:?} alone"
+    );
 }
 
 // ---- answers that break off ----
@@ -256,14 +281,13 @@ fn an_answer_that_breaks_off_reaches_the_client_as_broken() {
 fn an_answer_that_falls_silent_is_cut_after_the_idle_timeout() {
     let upstream = Upstream::with("v1", |exchange| {
         exchange.send("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nabc");
-        std::thread::sleep(Duration::from_secs(4));
-        Then::Close
+        exchange.stay_silent()
     });
-    let gate = before(upstream.port());
+    let gate = hasty(upstream.port(), "idle: 1s");
     let start = Instant::now();
     let response = gate.client().try_request("GET", "/", &[], b"");
     assert!(matches!(response, Err(Broken::Cut(_))), "{response:?}");
-    within(Duration::from_millis(2500), start);
+    within(Duration::from_secs(1), start);
     expect_failure(&gate, "timeout");
 }
 
@@ -376,18 +400,17 @@ fn three_hundred_interim_answers_are_too_many() {
 fn a_head_that_drips_for_ever_is_a_timeout() {
     let upstream = Upstream::with("v1", |exchange| {
         exchange.send("HTTP/1.1 200 OK\r\n");
-        for n in 0..60 {
-            if !exchange.try_send(format!("x-{n}: y\r\n").as_bytes()) {
-                break;
-            }
+        let mut n = 0;
+        while exchange.try_send(format!("x-{n}: y\r\n").as_bytes()) {
+            n += 1;
             std::thread::sleep(Duration::from_millis(100));
         }
         Then::Close
     });
-    let gate = before(upstream.port());
+    let gate = hasty(upstream.port(), "first_byte: 1s, idle: 1s");
     let start = Instant::now();
     assert_eq!(gate.get("/", &[]).status, 504);
-    within(Duration::from_secs(4), start);
+    within(Duration::from_secs(2), start);
 }
 
 // ---- reuse and retries ----
@@ -448,8 +471,7 @@ fn connections_closed_while_idle_cost_no_request() {
     for n in 0..20 {
         let method = ["GET", "POST"][n % 2];
         assert_eq!(client.request(method, "/", &[], b"").status, 200, "{method} {n}");
-        upstream.close_connections();
-        std::thread::sleep(Duration::from_millis(20));
+        upstream.close_connections_and_wait();
     }
 }
 
@@ -463,8 +485,9 @@ fn retries_stay_within_their_budget_when_every_endpoint_fails() {
     };
     let endpoints = [fail(), fail(), fail()];
     let ports: Vec<u16> = endpoints.iter().map(Upstream::port).collect();
-    let gate = Gate::start(&Config::with(Service::new("shop").stable("v1", 1, &ports).never_eject()).text());
-    let requests = 1000;
+    let service = Service::new("shop").stable("v1", 1, &ports).never_eject();
+    let gate = Gate::start(&Config::with(service).top("threads: 1").text());
+    let (requests, start) = (1000, Instant::now());
     in_parallel(4, |_| {
         let mut client = gate.client();
         for _ in 0..requests / 4 {
@@ -472,8 +495,13 @@ fn retries_stay_within_their_budget_when_every_endpoint_fails() {
         }
     });
     let sent: usize = endpoints.iter().map(Upstream::count).sum();
-    // PROMISES 3.1: at most 20 % more, beside what a budget allows at its start.
-    assert!(sent <= requests + requests / 5 + 60, "{sent} sent for {requests}");
+    // PROMISES 3.1: at most 20 % more, beside what a budget allows at its start, and the three a second that are always allowed
+    // where requests are few.
+    let always = 3 * (start.elapsed().as_secs() as usize + 1);
+    assert!(
+        sent <= requests + requests / 5 + 60 + always,
+        "{sent} sent for {requests}"
+    );
 }
 
 #[test]
@@ -482,7 +510,7 @@ fn a_failing_endpoint_is_set_aside_and_the_other_serves() {
     let good = Upstream::named("good");
     let service = Service::new("shop")
         .stable("v1", 1, &[broken.port(), good.port()])
-        .pools("ejection: { consecutive_failures: 3, for: 30s, at_most: 50% }");
+        .pools("ejection: { consecutive_failures: 3, for: 1h, at_most: 50% }");
     let gate = Gate::start(&Config::with(service).text());
     let mut client = gate.client();
     for _ in 0..100 {
@@ -520,8 +548,9 @@ fn refused(gate: &Gate, reason: &str) {
 fn a_head_that_does_not_end_is_408_after_the_header_timeout_even_when_it_drips() {
     for drip in [false, true] {
         let (upstream, gate) = limited("header_timeout: 1s");
-        let mut client = gate.client();
+        // The time runs from the connection on.
         let start = Instant::now();
+        let mut client = gate.client();
         client.send("GET / HTTP/1.1\r\nhost: a\r\n");
         client.set_read_timeout(Duration::from_millis(50));
         let response = loop {
@@ -529,7 +558,7 @@ fn a_head_that_does_not_end_is_408_after_the_header_timeout_even_when_it_drips()
                 client.send("x-a: b\r\n");
             }
             match client.read(false) {
-                Err(Broken::Silent) if start.elapsed() < Duration::from_secs(5) => {}
+                Err(Broken::Silent) if start.elapsed() < PATIENCE => {}
                 other => break other,
             }
         };
@@ -540,7 +569,7 @@ fn a_head_that_does_not_end_is_408_after_the_header_timeout_even_when_it_drips()
             other => panic!("{other:?}"),
         }
         assert!(start.elapsed() >= Duration::from_millis(800), "{:?}", start.elapsed());
-        within(Duration::from_secs(3), start);
+        within(Duration::from_secs(1), start);
         refused(&gate, "request_timeout");
         assert_eq!(upstream.count(), 0);
     }
@@ -548,7 +577,17 @@ fn a_head_that_does_not_end_is_408_after_the_header_timeout_even_when_it_drips()
 
 #[test]
 fn a_thousand_slow_clients_do_not_slow_an_honest_one() {
-    let (_upstream, gate) = limited("header_timeout: 10s");
+    let (_upstream, gate) = limited("header_timeout: 2m");
+    let mut client = gate.client();
+    let mut honest = || {
+        let once = |client: &mut Client| {
+            let start = Instant::now();
+            assert_eq!(client.get("/", &[]).status, 200);
+            start.elapsed()
+        };
+        median((0..200).map(|_| once(&mut client)).collect())
+    };
+    let alone = honest();
     let slow: Vec<Client> = (0..900)
         .map(|_| {
             let mut client = gate.client();
@@ -556,16 +595,14 @@ fn a_thousand_slow_clients_do_not_slow_an_honest_one() {
             client
         })
         .collect();
-    let mut client = gate.client();
-    let mut took: Vec<Duration> = (0..200)
-        .map(|_| {
-            let start = Instant::now();
-            assert_eq!(client.get("/", &[]).status, 200);
-            start.elapsed()
-        })
-        .collect();
-    took.sort_unstable();
-    assert!(took[190] < Duration::from_millis(50), "{:?}", took[190]);
+    eventually(PATIENCE, "all are accepted", || {
+        gate.metric("rollgate_connections", &[]) > 900.5
+    });
+    let beside = honest();
+    assert!(
+        beside < alone + Duration::from_millis(50),
+        "{beside:?}, {alone:?} alone"
+    );
     drop(slow);
 }
 
@@ -588,9 +625,11 @@ fn idle_connections_hold_little_memory() {
 fn an_idle_connection_is_closed_without_a_word_after_the_keepalive_timeout() {
     let (_upstream, gate) = limited("keepalive_timeout: 1s");
     let mut client = gate.client();
+    let start = Instant::now();
     client.get("/", &[]);
-    assert!(!client.is_closed_within(Duration::from_millis(500)));
-    assert!(client.is_closed_within(Duration::from_secs(3)));
+    assert!(client.is_closed_within(PATIENCE));
+    assert!(start.elapsed() >= Duration::from_millis(900), "{:?}", start.elapsed());
+    within(Duration::from_secs(1), start);
 }
 
 #[test]
@@ -692,7 +731,7 @@ fn connections_beyond_the_limit_are_503_and_room_is_made_when_one_leaves() {
         gate.metric("rollgate_refusals_total", &[("reason", "max_connections")]) >= 3.0
     });
     held.pop();
-    eventually(Duration::from_secs(2), "a place is free", || {
+    eventually(PATIENCE, "a place is free", || {
         gate.client()
             .try_request("GET", "/", &[], b"")
             .is_ok_and(|response| response.status == 200)
@@ -737,8 +776,10 @@ fn whatever_a_request_holds_its_log_line_is_one_line_of_json() {
     client.read(false).ok();
     gate.get("/last", &[]);
     gate.access_line("the last line", |line| line["path"] == "/last");
-    // `access_log_lines` fails on any line that is not JSON.
-    assert!(gate.access_log_lines().len() >= 2);
+    // Each thread writes its own lines, when it comes to it. `access_log_lines` fails on any line that is not JSON.
+    gate.access_line("the line of an odd request", |line| {
+        line["path"].as_str().is_some_and(|path| path.starts_with("/log"))
+    });
 }
 
 #[test]
