@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::{Config, Gate, Head, Nginx, Service, Then, Upstream, Write, eventually};
+use support::{Config, Gate, Head, Nginx, PATIENCE, Service, Then, Upstream, Write, eventually};
 
 fn all<'h>(head: &'h Head, name: &'h str) -> Vec<&'h str> {
     head.all(name).collect()
@@ -104,7 +104,7 @@ fn a_version_has_rules_of_its_own_and_stable_keeps_its_when_it_rescues() {
         }
     }
     gate.write_config(&config(""), Write::Rename);
-    eventually(std::time::Duration::from_secs(5), "the rules are gone", || {
+    eventually(PATIENCE, "the rules are gone", || {
         client.get("/b", &[]);
         let last = stable.last();
         last.target == "/b" && all(&last.head, "x-level") == ["service"]
@@ -148,9 +148,7 @@ fn a_copy_follows_the_rules_of_the_version_that_gets_it() {
         "{before}        rewrite: {{ add_prefix: /new }}\n        pool:{after}"
     ));
     assert_eq!(gate.get("/cart", &[]).served_by(), "v1");
-    eventually(std::time::Duration::from_secs(5), "the copy has arrived", || {
-        copied.count() == 1
-    });
+    eventually(PATIENCE, "the copy has arrived", || copied.count() == 1);
     for (upstream, target, version) in [(&stable, "/cart", "v1"), (&copied, "/new/cart", "v2")] {
         let received = upstream.last();
         assert_eq!(
@@ -202,7 +200,7 @@ fn an_endpoint_elsewhere_is_told_where_it_is_and_its_addresses_are_led_back() {
     );
     assert_eq!(upstream.last().head.get("x-forwarded-prefix"), None);
     gate.write_config(&rules(", location: false"), Write::Rename);
-    eventually(std::time::Duration::from_secs(5), "they are left as they are", || {
+    eventually(PATIENCE, "they are left as they are", || {
         gate.get("/shop/cart", &[host]).header("location") == Some("http://shop.internal/inner/done?ok=1")
     });
 }

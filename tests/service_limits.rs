@@ -4,35 +4,8 @@
 mod support;
 
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
-use support::{Client, Config, Gate, Service, Upstream, Write, eventually};
-
-/// Upstreams that hold every request back until they are told.
-#[derive(Clone, Default)]
-struct Dam(Arc<(Mutex<bool>, Condvar)>);
-
-impl Dam {
-    fn upstream(&self, name: &str) -> Upstream {
-        let dam = self.clone();
-        Upstream::with(name, move |exchange| {
-            exchange.read_body();
-            let (open, opened) = &*dam.0;
-            let open = open.lock().unwrap();
-            drop(
-                opened
-                    .wait_timeout_while(open, Duration::from_secs(20), |open| !*open)
-                    .unwrap(),
-            );
-            exchange.answer(200, &[], b"ok")
-        })
-    }
-
-    fn open(&self) {
-        *self.0.0.lock().unwrap() = true;
-        self.0.1.notify_all();
-    }
-}
+use support::{Client, Config, Dam, Gate, PATIENCE, Service, Upstream, Write, eventually};
 
 fn rejected(gate: &Gate, version: &str, limit: &str, count: f64) {
     let labels = [("service", "shop"), ("version", version), ("limit", limit)];
@@ -49,7 +22,8 @@ fn beyond_a_rate_it_is_429_with_the_time_to_wait_and_nobodys_failure() {
     assert_eq!(statuses, [200, 200, 200, 200, 200, 429, 429, 429]);
     let response = client.get("/", &[]);
     let wait: u64 = response.header("retry-after").unwrap().parse().unwrap();
-    assert!((700..=720).contains(&wait), "{wait}: one every 12 minutes");
+    // Those that passed since the first request are over already.
+    assert!((660..=720).contains(&wait), "{wait}: one every 12 minutes");
     assert!(!response.closes(), "the connection goes on");
     assert!(response.text().contains("rate limit"), "{}", response.text());
     assert_eq!(upstream.count(), 5);
@@ -71,17 +45,25 @@ fn beyond_a_rate_it_is_429_with_the_time_to_wait_and_nobodys_failure() {
 #[test]
 fn who_waits_as_told_is_let_in() {
     let upstream = Upstream::named("v1");
-    let service = Service::only(upstream.port()).key("rate_limits: [{ requests: 1, per: 2s }]");
+    let service = Service::only(upstream.port()).key("rate_limits: [{ requests: 1, per: 4s }]");
     let gate = Gate::start(&Config::with(service).text());
     let mut client = gate.client();
+    let begun = Instant::now();
     assert_eq!(client.get("/", &[]).status, 200);
     let refused = client.get("/", &[]);
-    assert_eq!((refused.status, refused.header("retry-after")), (429, Some("2")));
-    let begun = Instant::now();
-    eventually(Duration::from_secs(10), "it is let in", || {
-        client.get("/", &[]).status == 200
+    // The proxy may look at its clock a little later than we do.
+    let told = Instant::now() + Duration::from_secs(2);
+    assert_eq!(refused.status, 429);
+    let wait = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=4).contains(&wait), "{wait}");
+    eventually(PATIENCE, "it is let in", || {
+        let sent = Instant::now();
+        let served = client.get("/", &[]).status == 200;
+        assert!(served || sent < told + Duration::from_secs(wait), "it waited as told");
+        std::thread::sleep(Duration::from_millis(20));
+        served
     });
-    assert!(begun.elapsed() > Duration::from_millis(1_500), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() > Duration::from_millis(3_500), "{:?}", begun.elapsed());
 }
 
 #[test]
@@ -110,11 +92,11 @@ fn a_reload_neither_refills_a_rate_nor_forgets_who_is_inside() {
     let gate = Gate::start(&config(1, ""));
     let mut inside = gate.client();
     inside.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
-    eventually(Duration::from_secs(5), "it is inside", || upstream.count() == 1);
+    eventually(PATIENCE, "it is inside", || upstream.count() == 1);
     assert_eq!(gate.get("/", &[]).status, 503);
     let generation = gate.metric("rollgate_config_generation", &[]);
     gate.write_config(&config(1, "expose_version: true"), Write::Rename);
-    eventually(Duration::from_secs(5), "the file is in force", || {
+    eventually(PATIENCE, "the file is in force", || {
         gate.metric("rollgate_config_generation", &[]) > generation
     });
     assert_eq!(gate.get("/", &[]).status, 503, "still full");
@@ -148,7 +130,7 @@ fn a_canary_is_protected_by_its_own_limit() {
     for n in 1..=20 {
         in_background(gate.port(), &done);
         // One after the other: each takes its turn of the split.
-        eventually(Duration::from_secs(5), "it is served or refused", || {
+        eventually(PATIENCE, "it is served or refused", || {
             let refused = gate.metric("rollgate_refusals_total", &[("reason", "max_in_flight")]);
             stable.count() + canary.count() + refused as usize == n
         });
@@ -161,9 +143,7 @@ fn a_canary_is_protected_by_its_own_limit() {
     gate.expect_metric("rollgate_requests_in_flight", &[("version", "v2")], 3.0);
     rejected(&gate, "v2", "in_flight", 7.0);
     dam.open();
-    let mut statuses: Vec<u16> = (0..20)
-        .map(|_| statuses.recv_timeout(Duration::from_secs(10)).unwrap())
-        .collect();
+    let mut statuses: Vec<u16> = (0..20).map(|_| statuses.recv_timeout(PATIENCE).unwrap()).collect();
     statuses.sort_unstable();
     assert_eq!(statuses, [[200; 13].as_slice(), &[503; 7]].concat());
     gate.expect_metric("rollgate_request_failures_total", &[], 0.0);
@@ -199,7 +179,7 @@ fn a_client_that_leaves_gives_its_place_back() {
         for client in &mut clients {
             client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
         }
-        eventually(Duration::from_secs(5), "both are inside", || upstream.count() == n);
+        eventually(PATIENCE, "both are inside", || upstream.count() == n);
         let full = gate.get("/", &[]);
         assert_eq!((full.status, full.header("retry-after")), (503, Some("1")));
         for client in &clients {
@@ -261,7 +241,7 @@ fn each_key_has_its_own_number_in_flight_and_gets_it_back() {
         client
     };
     let mut inside: Vec<Client> = ["ada", "ada", "bob"].map(begin).into();
-    eventually(Duration::from_secs(5), "three are inside", || upstream.count() == 3);
+    eventually(PATIENCE, "three are inside", || upstream.count() == 3);
     // As many as she likes to send: they take nothing from the six that are the service's.
     for _ in 0..9 {
         let full = gate.get("/", &[("x-api-key", "ada")]);
@@ -271,7 +251,7 @@ fn each_key_has_its_own_number_in_flight_and_gets_it_back() {
     rejected(&gate, "", "in_flight_per_key", 9.0);
     gate.expect_metric("rollgate_refusals_total", &[("reason", "max_in_flight")], 9.0);
     inside.extend(["bob", "eve", "eve"].map(begin));
-    eventually(Duration::from_secs(5), "six are inside", || upstream.count() == 6);
+    eventually(PATIENCE, "six are inside", || upstream.count() == 6);
     assert_eq!(gate.get("/", &[("x-api-key", "zoe")]).status, 503);
     rejected(&gate, "", "in_flight", 1.0);
     let line = gate.access_line("a refused request", |line| line["status"] == 503);
@@ -280,9 +260,7 @@ fn each_key_has_its_own_number_in_flight_and_gets_it_back() {
     inside.remove(0).reset();
     gate.expect_metric("rollgate_requests_in_flight", &[], 5.0);
     let mut third = begin("ada");
-    eventually(Duration::from_secs(5), "there is room for another", || {
-        upstream.count() == 7
-    });
+    eventually(PATIENCE, "there is room for another", || upstream.count() == 7);
     dam.open();
     assert_eq!(third.read(false).unwrap().status, 200);
     for client in &mut inside {
