@@ -6,7 +6,7 @@ mod support;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use support::{Config, Gate, Operator, Service, Upstream};
+use support::{Config, Gate, Operator, PATIENCE, Service, Stop, Upstream, eventually};
 
 /// A gate that keeps its state, before two upstreams that tell their names.
 fn gate(v1: &Upstream, v2: &Upstream) -> Gate {
@@ -16,15 +16,6 @@ fn gate(v1: &Upstream, v2: &Upstream) -> Gate {
 fn config(v1: &Upstream, v2: &Upstream) -> String {
     let service = Service::split(v1.port(), 90, v2.port(), 10).never_eject();
     Config::with(service).top("state_dir: state").text()
-}
-
-/// Ends the threads of a test with it.
-struct Stop<'s>(&'s AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
 }
 
 /// 64 connections, and changes of the weights beneath them: no request sent after an answer is routed the old way.
@@ -69,7 +60,10 @@ fn when_the_answer_arrives_no_request_is_routed_the_old_way() {
             };
             // After `unkill` the weights from before hold: those of the fourth change, all on v2.
             must.store(10 * (change + 1) + version, Ordering::SeqCst);
-            std::thread::sleep(Duration::from_millis(20));
+            let before = checked.load(Ordering::SeqCst);
+            eventually(PATIENCE, "it is checked", || {
+                checked.load(Ordering::SeqCst) > before + 20
+            });
         }
     });
     let stale = stale.into_inner().unwrap();
@@ -138,9 +132,9 @@ fn what_was_answered_is_there_after_a_kill_nine_at_any_instant() {
     for round in 0..200 {
         let operator = Operator::of(&gate);
         let (last, next) = (AtomicU64::new(u64::from(answered)), AtomicU64::new(u64::from(asked)));
-        let until = Duration::from_micros(random.u64(0..60_000));
+        let (changes, then) = (random.u64(0..8), Duration::from_micros(random.u64(0..10_000)));
         std::thread::scope(|scope| {
-            scope.spawn(|| {
+            let changing = scope.spawn(|| {
                 for weight in asked + 1.. {
                     next.store(u64::from(weight), Ordering::SeqCst);
                     match operator.try_weights(1000, weight) {
@@ -151,8 +145,11 @@ fn what_was_answered_is_there_after_a_kill_nine_at_any_instant() {
                     }
                 }
             });
+            eventually(PATIENCE, "so many changes are answered", || {
+                changing.is_finished() || last.load(Ordering::SeqCst) >= u64::from(asked) + changes
+            });
             let began = Instant::now();
-            while began.elapsed() < until {
+            while began.elapsed() < then {
                 std::hint::spin_loop();
             }
             gate.signal("KILL");

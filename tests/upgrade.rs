@@ -13,7 +13,9 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
-use support::{Client, Config, Gate, PATIENCE, Service, Upstream, WEB_SOCKET, Write, eventually, lives, signal};
+use support::{
+    Client, Config, Gate, PATIENCE, Port, Service, Stop, Upstream, WEB_SOCKET, Write, eventually, lives, signal,
+};
 
 const FAILED: &str = "upgrade: failed, this process goes on serving";
 
@@ -141,13 +143,18 @@ fn ten_upgrades_under_load_refuse_reset_and_fail_nothing() {
                 }
             });
         });
+        let all = [&fresh_seen, &kept_seen, &ready_seen];
+        // Also when this thread panics: the others must end.
+        let _stop = all.map(|seen| Stop(&seen.stop));
         let mut pids = vec![gate.pid()];
         for _ in 0..UPGRADES {
             pids.push(upgrade(&gate));
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        for seen in [&fresh_seen, &kept_seen, &ready_seen] {
-            seen.stop.store(true, Ordering::Relaxed);
+            for seen in all {
+                let before = seen.served.load(Ordering::Relaxed);
+                eventually(PATIENCE, "there is load", || {
+                    seen.served.load(Ordering::Relaxed) > before + 10
+                });
+            }
         }
         pids
     });
@@ -262,8 +269,8 @@ fn a_file_that_is_wrong_changes_nothing_and_is_named() {
 #[test]
 fn a_program_that_is_missing_crashes_or_hangs_changes_nothing() {
     let upstream = Upstream::named("v1");
-    let config = config(&upstream).limit("upgrade_timeout: 1s").text();
-    let gate = Gate::start_by_link(&config, &[]);
+    let config = config(&upstream);
+    let gate = Gate::start_by_link(&config.text(), &[]);
     let program = gate.directory().join("rollgate");
     turn_link(&gate, "/nowhere/rollgate");
     let reason = refused(&gate);
@@ -274,7 +281,6 @@ fn a_program_that_is_missing_crashes_or_hangs_changes_nothing() {
     for (script, expected) in [
         ("exit 3", "ended before it was ready (exit status: 3)"),
         ("kill -SEGV $$", "ended before it was ready (signal: 11"),
-        ("exec sleep 100", "was not ready within 1 s"),
         ("exec 0<&-; exec sleep 100", "ended before it was ready (signal: 9"),
         ("cat /dev/zero >&0", "more than 65536 bytes"),
         (
@@ -290,6 +296,19 @@ fn a_program_that_is_missing_crashes_or_hangs_changes_nothing() {
         assert_eq!(gate.get("/", &[]).status, 200, "after {script}");
         assert!(gate.is_ready());
     }
+    let take_up_to = |text: &str| {
+        let generation = gate.metric("rollgate_config_generation", &[]);
+        gate.write_config(text, Write::Rename);
+        eventually(PATIENCE, "the file is in force", || {
+            gate.metric("rollgate_config_generation", &[]) > generation
+        });
+    };
+    take_up_to(&config.clone().limit("upgrade_timeout: 1s").text());
+    turn_link_to_script(&gate, "exec sleep 100");
+    let reason = refused(&gate);
+    assert!(reason.contains("was not ready within 1 s"), "{reason}");
+    assert_eq!(gate.get("/", &[]).status, 200, "after one that hangs");
+    take_up_to(&config.text());
     assert!(gate.successors().is_empty());
     turn_link(&gate, env!("CARGO_BIN_EXE_rollgate"));
     let pid = upgrade(&gate);
@@ -303,8 +322,8 @@ fn a_program_that_is_missing_crashes_or_hangs_changes_nothing() {
 
 #[test]
 fn addresses_and_threads_of_the_file_hold_after_an_upgrade() {
-    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let (upstream, stays, goes, comes) = (Upstream::named("v1"), free(), free(), free());
+    let (upstream, reserved) = (Upstream::named("v1"), [(); 3].map(|()| Port::reserved()));
+    let [stays, goes, comes] = reserved.each_ref().map(Port::number);
     let text = |ports: [u16; 2], threads: u16| {
         let listeners = format!(
             "- address: 127.0.0.1:{}\n  - address: 127.0.0.1:{}\n",
@@ -341,7 +360,7 @@ fn addresses_and_threads_of_the_file_hold_after_an_upgrade() {
 #[test]
 fn a_stop_during_an_upgrade_ends_both_and_none_begins_while_draining() {
     let upstream = Upstream::named("v1");
-    let mut gate = Gate::start_by_link(&config(&upstream).limit("drain_delay: 1s").text(), &[]);
+    let mut gate = Gate::start_by_link(&config(&upstream).limit("drain_delay: 10s").text(), &[]);
     turn_link_to_script(&gate, "exec sleep 100");
     gate.signal("USR2");
     eventually(PATIENCE, "it has been started", || script_pid(&gate).is_some());
@@ -362,6 +381,8 @@ fn a_stop_during_an_upgrade_ends_both_and_none_begins_while_draining() {
         gate.log().contains("this process is stopping")
     });
     assert_eq!(gate.get("/", &[]).status, 200, "as long as the delay says");
+    // Not as long as that: asked twice.
+    gate.signal("TERM");
     assert_eq!(gate.wait(PATIENCE).code, Some(0));
 }
 
@@ -376,8 +397,9 @@ fn a_stop_of_a_process_that_has_handed_over_closes_what_is_idle() {
     gate.signal("TERM");
     let stopped = Instant::now();
     assert_eq!(gate.wait(PATIENCE).code, Some(0));
-    assert!(stopped.elapsed() < Duration::from_secs(2), "{:?}", stopped.elapsed());
-    assert!(idle.is_closed_within(Duration::from_secs(1)));
+    // Idle connections have 5 s otherwise, of which half a second has passed.
+    assert!(stopped.elapsed() < Duration::from_secs(4), "{:?}", stopped.elapsed());
+    assert!(idle.is_closed_within(PATIENCE));
     assert!(lives(pid));
     assert_eq!(gate.get("/", &[]).status, 200);
 }
@@ -397,10 +419,16 @@ fn systemd_is_told_who_the_service_is() {
     let variables = [("NOTIFY_SOCKET", path.to_str().unwrap())];
     let gate = Gate::start_by_link(&config(&upstream).text(), &variables);
     assert_eq!(state(), "READY=1");
+    let asked = Instant::now();
     gate.signal("USR2");
     let main = state();
     let pid = main.strip_prefix("MAINPID=").and_then(|pid| pid.parse().ok());
-    assert!(gate.successors().is_empty(), "the old one stays until that is heard");
+    // For 2 s at most, which this thread may have slept through.
+    let goes_on = gate.successors().is_empty();
+    assert!(
+        goes_on || asked.elapsed() > Duration::from_secs(2),
+        "the old one stays until that is heard"
+    );
     assert_eq!(state(), "BARRIER=1");
     eventually(PATIENCE, "another process serves", || !gate.successors().is_empty());
     assert_eq!(pid, Some(gate.serving()), "{main}");
