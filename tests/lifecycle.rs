@@ -4,11 +4,17 @@
 mod support;
 
 use std::fs;
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use support::{Client, Config, Dam, Gate, PATIENCE, SLACK, Service, Stop, Upstream, WEB_SOCKET, eventually, rollgate};
+use support::{
+    Client, Config, Dam, Gate, PATIENCE, SLACK, Service, Stop, Upstream, WEB_SOCKET, eventually, rollgate, signal,
+};
 
 /// PROMISES 3.3: how long after the last request a stopping process may still be there.
 const EXIT_WITHIN: Duration = Duration::from_secs(1);
@@ -316,40 +322,57 @@ fn a_tunnel_does_not_hold_up_a_stop_for_longer_than_the_drain_timeout() {
 
 /// Whether the process catches SIGHUP.
 fn catches_hangup(pid: u32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-    caught.is_some_and(|mask| u64::from_str_radix(mask.trim(), 16).unwrap() & 1 == 1)
+    signals(pid, "SigCgt:").is_some_and(|caught| caught & 1 == 1)
+}
+
+/// A mask of signals in the status of a process.
+fn signals(pid: u32, which: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let mask = status.lines().find_map(|line| line.strip_prefix(which))?;
+    u64::from_str_radix(mask.trim(), 16).ok()
+}
+
+/// Whether no signal is on its way to the process, and all its threads sleep: what has come is heard.
+fn has_heard(pid: u32) -> bool {
+    let sleeps = |task: PathBuf| {
+        let stat = fs::read_to_string(task.join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('S'))
+    };
+    let tasks = || fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    signals(pid, "ShdPnd:") == Some(0) && tasks().all(|task| sleeps(task.unwrap().path()))
 }
 
 #[test]
 fn signals_count_from_before_the_file_is_read() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("rollgate.yaml");
-    // Large enough to be still at work on it when the signals come.
-    let service = |n: u32| {
-        let service = Service::new(&format!("s{n}")).route(&format!("host: h{n}.example"));
-        service.stable("v1", 1, &[1])
-    };
-    let config = (0..2000).fold(Config::default(), |config, n| config.and(service(n)));
-    fs::write(&path, config.text()).unwrap();
+    // A process that takes over first asks the one before for its sockets, and waits until it has them.
+    let (mut before, link) = UnixStream::pair().unwrap();
     let child = std::process::Command::new(env!("CARGO_BIN_EXE_rollgate"))
         .args(["run", "--config"])
         .arg(&path)
         .env_remove("RUST_LOG")
         .env("NO_COLOR", "1")
+        .env("ROLLGATE_SUCCESSOR", "1")
+        .stdin(OwnedFd::from(link))
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::piped())
         .spawn()
         .unwrap();
     let pid = child.id();
     eventually(PATIENCE, "SIGHUP is caught", || catches_hangup(pid));
-    let sent = std::process::Command::new("sh")
-        .args(["-c", &format!("kill -HUP {pid}; kill -TERM {pid}")])
-        .status()
+    signal(pid, "HUP");
+    signal(pid, "TERM");
+    eventually(PATIENCE, "both are heard", || has_heard(pid));
+    fs::write(&path, Config::with(Service::only(1)).text()).unwrap();
+    before
+        .write_all(b"{\"hello\":{\"protocol\":1}}\n\"offered\"\n")
         .unwrap();
-    assert!(sent.success());
     let output = child.wait_with_output().unwrap();
     let log = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{:?}: {log}", output.status);
-    assert!(!log.contains("listening"), "{log}");
+    assert!(
+        log.contains("asked to stop before anything was served") && !log.contains("listening"),
+        "{log}"
+    );
 }
