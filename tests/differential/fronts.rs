@@ -92,6 +92,14 @@ pub struct Manner {
     pub demands_close: bool,
 }
 
+/// Nothing came in time, or the process was stopped meanwhile.
+fn is_no_end(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+    )
+}
+
 /// Sends `pieces`, whose `reading` is known; reads all that comes back. The client says that it has finished when it has
 /// the answers that are due: before, it might be taken for one that left.
 pub fn converse(port: u16, pieces: &[&[u8]], reading: &Reading, manner: Manner) -> Outcome {
@@ -140,7 +148,7 @@ pub fn converse(port: u16, pieces: &[&[u8]], reading: &Reading, manner: Manner) 
         match stream.read(&mut chunk) {
             Ok(0) => break,
             Ok(read) => outcome.raw.extend_from_slice(&chunk[..read]),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(error) if is_no_end(error.kind()) => {}
             Err(_) => {
                 outcome.reset = true;
                 break;

@@ -265,6 +265,8 @@ impl RawClient {
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                     return Err(error);
                 }
+                // A process that was stopped and goes on has missed nothing.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return Ok(None),
             }
         }

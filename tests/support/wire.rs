@@ -89,7 +89,13 @@ impl<R: Read> Buffered<R> {
     /// Reads once more. `false` at the end of the stream.
     pub fn fill(&mut self) -> io::Result<bool> {
         let mut chunk = [0_u8; 16 * 1024];
-        let read = self.stream.read(&mut chunk)?;
+        let read = loop {
+            match self.stream.read(&mut chunk) {
+                // A process that was stopped and goes on has missed nothing.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read?,
+            }
+        };
         self.bytes.extend_from_slice(&chunk[..read]);
         Ok(read > 0)
     }
