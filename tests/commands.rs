@@ -324,11 +324,13 @@ fn events_are_followed_as_they_happen() {
 /// Who follows is told of what happens in the process that took over.
 #[test]
 fn upgrade_answers_when_the_new_process_serves() {
-    let house = house();
+    let mut house = house();
     house.done(&["kill", "shop"]);
     let following = Going::start(&house, &["events", "--follow", "--after", "0", "--json"]);
     let said = house.done(&["upgrade", "--reason", "newer"]);
     let first = house.gate.pid();
+    // Until it ends, the old process may take a connection yet.
+    house.gate.wait(PATIENCE);
     eventually(PATIENCE, "the log names who serves", || house.gate.serving() != first);
     let serving = house.gate.serving();
     assert!(said.contains(&format!("process {serving} serves now")), "{said}");

@@ -30,7 +30,7 @@ fn sold(candidate: u32) -> String {
 fn plan(url: &str, queries: &[&str]) -> Plan {
     let check = |query: &&str| {
         format!(
-            "          - {{ metric: orders, min: 1, prometheus: {{ url: \"{url}\", every: 1s, query: '{query}' }} }}\n"
+            "          - {{ metric: orders, min: 1, prometheus: {{ url: \"{url}\", every: 2s, query: '{query}' }} }}\n"
         )
     };
     let checks: String = queries.iter().map(check).collect();
@@ -71,7 +71,7 @@ async fn a_check_has_the_number_that_the_server_has_now() {
     let numbers = Numbers::new(HttpClient::new());
     until(&numbers, &plan, 0, |number| *number == Ok(0.25)).await;
     until(&numbers, &plan, 1, |number| *number == Ok(25.5)).await;
-    // Scraped each 200 ms, in a range of one second.
+    // Scraped each 200 ms, in a range of two seconds, of which a busy machine may miss most.
     until(&numbers, &plan, 2, |number| {
         number.as_ref().is_ok_and(|number| *number >= 3.0)
     })

@@ -5,33 +5,40 @@
 mod support;
 
 use serde_json::Value;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 use support::{Config, Gate, Nginx, PATIENCE, Prometheus, Service, Then, Upstream, eventually};
 
-/// Answers with a status that the test changes; 0: not at all.
+/// Answers with a status that the test changes; 0: not before it is another.
 struct Other {
     upstream: Upstream,
     status: Arc<AtomicU16>,
+    /// What it has answered.
+    said: Arc<Mutex<Vec<u16>>>,
 }
 
 impl Other {
     fn new(status: u16) -> Self {
-        let status = Arc::new(AtomicU16::new(status));
-        let answers = Arc::clone(&status);
+        let (status, said) = (Arc::new(AtomicU16::new(status)), Arc::default());
+        let (answers, told) = (Arc::clone(&status), Arc::<Mutex<Vec<u16>>>::clone(&said));
         let upstream = Upstream::with("other", move |exchange| {
             exchange.read_body();
-            match answers.load(Ordering::SeqCst) {
-                0 => {
-                    thread::sleep(Duration::from_secs(2));
-                    Then::Close
+            let status = loop {
+                match answers.load(Ordering::SeqCst) {
+                    0 => thread::sleep(Duration::from_millis(5)),
+                    status => break status,
                 }
-                status => exchange.answer(status, &[("connection", "close")], b""),
-            }
+            };
+            told.lock().unwrap().push(status);
+            exchange.answer(status, &[("connection", "close")], b"")
         });
-        Self { upstream, status }
+        Self { upstream, status, said }
+    }
+
+    fn said(&self) -> Vec<u16> {
+        self.said.lock().unwrap().clone()
     }
 
     fn answers(&self, status: u16) {
@@ -92,14 +99,17 @@ fn a_rollback_waits_for_no_receiver_and_is_told_when_it_takes_it() {
         hook.upstream.port()
     );
     let gate = site(&v2, &v1, &rollout);
+    eventually(PATIENCE, "the receiver is told of the start", || {
+        hook.upstream.count() == 1
+    });
     under_traffic(&gate, || {
         eventually(PATIENCE, "the canary has failed", || {
             gate.metric("rollgate_request_failures_total", &V2) >= 10.0
         });
-        // The receiver has not answered yet, and does not for 2 s a notification.
-        eventually(Duration::from_secs(2), "it is rolled back", || share(&gate) == 0.0);
+        eventually(PATIENCE, "it is rolled back", || share(&gate) == 0.0);
+        // An attempt is given up after 10 s.
+        assert_eq!(hook.upstream.count(), 1, "the receiver is still at the start");
     });
-    assert!(hook.upstream.count() <= 2, "{}", hook.upstream.count());
     hook.answers(204);
     eventually(PATIENCE, "the rollback is told", || {
         hook.told().last().is_some_and(|told| told["type"] == "rollback")
@@ -128,17 +138,16 @@ fn nothing_goes_to_a_canary_before_its_gate_says_yes() {
         asked.upstream.port()
     );
     let gate = site(&v2, &v1, &rollout);
-    eventually(PATIENCE, "the gate is asked", || asked.upstream.count() >= 1);
+    eventually(PATIENCE, "the gate has said no", || asked.said() == [403]);
     let told = &asked.told()[0];
     for (key, value) in [("name", "shop"), ("namespace", "rollgate"), ("phase", "Waiting")] {
         assert_eq!(told[key], value, "{told}");
     }
     gate.expect_metric(SHARE, &V2, 0.0);
-    let closed_at = asked.upstream.count();
     asked.answers(200);
     // It is asked again after 10 s.
     eventually(PATIENCE, "the canary gets its share", || share(&gate) == 50.0);
-    assert!(asked.upstream.count() > closed_at);
+    assert_eq!(asked.said().last(), Some(&200));
 }
 
 #[test]
@@ -164,7 +173,8 @@ fn a_number_of_prometheus_that_is_too_low_pauses() {
         thread::sleep(Duration::from_secs(2));
         assert_eq!(hook.upstream.count(), 0, "{:?}", hook.told());
         exporter.put_file("metrics", b"orders{version=\"v2\"} 5\n");
-        eventually(PATIENCE, "it is paused", || hook.upstream.count() == 1);
+        eventually(PATIENCE, "it is paused", || !hook.told().is_empty());
+        assert_eq!(hook.upstream.count(), 1);
     });
     let told = &hook.told()[0];
     assert_eq!(told["phase"], "paused", "{told}");

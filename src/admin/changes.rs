@@ -7,17 +7,15 @@ use super::guard::Caller;
 use super::problem::{ApiError, Kind};
 use super::reading::{ServiceName, position, tagged};
 use crate::control::commands::{Done, NotDone, Order};
-use crate::rollout;
+use crate::rollout::Verb;
 use crate::runtime::{Command, Origin, Scope, Steer};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Extension, Path, State};
 use axum::http::HeaderMap;
 use axum::http::header::IF_MATCH;
 use axum::response::Response;
-use serde::Deserialize;
 use std::pin::Pin;
 use std::sync::Arc;
-use utoipa::ToSchema;
 
 /// Has another process take over; its id.
 ///
@@ -27,19 +25,6 @@ pub type Upgrade = Arc<dyn Fn(Origin) -> Pin<Box<dyn Future<Output = Result<u32,
 
 /// Characters of a reason.
 const MAX_REASON: usize = 1000;
-
-/// What can be asked of a rollout.
-#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Verb {
-    Start,
-    Pause,
-    Resume,
-    Approve,
-    Promote,
-    Rollback,
-    Retry,
-}
 
 /// Declares a handler that asks one thing of the writer.
 macro_rules! documented {
@@ -190,35 +175,25 @@ documented! {
     pub async fn rollout(
         State(admin): State<Arc<Admin>>,
         Extension(caller): Extension<Caller>,
-        path: Result<Path<(String, Verb)>, PathRejection>,
+        path: Result<Path<(String, String)>, PathRejection>,
         headers: HeaderMap,
         JsonOrNothing(request): JsonOrNothing<ReasonRequest>,
     ) -> Result<Response, ApiError> {
-        let Path((service, verb)) = path.map_err(|_| {
-            ApiError::new(
-                Kind::NotFound,
-                "A rollout has no such verb.",
-                "Its verbs are start, pause, resume, approve, promote, rollback and retry.",
-            )
-        })?;
+        let path = path.ok().and_then(|Path((service, word))| Some((service, Verb::from_word(&word)?)));
+        let (service, verb) = path.ok_or_else(no_such_verb)?;
         position(&admin.shared.load(), &service)?;
-        let steer = Steer::Verb(verb.into());
+        let steer = Steer::Verb(verb);
         submit(&admin, caller, &headers, Order::Change(Command::Rollout { service, steer }), request.reason).await
     }
 }
 
-impl From<Verb> for rollout::Verb {
-    fn from(verb: Verb) -> Self {
-        match verb {
-            Verb::Start => Self::Start,
-            Verb::Pause => Self::Pause,
-            Verb::Resume => Self::Resume,
-            Verb::Approve => Self::Approve,
-            Verb::Promote => Self::Promote,
-            Verb::Rollback => Self::Rollback,
-            Verb::Retry => Self::Retry,
-        }
-    }
+fn no_such_verb() -> ApiError {
+    let verbs = Verb::ALL.map(Verb::word).join(", ");
+    ApiError::new(
+        Kind::NotFound,
+        "A rollout has no such verb.",
+        format!("Its verbs are: {verbs}."),
+    )
 }
 
 async fn submit(

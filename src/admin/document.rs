@@ -2,6 +2,7 @@
 //! answer with.
 
 use super::problem::Kind;
+use crate::rollout::Verb;
 use std::collections::BTreeMap;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
@@ -103,7 +104,7 @@ parameters! {
     ServicePath: "service" in Path, True, "Its name.",
         ObjectBuilder::new().schema_type(Type::String).examples(["checkout"]);
     VerbPath: "verb" in Path, True, "What is to become of the rollout.",
-        <super::changes::Verb as PartialSchema>::schema();
+        ObjectBuilder::new().schema_type(Type::String).enum_values(Some(Verb::ALL.map(Verb::word)));
     IfMatch: "If-Match" in Header, False, "An `ETag`, with or without its quotes, or `*`: the change is made only if nothing is otherwise since.",
         ObjectBuilder::new().schema_type(Type::String).pattern(Some(r#"^(\*|"[0-9]{1,18}"|[0-9]{1,18})$"#));
     LastEventId: "Last-Event-ID" in Header, False, "Of who follows: the last number it has.",

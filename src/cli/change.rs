@@ -6,7 +6,9 @@ use super::failure::{Exit, Failure};
 use super::print::{self, WARNING};
 use super::table::safe;
 use crate::admin::api::{Changed, ReasonRequest, WeightsRequest};
+use crate::rollout::Verb;
 use clap::ValueEnum;
+use clap::builder::PossibleValue;
 use hyper::Method;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -168,35 +170,22 @@ pub struct Rollout {
     proxy: Proxy,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum Verb {
-    /// Begins to deliver the candidate
-    Start,
-    /// Stays at the step it is in
-    Pause,
-    /// Goes on from where it was paused
-    Resume,
-    /// Gives the approval that the step waits for
-    Approve,
-    /// To 100 % at once
-    Promote,
-    /// The candidate back to 0 % at once
-    Rollback,
-    /// Begins again after a rollback
-    Retry,
-}
+impl ValueEnum for Verb {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
 
-impl Verb {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Start => "start",
-            Self::Pause => "pause",
-            Self::Resume => "resume",
-            Self::Approve => "approve",
-            Self::Promote => "promote",
-            Self::Rollback => "rollback",
-            Self::Retry => "retry",
-        }
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let help = match self {
+            Self::Start => "Begins to deliver the candidate",
+            Self::Pause => "Stays at the step it is in",
+            Self::Resume => "Goes on from where it was paused",
+            Self::Approve => "Gives the approval that the step waits for",
+            Self::Promote => "To 100 % at once",
+            Self::Rollback => "The candidate back to 0 % at once",
+            Self::Retry => "Begins again after a rollback",
+        };
+        Some(PossibleValue::new(self.word()).help(help))
     }
 }
 

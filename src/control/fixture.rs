@@ -2,6 +2,7 @@
 
 use crate::rollout::Url;
 use rustls::ServerConfig;
+use socket2::{Domain, Socket, Type};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -118,10 +119,25 @@ impl Drop for Receiver {
     }
 }
 
-/// An address at which nobody listens.
-pub async fn nobody() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    listener.local_addr().unwrap()
+/// An address at which nobody listens. While this is held the kernel gives its port to no one who asks for any, as other
+/// tests do; who asks for this one gets it ([`Receiver::on`]).
+pub struct Nobody {
+    pub address: SocketAddr,
+    _held: Socket,
+}
+
+impl Nobody {
+    pub fn url(&self, path: &str) -> Url {
+        Url::new(&format!("http://{}{path}", self.address))
+    }
+}
+
+pub fn nobody() -> Nobody {
+    let held = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    held.set_reuse_address(true).unwrap();
+    held.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = held.local_addr().unwrap().as_socket().unwrap();
+    Nobody { address, _held: held }
 }
 
 /// Polls until `is_so`.

@@ -4,7 +4,7 @@ use super::*;
 use crate::control::fixture::{PATIENCE, Receiver, Reply, nobody, status, with_header};
 use serde_json::json;
 use std::time::Duration;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 fn gate(before: Before, webhook: Url) -> Gate {
     Gate { before, webhook }
@@ -39,7 +39,7 @@ async fn answer_to(gates: &Gates, webhook: Url) -> Answer {
 #[tokio::test]
 async fn a_gate_is_asked_as_flagger_asks() {
     let receiver = Receiver::new(status("200 OK", "")).await;
-    let gates = Gates::new(HttpClient::hasty());
+    let gates = Gates::new(HttpClient::new());
     for (index, (before, phase, word)) in [
         (Before::Start, "Waiting", "start"),
         (Before::Step, "Progressing", "step"),
@@ -96,7 +96,7 @@ fn the_checksum_is_of_one_attempt_of_one_candidate() {
 #[tokio::test]
 async fn only_a_success_is_a_yes_and_only_a_refusal_is_a_no() {
     let receiver = Receiver::new(Reply::Silence).await;
-    let gates = Gates::new(HttpClient::hasty());
+    let gates = Gates::new(HttpClient::new());
     let yes = ["200 OK", "202 Accepted", "204 No Content"];
     let no = ["400 Bad Request", "403 Forbidden", "404 Not Found"];
     let neither = [
@@ -127,21 +127,21 @@ async fn only_a_success_is_a_yes_and_only_a_refusal_is_a_no() {
 #[tokio::test]
 async fn a_gate_that_does_not_answer_is_no_yes() {
     let receiver = Receiver::new(Reply::Silence).await;
-    let gates = Gates::new(HttpClient::hasty());
-    let away = Url::new(&format!("http://{}/", nobody().await));
-    let Answer::Error(said) = answer_to(&gates, away).await else {
+    let (patient, hasty) = (Gates::new(HttpClient::new()), Gates::new(HttpClient::hasty()));
+    let nobody = nobody();
+    let Answer::Error(said) = answer_to(&patient, nobody.url("/")).await else {
         panic!("nobody has answered");
     };
     assert!(said.starts_with("no connection: "), "{said}");
     let cut = Reply::Bytes(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nye".to_vec());
-    for (reply, said) in [
-        (Reply::Silence, "no answer within 0.3 s"),
-        (Reply::Trickle, "no answer within 0.3 s"),
-        (Reply::Endless, "the answer is larger than 64 KiB"),
-        (cut, "no valid answer: "),
+    for (gates, reply, said) in [
+        (&hasty, Reply::Silence, "no answer within 0.3 s"),
+        (&hasty, Reply::Trickle, "no answer within 0.3 s"),
+        (&patient, Reply::Endless, "the answer is larger than 64 KiB"),
+        (&patient, cut, "no valid answer: "),
     ] {
         receiver.reply(reply);
-        let Answer::Error(told) = answer_to(&gates, receiver.url("/")).await else {
+        let Answer::Error(told) = answer_to(gates, receiver.url("/")).await else {
             panic!("half a yes is none");
         };
         assert!(told.starts_with(said), "{told}");
@@ -154,13 +154,12 @@ async fn who_asks_does_not_wait_and_the_same_is_not_asked_twice_at_once() {
     let receiver = Receiver::new(slow).await;
     let gates = Gates::new(HttpClient::new());
     let gate = gate(Before::Promote, receiver.url("/"));
-    let began = Instant::now();
     for _ in 0..100 {
         gates.ask(&gate, question(0, 1));
         gates.ask(&gate, question(1, 1));
     }
-    assert!(began.elapsed() < Duration::from_millis(200), "{:?}", began.elapsed());
-    assert_eq!(gates.answers(), []);
+    // Nothing else has run on this thread meanwhile: nobody can have answered.
+    assert_eq!((receiver.received().len(), gates.answers()), (0, Vec::new()));
     let mut answers = next(&gates).await;
     if answers.len() < 2 {
         answers.extend(next(&gates).await);

@@ -7,9 +7,11 @@ use crate::control::store::{OUTBOX_MOST, Options};
 use crate::rollout::{Notice, Receiver, Share, Url};
 use crate::telemetry::fixture::{in_force, shared};
 use serde_json::json;
-use std::net::SocketAddr;
 use std::path::Path;
 use tokio::task::JoinHandle;
+
+/// For a receiver that hangs: short, and long for one that answers on a busy machine.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
 fn taken() -> Reply {
     status("204 No Content", "")
@@ -70,7 +72,8 @@ impl Bench {
     fn start(state_dir: &Path, receivers: &[Notify]) -> Self {
         let (store, restored) = Store::open(state_dir, Options::default()).unwrap();
         let shared = process(receivers);
-        let notifier = Notifier::new(Arc::clone(&shared), store.clone(), HttpClient::hasty(), restored.outbox);
+        let client = HttpClient::giving_up_after(ANSWER_WITHIN);
+        let notifier = Notifier::new(Arc::clone(&shared), store.clone(), client, restored.outbox);
         let notifier = Arc::new(notifier);
         let own = Arc::clone(&notifier);
         Self {
@@ -184,12 +187,12 @@ async fn who_answers_500_is_told_again_with_the_same_id_until_it_takes_it() {
 #[tokio::test]
 async fn who_is_down_is_told_when_it_is_back() {
     let directory = tempfile::tempdir().unwrap();
-    let address = nobody().await;
-    let receivers = [to(&Url::new(&format!("http://{address}/")))];
+    let nobody = nobody();
+    let receivers = [to(&nobody.url("/"))];
     let bench = Bench::start(directory.path(), &receivers);
     bench.notifier.tell(&receivers, &told(Notice::Rollback, "gone"));
     eventually("an attempt has failed", || bench.notifier.queue().has_failed()).await;
-    let hook = fixture::Receiver::on(address, taken(), None).await;
+    let hook = fixture::Receiver::on(nobody.address, taken(), None).await;
     assert_eq!(reasons(&hook.after(1).await), ["gone"]);
     bench.kill().await;
 }
@@ -229,8 +232,8 @@ async fn who_tells_does_not_wait_for_receivers_or_the_disk() {
             .notifier
             .tell(&receivers, &told(Notice::Rollback, &number.to_string()));
     }
-    // A thousand times an attempt of the silent one takes 300 ms.
-    assert!(began.elapsed() < PATIENCE / 10, "{:?}", began.elapsed());
+    // To wait for the silent one a single time, a thousand times, is to wait for an hour.
+    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
     // One that is silent holds up nobody else, nor does the disk.
     let expected: Vec<_> = std::iter::once("first".to_owned())
         .chain((0..500).map(|n| n.to_string()))
@@ -248,8 +251,8 @@ async fn who_tells_does_not_wait_for_receivers_or_the_disk() {
 #[tokio::test]
 async fn what_waits_outlives_the_process() {
     let directory = tempfile::tempdir().unwrap();
-    let address: SocketAddr = nobody().await;
-    let receivers = [to(&Url::new(&format!("http://{address}/")))];
+    let nobody = nobody();
+    let receivers = [to(&nobody.url("/"))];
     let bench = Bench::start(directory.path(), &receivers);
     for reason in ["one", "two", "three"] {
         bench.notifier.tell(&receivers, &told(Notice::Rollback, reason));
@@ -258,7 +261,7 @@ async fn what_waits_outlives_the_process() {
     let waiting = bench.notifier.queue().entries();
     bench.kill().await;
 
-    let hook = fixture::Receiver::on(address, taken(), None).await;
+    let hook = fixture::Receiver::on(nobody.address, taken(), None).await;
     let bench = Bench::start(directory.path(), &receivers);
     assert_eq!(bench.notifier.queue().entries(), waiting);
     let received = hook.after(3).await;
@@ -281,13 +284,13 @@ async fn what_waits_outlives_the_process() {
 #[tokio::test]
 async fn who_has_left_the_file_is_not_told_after_a_restart() {
     let directory = tempfile::tempdir().unwrap();
-    let address = nobody().await;
-    let receivers = [to(&Url::new(&format!("http://{address}/")))];
+    let nobody = nobody();
+    let receivers = [to(&nobody.url("/"))];
     let bench = Bench::start(directory.path(), &receivers);
     bench.notifier.tell(&receivers, &told(Notice::Rollback, "one"));
     bench.saved().await;
     bench.kill().await;
-    let hook = fixture::Receiver::on(address, taken(), None).await;
+    let hook = fixture::Receiver::on(nobody.address, taken(), None).await;
     let bench = Bench::start(directory.path(), &[]);
     eventually("it has ended", || bench.ended(NotificationEnd::Withdrawn) == 1).await;
     assert_eq!((bench.shared.notifications.waiting(), hook.received().len()), (0, 0));
@@ -297,7 +300,8 @@ async fn who_has_left_the_file_is_not_told_after_a_restart() {
 #[tokio::test]
 async fn of_too_many_the_oldest_are_dropped_and_counted() {
     let directory = tempfile::tempdir().unwrap();
-    let receivers = [to(&Url::new(&format!("http://{}/", nobody().await)))];
+    let nobody = nobody();
+    let receivers = [to(&nobody.url("/"))];
     let bench = Bench::start(directory.path(), &receivers);
     for _ in 0..OUTBOX_MOST + 7 {
         bench.notifier.tell(&receivers, &told(Notice::Step, "one of many"));

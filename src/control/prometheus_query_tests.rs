@@ -12,8 +12,12 @@ fn now() -> SystemTime {
 }
 
 async fn answered(reply: Reply) -> Result<f64, String> {
+    answered_to(&HttpClient::new(), reply).await
+}
+
+async fn answered_to(client: &HttpClient, reply: Reply) -> Result<f64, String> {
     let receiver = Receiver::new(reply).await;
-    query(&HttpClient::hasty(), &receiver.url("/secret"), "up", now()).await
+    query(client, &receiver.url("/secret"), "up", now()).await
 }
 
 async fn result(kind: &str, result: Value) -> Result<f64, String> {
@@ -124,13 +128,15 @@ async fn what_the_server_finds_wrong_is_told_without_the_address() {
             status("200 OK", "{\"status\":\"success\"}"),
             "Prometheus says: its status is `success`",
         ),
-        (Reply::Silence, "no answer within 0.3 s"),
         (Reply::Endless, "the answer is larger than 64 KiB"),
     ] {
         assert_eq!(answered(reply).await.unwrap_err(), why);
     }
-    let away = Url::new(&format!("http://{}/secret", nobody().await));
-    let why = query(&HttpClient::hasty(), &away, "up", now()).await.unwrap_err();
+    let why = answered_to(&HttpClient::hasty(), Reply::Silence).await.unwrap_err();
+    assert_eq!(why, "no answer within 0.3 s");
+    let nobody = nobody();
+    let why = query(&HttpClient::new(), &nobody.url("/secret"), "up", now()).await;
+    let why = why.unwrap_err();
     assert!(why.starts_with("no connection: ") && !why.contains("secret"), "{why}");
 }
 

@@ -115,6 +115,11 @@ impl Verb {
             Self::Retry => "retry",
         }
     }
+
+    /// The verb of that word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|verb| verb.word() == word)
+    }
 }
 
 /// Who, and why.

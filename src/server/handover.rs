@@ -231,7 +231,10 @@ mod tests {
     use super::*;
     use std::net::{Ipv4Addr, TcpListener};
 
+    /// For what does not come.
     const SOON: Duration = Duration::from_millis(50);
+    /// For what has come.
+    const PATIENCE: Duration = Duration::from_secs(20);
 
     fn pair() -> (Link, Link) {
         let (ours, theirs) = Link::pair().unwrap();
@@ -251,11 +254,11 @@ mod tests {
         old.send(&Message::Offered, None).unwrap();
         for socket in &sockets {
             let address = socket.local_addr().unwrap();
-            assert_eq!(new.receive(SOON).unwrap(), Message::Socket(Role::Listener(address)));
+            assert_eq!(new.receive(PATIENCE).unwrap(), Message::Socket(Role::Listener(address)));
             let received = TcpListener::from(new.next_descriptor().unwrap());
             assert_eq!(received.local_addr().unwrap(), address);
         }
-        assert_eq!(new.receive(SOON).unwrap(), Message::Offered);
+        assert_eq!(new.receive(PATIENCE).unwrap(), Message::Offered);
         assert!(new.next_descriptor().is_none());
     }
 
@@ -264,10 +267,10 @@ mod tests {
         let (old, mut new) = pair();
         assert!(matches!(new.receive(SOON), Err(Broken::Silent(_))));
         (&old.stream).write_all(b"{\"never\":1}\n{\"go\":").unwrap();
-        assert!(matches!(new.receive(SOON), Err(Broken::Unclear(_))));
+        assert!(matches!(new.receive(PATIENCE), Err(Broken::Unclear(_))));
         assert!(matches!(new.receive(SOON), Err(Broken::Silent(_))), "half a message");
         drop(old);
-        assert!(matches!(new.receive(SOON), Err(Broken::Closed)));
+        assert!(matches!(new.receive(PATIENCE), Err(Broken::Closed)));
     }
 
     #[test]
@@ -277,7 +280,7 @@ mod tests {
             // Fails when the reader has given up.
             let _ = (&old.stream).write_all(&vec![b'x'; 4 * MAX_MESSAGE]);
         });
-        assert!(matches!(new.receive(Duration::from_secs(5)), Err(Broken::Unclear(_))));
+        assert!(matches!(new.receive(PATIENCE), Err(Broken::Unclear(_))));
         drop(new);
         writing.join().unwrap();
     }
@@ -287,7 +290,7 @@ mod tests {
         let (old, mut new) = pair();
         let reason = "ü".repeat(MAX_REASON);
         old.send(&Message::failed(&reason), None).unwrap();
-        let Message::Failed { reason } = new.receive(SOON).unwrap() else {
+        let Message::Failed { reason } = new.receive(PATIENCE).unwrap() else {
             panic!("another message");
         };
         assert!(reason.ends_with("ü …") && reason.len() < MAX_REASON + 10);

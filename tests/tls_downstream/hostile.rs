@@ -101,12 +101,13 @@ fn more_handshakes_than_there_may_be_displace_the_oldest() {
 #[test]
 fn connections_that_rest_hold_little() {
     let shop = Shop::with("", |config| config.top("threads: 1"));
-    let rest = |count: usize| {
-        let mut clients: Vec<Client> = (0..count).map(|_| shop.client()).collect();
-        clients
-            .iter_mut()
-            .for_each(|client| assert_eq!(client.get("/", &[]).status, 200));
-        clients
+    let rest = |count: usize| -> Vec<Client> {
+        let served = |_| {
+            let mut client = shop.client();
+            assert_eq!(client.get("/", &[]).status, 200);
+            client
+        };
+        (0..count).map(served).collect()
     };
     let _first = rest(100);
     let before = shop.gate.resident_kib();

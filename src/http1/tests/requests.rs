@@ -310,18 +310,28 @@ fn a_dripping_head_is_searched_once() {
         b"\r\n\r\n".to_vec(),
     ]
     .concat();
-    let mut parser = HeadParser::new();
     let limits = HeadLimits::default();
-    let begun = std::time::Instant::now();
-    for end in 0..buf.len() {
-        assert!(matches!(parse_request(&buf[..end], &limits, &mut parser), Ok(None)));
-    }
-    assert!(parse_request(&buf, &limits, &mut parser).unwrap().is_some());
-    // 30,000 calls that each searched everything would read 470 MB; this reads 30 KB.
+    // The best of three: a busy machine may hold up two of them.
+    let took = |forgetful: bool| {
+        let run = |_| {
+            let mut parser = HeadParser::new();
+            let begun = std::time::Instant::now();
+            for end in 0..buf.len() {
+                if forgetful {
+                    parser.reset();
+                }
+                assert!(matches!(parse_request(&buf[..end], &limits, &mut parser), Ok(None)));
+            }
+            assert!(parse_request(&buf, &limits, &mut parser).unwrap().is_some());
+            begun.elapsed()
+        };
+        (0..3).map(run).min().unwrap()
+    };
+    // 30,000 calls that each search everything read 470 MB; it reads 30 KB.
+    let (once, again) = (took(false), took(true));
     assert!(
-        begun.elapsed() < std::time::Duration::from_secs(1),
-        "{:?}",
-        begun.elapsed()
+        once * 3 < again,
+        "{once:?}, and {again:?} to search all of it each time"
     );
 }
 

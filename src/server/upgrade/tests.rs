@@ -21,6 +21,10 @@ const READY: &str = "echo '\"ready\"' >&0";
 const SERVING: &str = "echo '\"serving\"' >&0";
 const SILENCE: &str = "exec sleep 100";
 
+/// How long a program may take that gets ready, on a busy machine; and one that never does.
+const PATIENCE: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_millis(300);
+
 /// Keeps what it was asked for, in order.
 #[derive(Default)]
 struct Kept {
@@ -61,9 +65,13 @@ struct Old {
 
 impl Old {
     fn new(program: Program, custody: Kept) -> Self {
+        Self::waiting(PATIENCE, program, custody)
+    }
+
+    fn waiting(upgrade_timeout: Duration, program: Program, custody: Kept) -> Self {
         let mut in_force: InForce = fixture::in_force(1, 1, &[]);
         let limits = &mut Arc::get_mut(&mut in_force.snapshot).unwrap().limits;
-        limits.upgrade_timeout = Duration::from_millis(300);
+        limits.upgrade_timeout = upgrade_timeout;
         let shared = fixture::shared(in_force, 1);
         let custody = Arc::new(custody);
         let (asked, stop) = Asked::by_test();
@@ -154,7 +162,8 @@ async fn whatever_goes_wrong_is_told_and_all_is_as_before() {
         ),
     ];
     for (program, expected, frozen) in cases {
-        let mut old = Old::new(program, Kept::default());
+        let timeout = if expected.contains("within") { SOON } else { PATIENCE };
+        let mut old = Old::waiting(timeout, program, Kept::default());
         let reason = old.upgrade().await.unwrap_err();
         assert!(reason.contains(expected), "{reason:?} is not {expected:?}");
         let calls: &[_] = if frozen { &["freeze", "thaw"] } else { &[] };
@@ -197,10 +206,11 @@ async fn a_state_that_cannot_be_frozen_and_a_kill_switch_go_before_an_upgrade() 
 #[tokio::test]
 async fn one_at_a_time_and_again_after_a_failure() {
     let directory = tempfile::tempdir().unwrap();
-    let first = directory.path().join("first");
+    let (first, over) = (directory.path().join("first"), directory.path().join("over"));
     let only_once = format!(
-        "if [ -e {0} ]; then {READY}; else : > {0}; exec sleep 100; fi",
-        first.display()
+        "if [ -e {0} ]; then {READY}; else : > {0}; while [ ! -e {1} ]; do sleep 0.01; done; exit 3; fi",
+        first.display(),
+        over.display()
     );
     let mut old = Old::new(program(&only_once, SERVING), Kept::default());
     let upgrader = old.upgrader.clone();
@@ -210,7 +220,14 @@ async fn one_at_a_time_and_again_after_a_failure() {
     }
     let refused = old.upgrade().await.unwrap_err();
     assert!(refused.contains("under way already"), "{refused}");
-    assert!(under_way.await.unwrap().unwrap_err().contains("not ready within"));
+    fs::write(over, "").unwrap();
+    assert!(
+        under_way
+            .await
+            .unwrap()
+            .unwrap_err()
+            .contains("ended before it was ready")
+    );
     old.upgrade().await.unwrap();
 }
 

