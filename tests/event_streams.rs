@@ -46,11 +46,11 @@ fn feed() -> (Upstream, Sender<()>) {
 
 fn gate(upstream: &Upstream, idle: &str) -> Gate {
     let service = Service::only(upstream.port()).pools(&format!("timeouts: {{ idle: {idle}, first_byte: 5s }}"));
-    Gate::start(&Config::with(service).limit("request_timeout: 1s").text())
+    Gate::start(&Config::with(service).limit("request_timeout: 2s").text())
 }
 
 /// Longer than the whole request may take, were it none for events.
-const LONG: Duration = Duration::from_millis(2_500);
+const LONG: Duration = Duration::from_millis(3_500);
 
 #[test]
 fn each_event_arrives_before_the_next_is_sent_for_as_long_as_they_come() {
@@ -112,7 +112,7 @@ fn over_http2_it_is_the_same_and_other_streams_go_on_beside_it() {
 #[test]
 fn silence_ends_it_and_is_nobodys_failure() {
     let (upstream, tell) = feed();
-    let gate = gate(&upstream, "1s");
+    let gate = gate(&upstream, "2s");
     let mut client = gate.client();
     client.send("GET /events HTTP/1.1\r\nhost: a\r\n\r\n");
     assert_eq!(client.read_head().unwrap().status, 200);

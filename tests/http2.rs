@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::mpsc;
 use std::time::Duration;
 use support::frames::*;
-use support::{Authority, Config, Gate, PATIENCE, Service, Then, Upstream};
+use support::{Authority, Config, Gate, PATIENCE, Port, Service, Then, Upstream};
 
 /// What a program printed; it must succeed.
 fn run(program: &str, arguments: &[&str]) -> String {
@@ -47,10 +47,10 @@ fn curl(arguments: &[&str]) -> (String, String) {
 #[test]
 fn an_answer_before_the_end_of_its_request_reaches_its_client() {
     let upstream = Upstream::named("v1");
-    let dead = Upstream::named("dead");
-    let port = dead.port();
-    dead.kill();
-    let broken = Service::new("dead").stable("v1", 1, &[port]).route("path: /dead");
+    let dead = Port::reserved();
+    let broken = Service::new("dead")
+        .stable("v1", 1, &[dead.number()])
+        .route("path: /dead");
     let config = Config::with(Service::only(upstream.port()).route("path: /v1"))
         .and(broken.never_eject())
         .limit("max_body: 100KiB");
@@ -119,7 +119,10 @@ fn over_tls_client_and_proxy_agree_on_what_is_spoken() {
 #[test]
 fn a_split_is_exact_over_many_streams_of_few_connections() {
     let (v1, v2) = (Upstream::named("v1"), Upstream::named("v2"));
-    let gate = Gate::start(&Config::with(Service::split(v1.port(), 90, v2.port(), 10)).text());
+    let service = Service::split(v1.port(), 90, v2.port(), 10);
+    // So many connections at once may be more than an endpoint takes: one of them is then asked for again after a second.
+    let service = service.pools("timeouts: { connect: 15s }");
+    let gate = Gate::start(&Config::with(service).text());
     let url = format!("http://127.0.0.1:{}/", gate.port());
     let said = run(
         "h2load",

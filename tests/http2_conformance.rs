@@ -104,6 +104,12 @@ fn outcome(client: &mut RawClient, expect: &Expect) -> Result<(), String> {
     }
 }
 
+/// A request and this, in one piece: its answer would close the stream before.
+fn behind_a_request(c: &mut RawClient, frame: &Frame) {
+    let request = Frame::new(HEADERS, END_HEADERS | END_STREAM, 1, hpack(&GET));
+    c.send_bytes([request.bytes(), frame.bytes()].concat());
+}
+
 const fn literal_head() -> [u8; 4] {
     // :method GET, :scheme http, :path /, and :authority from what follows.
     [0x82, 0x86, 0x84, 0x41]

@@ -74,18 +74,11 @@ impl Scene {
     fn curl(&self, how: &str) -> Command {
         let port = self.gate.port();
         let mut curl = Command::new("curl");
-        curl.args([
-            "-sS",
-            "--max-time",
-            "60",
-            how,
-            "--resolve",
-            &format!("shop.test:{port}:127.0.0.1"),
-        ])
-        .arg("--cacert")
-        .arg(self.gate.directory().join("ca.pem"))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+        curl.args(["-sS", how, "--resolve", &format!("shop.test:{port}:127.0.0.1")])
+            .arg("--cacert")
+            .arg(self.gate.directory().join("ca.pem"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         curl
     }
 
@@ -98,7 +91,12 @@ impl Scene {
         while self.goes_on() {
             let output = self
                 .curl(how)
-                .args(["--write-out", " %{http_version} %{http_code} %{num_connects}\n"])
+                .args([
+                    "--max-time",
+                    "60",
+                    "--write-out",
+                    " %{http_version} %{http_code} %{num_connects}\n",
+                ])
                 .arg(self.url(&format!("/[1-{BATCH}]")))
                 .output()
                 .expect("start curl");
@@ -143,7 +141,7 @@ impl Scene {
     fn listen(&self, how: &str) {
         let mut curl = self
             .curl(how)
-            .arg("-N")
+            .args(["--max-time", "600", "-N"])
             .arg(self.url("/feed"))
             .spawn()
             .expect("start curl");
@@ -198,17 +196,18 @@ impl Scene {
         let counters = [&self.http1, &self.http2, &self.messages, &self.events, &self.calls];
         let before = counters.map(|counter| counter.load(Ordering::SeqCst));
         for (counter, before) in counters.iter().zip(before) {
-            eventually(PATIENCE, "everything goes on", || {
+            eventually(3 * PATIENCE, "everything goes on", || {
                 counter.load(Ordering::SeqCst) >= before + 3 * BATCH
             });
         }
     }
 
-    fn answered(&self, version: &str) -> f64 {
-        self.gate.metric(
-            "rollgate_requests_total",
-            &[("service", "shop"), ("version", version), ("code", "200")],
-        )
+    /// Requests answered by each version, at one moment.
+    fn answered(&self) -> (f64, f64) {
+        let metrics = self.gate.metrics();
+        let by = |version| [("service", "shop"), ("version", version), ("code", "200")];
+        let answered = |version| metrics.sum("rollgate_requests_total", &by(version));
+        (answered("v1"), answered("v2"))
     }
 
     /// The certificate that a new connection is shown.
@@ -227,10 +226,11 @@ impl Scene {
 
     /// What the operator does while all of that goes on.
     fn operate(&self) {
-        eventually(PATIENCE, "enough requests for a share", || {
-            self.answered("v1") + self.answered("v2") > 400.0
+        let (mut v1, mut v2) = (0.0, 0.0);
+        eventually(3 * PATIENCE, "enough requests for a share", || {
+            (v1, v2) = self.answered();
+            v1 + v2 > 400.0
         });
-        let (v1, v2) = (self.answered("v1"), self.answered("v2"));
         let share = v2 / (v1 + v2);
         assert!((0.08..=0.12).contains(&share), "{v2} of {} to the canary", v1 + v2);
         for (stable, canary) in [(50, 50), (10, 90), (0, 100)] {

@@ -7,9 +7,12 @@ use std::collections::HashSet;
 use std::io::{Read as _, Write as _};
 use std::path::Path;
 use support::{
-    Authority, Broken, Client, Config, Gate, Leaf, PATIENCE, Service, Then, Trust, Upstream, WEB_SOCKET, Write, der,
-    eventually, file, self_signed,
+    Authority, Broken, Client, Config, Gate, Leaf, PATIENCE, Port, Service, Then, Trust, Upstream, WEB_SOCKET, Write,
+    der, eventually, file, self_signed,
 };
+
+/// A handshake may take as long, where it is not the point.
+const PATIENT: &str = "timeouts: { connect: 15s }";
 
 /// A gate before one endpoint that speaks TLS.
 struct Shop {
@@ -40,7 +43,8 @@ impl Shop {
         let service = Service::only(upstream.port())
             .never_eject()
             .pools(&format!("tls: {{ ca: {ca}{tls} }}"))
-            .pools("health_check: { path: /healthz, every: 100ms }");
+            .pools("health_check: { path: /healthz, every: 100ms }")
+            .pools(PATIENT);
         Self {
             gate: Gate::start(&Config::with(service).top("threads: 1").text()),
             authority,
@@ -81,12 +85,11 @@ impl Shop {
         };
         eventually(PATIENCE, why, || of_request(&self.gate.log()));
         eventually(PATIENCE, "probes find the same", || !self.healthy());
-        let log = self.gate.log();
-        assert!(
+        let of_probes = |log: &str| {
             log.lines()
-                .any(|line| line.contains("unhealthy: no TLS: ") && line.contains(why)),
-            "{log}"
-        );
+                .any(|line| line.contains("unhealthy: no TLS: ") && line.contains(why))
+        };
+        eventually(PATIENCE, "the log says so", || of_probes(&self.gate.log()));
     }
 }
 
@@ -128,7 +131,7 @@ fn a_name_that_is_resolved_is_the_name_that_is_verified() {
     let ca = file(files.path(), "ca.pem", authority.pem());
     let config = format!(
         "listeners:\n  - address: 127.0.0.1:0\nadmin:\n  address: 127.0.0.1:0\nservices:\n  - name: shop\n    versions:\n      \
-         - name: v1\n        pool: {{ endpoints: [\"localhost:{}\"], tls: {{ ca: {} }} }}\n",
+         - name: v1\n        pool: {{ endpoints: [\"localhost:{}\"], tls: {{ ca: {} }}, {PATIENT} }}\n",
         upstream.port(),
         ca.display()
     );
@@ -180,10 +183,13 @@ fn a_self_signed_certificate_is_trusted_where_it_is_itself_the_ca_and_nowhere_el
 fn without_a_ca_the_systems_authorities_count() {
     let authority = Authority::new("tests");
     let upstream = Upstream::tls("v1", authority.server(&["127.0.0.1"]).serves(None));
-    let service = Service::only(upstream.port()).never_eject().pools("tls: {}");
+    let service = Service::only(upstream.port())
+        .never_eject()
+        .pools("tls: {}")
+        .pools(PATIENT);
     let gate = Gate::start(&Config::with(service).text());
     assert_eq!(gate.get("/", &[]).status, 502);
-    assert!(gate.log().contains("UnknownIssuer"), "{}", gate.log());
+    error_is(&gate, "UnknownIssuer");
 }
 
 #[test]
@@ -210,7 +216,8 @@ fn an_endpoint_that_speaks_no_tls_is_refused() {
     });
     let service = Service::only(port)
         .never_eject()
-        .pools(&format!("tls: {{ ca: {} }}", ca.display()));
+        .pools(&format!("tls: {{ ca: {} }}", ca.display()))
+        .pools(PATIENT);
     let gate = Gate::start(&Config::with(service).text());
     let response = gate.get("/", &[]);
     assert_eq!(response.status, 502);
@@ -225,7 +232,7 @@ fn an_endpoint_that_offers_no_http2_is_told_of_its_protocol() {
     let upstream = Upstream::tls("v1", config.into());
     let files = tempfile::tempdir().unwrap();
     let ca = file(files.path(), "ca.pem", authority.pem());
-    let service = Service::only(upstream.port()).pools("protocol: h2");
+    let service = Service::only(upstream.port()).pools("protocol: h2").pools(PATIENT);
     let service = service.pools(&format!("tls: {{ ca: {} }}", ca.display()));
     let gate = Gate::start(&Config::with(service).text());
     assert_eq!(gate.get("/", &[]).status, 502);
@@ -253,11 +260,13 @@ fn an_endpoint_that_does_not_answer_the_handshake_is_late() {
 fn verification_can_be_turned_off_and_that_is_told() {
     let authority = Authority::new("tests");
     let upstream = Upstream::tls("v1", authority.expired_server(&["other.internal"]).serves(None));
-    let service = Service::only(upstream.port()).pools("tls: { verify: false, sni: shop.internal }");
+    let service = Service::only(upstream.port())
+        .pools("tls: { verify: false, sni: shop.internal }")
+        .pools(PATIENT);
     let gate = Gate::start(&Config::with(service).text());
     assert_eq!(gate.get("/", &[]).served_by(), "v1");
     assert_eq!(upstream.handshakes()[0].sni.as_deref(), Some("shop.internal"));
-    assert!(gate.log().contains("`verify: false`"), "{}", gate.log());
+    eventually(PATIENCE, "the log tells", || gate.log().contains("`verify: false`"));
 }
 
 // ---- who we are ----
@@ -300,7 +309,7 @@ fn a_connection_is_used_again_and_a_session_resumed() {
     assert!(shop.upstream.handshakes().last().unwrap().resumed);
     let body = vec![1; 100_000];
     assert_eq!(shop.gate.client().request("POST", "/", &[], &body).status, 200);
-    assert!(shop.upstream.last().body == body);
+    assert!(shop.requests().last().unwrap().body == body);
 }
 
 #[test]
@@ -311,7 +320,7 @@ fn no_connection_is_shared_between_settings() {
     let ca = file(files.path(), "ca.pem", authority.pem()).display().to_string();
     let pool = |name: &str| {
         format!(
-            "{{ endpoints: [\"127.0.0.1:{}\"], tls: {{ ca: {ca}, sni: {name} }} }}",
+            "{{ endpoints: [\"127.0.0.1:{}\"], tls: {{ ca: {ca}, sni: {name} }}, {PATIENT} }}",
             upstream.port()
         )
     };
@@ -354,7 +363,9 @@ fn other_authorities_on_the_disk_hold_for_the_next_request() {
     eventually(PATIENCE, "the endpoint is not believed any more", || {
         client.get("/", &[]).status == 502
     });
-    assert!(shop.gate.log().contains("authorities are replaced"));
+    eventually(PATIENCE, "the log tells", || {
+        shop.gate.log().contains("authorities are replaced")
+    });
     std::fs::write(&ca, "nonsense").unwrap();
     eventually(PATIENCE, "a broken file is told", || {
         shop.gate.log().contains("ca.pem: no certificate in it")
@@ -414,7 +425,9 @@ fn tls_on_both_sides_and_web_sockets() {
     let files = tempfile::tempdir().unwrap();
     let ca = file(files.path(), "ca.pem", authority.pem()).display().to_string();
     let line = authority.server(&["shop.test"]).write(files.path(), "shop");
-    let service = Service::only(upstream.port()).pools(&format!("tls: {{ ca: {ca} }}"));
+    let service = Service::only(upstream.port())
+        .pools(&format!("tls: {{ ca: {ca} }}"))
+        .pools(PATIENT);
     let gate = Gate::start(
         &Config::with(service)
             .listener(&format!("tls: {{ certificates: [{line}] }}"))
@@ -439,10 +452,11 @@ fn nginx_with_tls_behind_a_proxy_header() {
     let ca = file(files.path(), "ca.pem", authority.pem()).display().to_string();
     authority.server(&["shop.internal"]).write(files.path(), "nginx");
     let nginx = Nginx::start(files.path());
-    let service = Service::only(nginx.port)
+    let service = Service::only(nginx.port.number())
         .pools(&format!("tls: {{ ca: {ca}, sni: shop.internal }}"))
         .pools("send_proxy_protocol: v2")
-        .pools("health_check: { path: /, every: 100ms }");
+        .pools("health_check: { path: /, every: 100ms }")
+        .pools(PATIENT);
     let gate = Gate::start(&Config::with(service).listener("proxy_protocol: true").text());
     eventually(PATIENCE, "its probes succeed", || {
         gate.metric("rollgate_endpoint_healthy", &[]) > 0.5
@@ -460,16 +474,13 @@ fn nginx_with_tls_behind_a_proxy_header() {
 
 struct Nginx {
     child: std::process::Child,
-    port: u16,
+    port: Port,
 }
 
 impl Nginx {
     fn start(at: &Path) -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let reserved = Port::reserved();
+        let port = reserved.number();
         let at = at.display();
         let text = format!(
             "daemon off; master_process off; pid {at}/nginx.pid; error_log {at}/error.log info;\nevents {{ }}\nhttp {{\n access_log \
@@ -492,7 +503,7 @@ impl Nginx {
             .stderr(std::process::Stdio::null())
             .spawn()
             .unwrap_or_else(|error| panic!("nginx is needed for this test ({error}); `make test` installs it"));
-        let nginx = Self { child, port };
+        let nginx = Self { child, port: reserved };
         eventually(PATIENCE, "nginx listens", || {
             std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
         });

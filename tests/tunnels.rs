@@ -176,10 +176,10 @@ fn a_101_to_anything_but_what_was_asked_for_is_the_endpoints_failure() {
 #[test]
 fn a_tunnel_on_which_nothing_moves_is_closed_without_a_word() {
     let v1 = Upstream::with("v1", shout);
-    let service = Service::only(v1.port()).pools("timeouts: { idle: 1s }").key(LISTED);
+    let service = Service::only(v1.port()).pools("timeouts: { idle: 2s }").key(LISTED);
     let gate = Gate::start(&Config::with(service).limit("request_timeout: 1s").text());
     let (mut idle, mut used) = (greeted(&gate, &ASKS), greeted(&gate, &ASKS));
-    for _ in 0..8 {
+    for _ in 0..10 {
         used.send("a\n");
         assert_eq!(used.read_bytes(2), b"A\n");
         std::thread::sleep(Duration::from_millis(300));

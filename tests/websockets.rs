@@ -228,6 +228,8 @@ async fn a_rollback_closes_what_the_candidate_had_and_leaves_who_is_sent_there_l
         let mut socket = connect(&gate, &[]).await;
         stable = (ask(&mut socket, "who").await == "v1").then_some(socket);
     }
+    // Those that were too many have left.
+    gate.expect_metric("rollgate_requests_in_flight", &[("service", "shop")], 2.0);
     operator
         .post("/v1/services/shop/rollout/rollback", r#"{"reason":"test"}"#)
         .expect_ok();

@@ -65,6 +65,8 @@ impl Decoder for Plain {
 /// What a call came to at its server.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Seen {
+    /// A call that is never answered has begun.
+    Hangs,
     /// A call of `/test.Echo/Hang` was given up before its end.
     Dropped,
 }
@@ -207,6 +209,7 @@ impl UnaryService<Bytes> for Echo {
             }
             if text(&message) == "hang" {
                 let _alarm = Alarm(Some(service.seen.clone()));
+                service.seen.send(Seen::Hangs).ok();
                 std::future::pending::<()>().await;
             }
             Ok(service.answer(message))

@@ -284,8 +284,8 @@ def never_reads(port):
     streams = [client.request("/large") for _ in range(10)]
     meanwhile = served(port)
     deadline = time.monotonic() + PATIENCE_S
-    # How many endpoints' connections still try to send.
-    while get(port, "/sending")[1] != b"0" and time.monotonic() < deadline:
+    # How many answers have begun, and how many of them the endpoint still tries to send.
+    while get(port, "/sending")[1] != b"%d 0" % len(streams) and time.monotonic() < deadline:
         time.sleep(0.1)
     sending = get(port, "/sending")[1].decode()
     client.until(lambda: len(client.resets) == len(streams))

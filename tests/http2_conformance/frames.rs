@@ -90,9 +90,7 @@ fn http2_6_1_to_6_4_frames() {
         ),
         case(
             "6.1/2 DATA on a stream that is not open",
-            |c| {
-                c.request(1, &GET).send(DATA, END_STREAM, 1, "test");
-            },
+            |c| behind_a_request(c, &Frame::new(DATA, END_STREAM, 1, "test")),
             Stream(1, &[STREAM_CLOSED]),
         ),
         case(

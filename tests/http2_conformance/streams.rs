@@ -61,16 +61,12 @@ fn http2_5_streams() {
         ),
         case(
             "5.1/5 half-closed: DATA",
-            |c| {
-                c.request(1, &GET).send(DATA, END_STREAM, 1, "test");
-            },
+            |c| behind_a_request(c, &Frame::new(DATA, END_STREAM, 1, "test")),
             Stream(1, &[STREAM_CLOSED]),
         ),
         case(
             "5.1/6 half-closed: HEADERS",
-            |c| {
-                c.request(1, &GET).request(1, &GET);
-            },
+            |c| behind_a_request(c, &Frame::new(HEADERS, END_HEADERS | END_STREAM, 1, hpack(&GET))),
             Stream(1, &[STREAM_CLOSED]),
         ),
         case(

@@ -6,6 +6,7 @@ use crate::support::{
 };
 use std::io::Write as _;
 use std::net::TcpStream;
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -59,16 +60,13 @@ fn slow_handshakes_are_late_and_hinder_nobody() {
         if dripping.try_send(&[*byte]).is_err() || dripping.is_closed_within(Duration::from_millis(50)) {
             break;
         }
-        assert!(start.elapsed() < Duration::from_secs(10), "the drip goes on and on");
+        assert!(start.elapsed() < PATIENCE, "the drip goes on and on");
     }
     for client in half.iter_mut().chain(&mut silent) {
-        assert!(client.is_closed_within(Duration::from_secs(5)));
+        assert!(client.is_closed_within(PATIENCE));
     }
     let took = start.elapsed();
-    assert!(
-        (Duration::from_secs(2)..Duration::from_secs(10)).contains(&took),
-        "{took:?}"
-    );
+    assert!(took >= Duration::from_secs(2), "{took:?}");
     shop.handshakes("late", 201.0);
     assert_eq!(shop.client().get("/", &[]).status, 200);
 }
@@ -122,7 +120,7 @@ fn beyond_the_limit_connections_are_closed_without_a_handshake() {
     let mut first = shop.client();
     let _second = shop.client();
     let mut third = shop.gate.client();
-    assert!(third.is_closed_within(Duration::from_secs(5)));
+    assert!(third.is_closed_within(PATIENCE));
     assert_eq!(first.get("/", &[]).status, 200);
     shop.gate
         .expect_metric("rollgate_refusals_total", &[("reason", "max_connections")], 1.0);
@@ -133,10 +131,12 @@ fn a_stop_closes_what_rests_at_once_and_lets_requests_finish() {
     let authority = Authority::new("tests");
     let files = tempfile::tempdir().unwrap();
     let line = authority.server(&["shop.test"]).write(files.path(), "shop");
-    let upstream = Upstream::with("v1", |exchange| {
+    let (release, held) = mpsc::channel();
+    let held = Mutex::new(held);
+    let upstream = Upstream::with("v1", move |exchange| {
         exchange.read_body();
         if exchange.request.target == "/slow" {
-            std::thread::sleep(Duration::from_millis(800));
+            held.lock().unwrap().recv_timeout(PATIENCE).unwrap();
         }
         exchange.answer(200, &[], b"done")
     });
@@ -152,12 +152,13 @@ fn a_stop_closes_what_rests_at_once_and_lets_requests_finish() {
     busy.send("GET /slow HTTP/1.1\r\nhost: a\r\n\r\n");
     eventually(PATIENCE, "it is in flight", || upstream.count() == 2);
     gate.signal("TERM");
-    let start = Instant::now();
-    assert!(idle.is_closed_within(Duration::from_millis(500)) && silent.is_closed_within(Duration::from_millis(500)));
+    // Neither waits for the request in flight.
+    assert!(idle.is_closed_within(PATIENCE) && silent.is_closed_within(PATIENCE));
+    release.send(()).unwrap();
     let response = busy.read(false).unwrap();
     assert!(response.status == 200 && response.closes());
+    // Nor does the end wait for `drain_timeout`, which is 30 s.
     assert_eq!(gate.wait(PATIENCE).code, Some(0));
-    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
 }
 
 #[test]
