@@ -19,6 +19,7 @@
 mod apply;
 mod revocation;
 mod rollouts;
+mod stable_watch;
 mod state;
 
 pub use apply::{Change, apply, moves_toward_canary, traffic};

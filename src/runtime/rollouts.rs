@@ -66,10 +66,6 @@ pub enum Ask {
     Gate { service: String, gate: usize, window: u64 },
 }
 
-/// Stable fails much when it fails one in so many of its requests of a second, and has had this many.
-const MUCH: u64 = 5;
-const ENOUGH_OF_STABLE: u64 = 5;
-/// What breaks both versions is nothing that a comparison can see.
 const STABLE_FAILS: &str = "stable itself fails a fifth of its requests or more";
 
 /// A state on its way to the next one.
@@ -147,17 +143,15 @@ impl<'a> Steering<'a> {
             warming: Duration::from_millis(machine.elapsed_ms) < plan.analysis.warmup,
             mirrored,
         };
+        rollout.stable.see(&seen.stable.requests);
         if seen.burst {
             judge.burst(&window);
         } else {
             judge.tick(&window, seen.elapsed);
+            rollout.stable.tick(seen.elapsed);
         }
         rollout.failures = rollout.failures.saturating_add(seen.failures);
-        let of_stable = seen.stable.requests;
-        if !seen.burst && of_stable.ended >= ENOUGH_OF_STABLE {
-            rollout.stable_fails = of_stable.bad.saturating_mul(MUCH) >= of_stable.ended;
-        }
-        let stable_fails = || rollout.stable_fails.then(|| STABLE_FAILS.to_owned());
+        let stable_fails = || rollout.stable.fails().then(|| STABLE_FAILS.to_owned());
         rollout.findings = judge.findings(names(service, plan));
         let look = Look {
             window: machine.window,

@@ -301,6 +301,35 @@ fn a_burst_right_after_a_step_is_not_held_against_requests_of_before() {
     }
 }
 
+/// Each failure may bring a look, so that no look sees many requests.
+#[test]
+fn nothing_goes_on_while_both_break_however_often_is_looked() {
+    let mut world = World::at(10.0);
+    let broken = |requests| Observed {
+        requests: Arm {
+            begun: requests,
+            ended: requests,
+            bad: requests,
+        },
+        ..Observed::default()
+    };
+    for look in 0..400 {
+        world.ms += 100;
+        let tick = look % 10 == 9;
+        let seen = Seen {
+            candidate: broken(u64::from(look % 5 == 0)),
+            stable: broken(2),
+            burst: !tick,
+            elapsed: Duration::from_secs(u64::from(tick)),
+            ..Seen::default()
+        };
+        let steer = Steer::Look(Box::new(seen));
+        let service = "shop".to_owned();
+        world.command(Command::Rollout { service, steer }).unwrap();
+    }
+    assert_eq!((world.machine().phase, world.share()), (Phase::Progressing, 10.0));
+}
+
 #[test]
 fn the_guard_counts_whoever_sent_them() {
     let mut world = World::at(10.0);

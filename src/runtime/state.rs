@@ -1,5 +1,6 @@
 //! What must survive the process.
 
+use super::stable_watch::StableWatch;
 use super::{Origin, Weights};
 use crate::analysis::{Finding, Judge};
 use crate::rollout;
@@ -58,8 +59,8 @@ pub struct RolloutState {
     pub judge: Option<Box<Judge>>,
     /// Failed requests of the candidate since this rollout began, whoever sent them.
     pub failures: u64,
-    /// Whether stable itself failed much at the last look of the clock: then nothing goes on.
-    pub stable_fails: bool,
+    /// Whether stable itself fails much: then nothing goes on.
+    pub stable: StableWatch,
     /// What the judge said at the last look, in the order of the checks.
     #[serde(skip)]
     pub findings: Vec<Finding>,
