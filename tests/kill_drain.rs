@@ -5,7 +5,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 use support::{
-    Broken, Client, Config, Dam, Gate, PATIENCE, Response, SLACK, Service, Then, Upstream, WEB_SOCKET, Write,
+    Broken, Client, Config, Dam, Gate, Operator, PATIENCE, Response, SLACK, Service, Then, Upstream, WEB_SOCKET, Write,
     eventually,
 };
 
@@ -50,10 +50,13 @@ impl Shop {
 
     /// Puts lines at the top of the file, and in its service, in force; returns when they were written at the latest.
     fn write(&self, top: &str, service: &str, killed: bool) -> Instant {
+        self.write_text(&config(&self.upstreams, top, service), killed)
+    }
+
+    fn write_text(&self, text: &str, killed: bool) -> Instant {
         let generation = self.gate.metric("rollgate_config_generation", &[]);
         let before = Instant::now();
-        self.gate
-            .write_config(&config(&self.upstreams, top, service), Write::Rename);
+        self.gate.write_config(text, Write::Rename);
         eventually(PATIENCE, "the file is in force", || {
             self.gate.metric("rollgate_config_generation", &[]) > generation
         });
@@ -208,6 +211,66 @@ fn a_canary_that_has_left_the_file_under_a_kill_is_drained_too() {
     let only = Config::with(Service::only(shop.upstreams[0].port())).text();
     shop.gate.write_config(&only, Write::Rename);
     assert_after_drain(killed, canary.closed_at(), Duration::from_secs(2));
+}
+
+/// The next candidate has taken its place in the file.
+#[test]
+fn a_kill_reaches_a_canary_that_has_left_the_file() {
+    let shop = Shop::new();
+    let drain = Duration::from_secs(1);
+    let (mut canary, mut stable) = (shop.tunnel(&[TO_CANARY]), shop.tunnel(&[]));
+    let download = shop.download(&[TO_CANARY]);
+    let next = |top: &str| {
+        let service = Service::new("shop").stable("v1", 100, &[shop.upstreams[0].port()]);
+        let service = service.canary("v3", 0, &[shop.upstreams[1].port()]);
+        Config::with(service).top(top).text()
+    };
+    shop.write_text(&next(""), false);
+    shop.write_text(&next("kill: { drain: 9s }"), false);
+    canary.assert_open();
+    let killed = shop.write_text(&next("kill: { on: true, drain: 1s }"), true);
+    assert_after_drain(killed, canary.closed_at(), drain);
+    assert_after_drain(killed, download.cut_at(), drain);
+    stable.assert_open();
+    shop.assert_revoked("/tunnel");
+}
+
+#[test]
+fn a_kill_reaches_what_ran_on_a_canary_before_it_left_and_came_back() {
+    let shop = Shop::new();
+    let mut canary = shop.tunnel(&[TO_CANARY]);
+    let only = Config::with(Service::only(shop.upstreams[0].port())).text();
+    shop.write_text(&only, false);
+    shop.write("", "", false);
+    canary.assert_open();
+    let killed = shop.write("kill: { on: true, drain: 1s }", "", true);
+    assert_after_drain(killed, canary.closed_at(), Duration::from_secs(1));
+}
+
+/// The drain of a rollback goes on when the next candidate is delivered already.
+#[test]
+fn what_ran_on_a_candidate_that_was_rolled_back_ends_also_beside_the_next_one() {
+    let shop = Shop::new();
+    let drain = Duration::from_secs(3);
+    let plan = |candidate: &str| {
+        let [v1, v2] = shop.upstreams.each_ref().map(Upstream::port);
+        let rollout = format!("rollout: {{ candidate: {candidate}, steps: [{{ share: 50%, hold: 1h }}] }}");
+        let rule = "rules:\n  - { name: forced, when: { header: x-version, equals: v2 }, version: v2 }";
+        let service = Service::split(v1, 100, v2, 0).canary("v3", 0, &[v1]);
+        Config::with(service.key(rule).key(&rollout))
+            .top("kill: { drain: 3s }")
+            .text()
+    };
+    shop.write_text(&plan("v2"), false);
+    let mut canary = shop.tunnel(&[TO_CANARY]);
+    let operator = Operator::of(&shop.gate);
+    let rolled_back = Instant::now();
+    operator.post("/v1/services/shop/rollout/rollback", "{}").expect_ok();
+    shop.write_text(&plan("v3"), false);
+    let now = operator.get("/v1/services/shop").expect_ok();
+    assert_eq!(now["rollout"]["candidate"], "v3", "{now:#}");
+    canary.assert_open();
+    assert_after_drain(rolled_back, canary.closed_at(), drain);
 }
 
 #[test]

@@ -123,6 +123,7 @@ fn in_force(snapshot: Arc<rollgate::config::Snapshot>) -> InForce {
         cookie_key: CookieKey::new(&[7; 32]),
         listeners: Arc::default(),
         services: Arc::default(),
+        departed: Arc::default(),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::rollout::HeaderMetric;
 use crate::routing::{Rule, Service, Version};
 use crate::runtime::{self, State};
 use crate::shared::{
-    Evidence, InForce, MirrorStats, Pool, ServiceInForce, ServiceLimits, VersionInForce, VersionStats,
+    Departed, Evidence, InForce, MirrorStats, Pool, ServiceInForce, ServiceLimits, VersionInForce, VersionStats,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -96,6 +96,9 @@ impl Assembly {
         InForce {
             generation: previous.map_or(1, |previous| previous.generation + 1),
             services: services.collect(),
+            departed: previous
+                .map(|previous| Departed::after(previous, &snapshot))
+                .unwrap_or_default(),
             listeners: listeners(&snapshot, previous, &self.tls),
             traffic: runtime::traffic(&state, &snapshot),
             state,
@@ -107,7 +110,10 @@ impl Assembly {
 
 /// What was in force, by the names of services.
 #[derive(Default)]
-struct LiveParts<'p>(HashMap<&'p str, (&'p Service, &'p ServiceInForce, &'p [HeaderMetric])>);
+struct LiveParts<'p> {
+    services: HashMap<&'p str, (&'p Service, &'p ServiceInForce, &'p [HeaderMetric])>,
+    departed: &'p [Departed],
+}
 
 impl<'p> LiveParts<'p> {
     fn of(in_force: &'p InForce) -> Self {
@@ -116,12 +122,13 @@ impl<'p> LiveParts<'p> {
             plan.map_or(&[][..], |plan| &plan.analysis.metrics)
         });
         let services = in_force.snapshot.policy.services.iter().zip(&*in_force.services);
-        Self(
-            services
-                .zip(metrics)
+        let services = services.zip(metrics);
+        Self {
+            services: services
                 .map(|((service, live), metrics)| (&*service.name, (service, live, metrics)))
                 .collect(),
-        )
+            departed: &in_force.departed,
+        }
     }
 
     /// The live part of `service` with its new pools: statistics and sequences of what stays, by name, go on.
@@ -131,7 +138,7 @@ impl<'p> LiveParts<'p> {
         pools: Box<[Arc<Pool>]>,
         threads: usize,
     ) -> ServiceInForce {
-        let before = self.0.get(&*service.name);
+        let before = self.services.get(&*service.name);
         let stats = |version: &Version| {
             let (policy, live, _) = before?;
             let same = |other: &Version| other.name == version.name && other.role == version.role;
@@ -143,6 +150,11 @@ impl<'p> LiveParts<'p> {
             let (policy, live, _) = before?;
             let index = policy.versions.iter().position(|other| other.name == version.name)?;
             live.versions.get(index).map(|version| Arc::clone(&version.revoked))
+        };
+        let returned = |version: &Version| {
+            let mut departed = self.departed.iter();
+            let same = departed.find(|left| left.service == service.name && left.version == version.name)?;
+            Some(Arc::clone(&same.revoked))
         };
         let turn = |rule: &Rule| {
             let (policy, live, _) = before?;
@@ -156,7 +168,7 @@ impl<'p> LiveParts<'p> {
             .map(|(version, pool)| VersionInForce {
                 stats: stats(version).unwrap_or_else(|| Arc::new(VersionStats::new(threads))),
                 pool,
-                revoked: revoked(version).unwrap_or_default(),
+                revoked: revoked(version).or_else(|| returned(version)).unwrap_or_default(),
             });
         let none = ServiceLimits::default();
         let limits = before.map_or(&none, |(_, live, _)| &live.limits);
@@ -178,7 +190,10 @@ impl<'p> LiveParts<'p> {
 
     /// The counts of copies of `service` for this version, which go on while it is the same.
     fn mirror(&self, service: &Service, version: &str, threads: usize) -> Arc<MirrorStats> {
-        let before = self.0.get(&*service.name).and_then(|(_, live, _)| live.mirror.as_ref());
+        let before = self
+            .services
+            .get(&*service.name)
+            .and_then(|(_, live, _)| live.mirror.as_ref());
         let carried = before.filter(|before| &*before.version == version).map(Arc::clone);
         carried.unwrap_or_else(|| Arc::new(MirrorStats::new(version, threads)))
     }
@@ -190,7 +205,7 @@ impl<'p> LiveParts<'p> {
             let known = policy.versions.iter().map(|version| (&version.name, version.role));
             known.eq(service.versions.iter().map(|version| (&version.name, version.role)))
         };
-        let before = self.0.get(&*service.name);
+        let before = self.services.get(&*service.name);
         let before = before.filter(|(policy, _, known)| same(policy) && *known == metrics);
         let carried = before.and_then(|(_, live, _)| live.evidence.clone());
         let (versions, threads) = (service.versions.len(), assembly.threads);

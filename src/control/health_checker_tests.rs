@@ -90,6 +90,7 @@ fn in_force(generation: u64, pool: &Arc<Pool>) -> InForce {
     };
     InForce {
         listeners: Arc::default(),
+        departed: Arc::default(),
         generation,
         snapshot: Arc::new(snapshot_of(&[])),
         state: Arc::default(),

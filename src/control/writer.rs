@@ -334,6 +334,7 @@ fn with_state(state: Arc<State>, previous: &InForce) -> InForce {
         state,
         cookie_key: previous.cookie_key.clone(),
         services: Arc::clone(&previous.services),
+        departed: Arc::clone(&previous.departed),
         listeners: Arc::clone(&previous.listeners),
     }
 }

@@ -3,6 +3,7 @@
 //! The control plane publishes; the data plane reads, and writes only counters and what it saw of an endpoint.
 
 mod cell;
+mod departed;
 mod durations;
 mod evidence;
 mod limits;
@@ -15,6 +16,7 @@ mod rollbacks;
 mod stats;
 mod tls;
 
+pub use departed::Departed;
 pub use evidence::{Counted, Ending, Evidence, Pair, Sent};
 pub use limits::{Gate, Inside, InsideOfKey, ServiceLimits};
 pub use mirror::MirrorStats;
@@ -51,6 +53,7 @@ pub struct InForce {
     pub listeners: Arc<[ListenerInForce]>,
     /// Parallel to the services of the snapshot.
     pub services: Arc<[ServiceInForce]>,
+    pub departed: Arc<[Departed]>,
 }
 
 /// A listener's settings, for connections accepted from now on.
@@ -86,28 +89,31 @@ pub struct VersionInForce {
 }
 
 impl InForce {
-    /// Revokes the canaries of services whose kill switch is on, and the candidates that were rolled back; no others.
+    /// Revokes the canaries of services whose kill switch is on, those that have left the file included, and the candidates
+    /// that were rolled back; no others.
     fn revoke(&self, now_ms: u64) {
         let settings = self.snapshot.policy.services.iter().zip(&self.snapshot.services);
         let live = self.services.iter().zip(&self.traffic.services);
         for ((policy, file), (live, traffic)) in settings.zip(live) {
             let killed = self.traffic.killed || traffic.killed;
             for (version, live) in policy.versions.iter().zip(&live.versions) {
-                let is_canary = version.role == Role::Canary;
-                let rolled_back = is_canary && self.is_rolled_back(&policy.name, &version.name);
-                let revoked = (killed && is_canary, rolled_back);
+                let revoked = match version.role {
+                    Role::Canary => (killed, self.is_rolled_back(&policy.name, &version.name)),
+                    Role::Stable => (false, Some(false)),
+                };
                 live.revoked.set(revoked, file.kill_drain, now_ms, self.generation);
             }
         }
+        for canary in &*self.departed {
+            canary.revoke(self, now_ms);
+        }
     }
 
-    /// Whether the last thing that happened to the version was the rollback of its rollout.
-    fn is_rolled_back(&self, service: &str, version: &str) -> bool {
-        let rollout = self.state.service(service).and_then(|service| service.rollout.as_ref());
-        rollout.is_some_and(|rollout| {
-            let machine = &rollout.machine;
-            matches!(machine.phase, Phase::RolledBack(_)) && machine.candidate.as_deref() == Some(version)
-        })
+    /// Whether the rollout of the version was rolled back; `None`: the service's rollout is not of this version (any more).
+    fn is_rolled_back(&self, service: &str, version: &str) -> Option<bool> {
+        let rollout = self.state.service(service)?.rollout.as_ref()?;
+        let machine = &rollout.machine;
+        (machine.candidate.as_deref() == Some(version)).then_some(matches!(machine.phase, Phase::RolledBack(_)))
     }
 
     /// Whether everything of the service goes to stable.

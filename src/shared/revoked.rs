@@ -50,19 +50,26 @@ impl Ends {
 }
 
 impl Revoked {
-    /// Whether the version is revoked by a kill switch, and by the rollback of its rollout. `generation`: that of the
-    /// publication.
+    /// Whether the version is revoked by a kill switch, and by the rollback of its rollout (`None`: as it was).
+    /// `generation`: that of the publication.
     pub(super) fn set(
         &self,
-        (killed, rolled_back): (bool, bool),
+        (killed, rolled_back): (bool, Option<bool>),
         drain: Option<Duration>,
         now_ms: u64,
         generation: u64,
     ) {
         self.by_kill.set(killed, drain, now_ms);
-        if self.by_rollback.set(rolled_back, drain, now_ms) {
+        if let Some(rolled_back) = rolled_back
+            && self.by_rollback.set(rolled_back, drain, now_ms)
+        {
             self.rolled_back.store(generation, Ordering::Relaxed);
         }
+    }
+
+    /// The version is revoked by a kill switch, whatever else holds.
+    pub(super) fn kill(&self, drain: Option<Duration>, now_ms: u64) {
+        self.by_kill.set(true, drain, now_ms);
     }
 
     /// Whether what is in flight must end, decided under `generation`. `now_ms`: milliseconds of
@@ -82,11 +89,11 @@ mod tests {
     #[test]
     fn a_rollback_ends_what_was_decided_before_it_and_a_kill_everything() {
         let revoked = Revoked::default();
-        revoked.set((false, false), DRAIN, 0, 6);
+        revoked.set((false, Some(false)), DRAIN, 0, 6);
         assert!(!revoked.is_over(1_000_000, 6));
-        revoked.set((false, true), DRAIN, 1_000, 7);
+        revoked.set((false, Some(true)), DRAIN, 1_000, 7);
         // Published again meanwhile.
-        revoked.set((false, true), DRAIN, 2_000, 8);
+        revoked.set((false, Some(true)), DRAIN, 2_000, 8);
         for (now_ms, generation, over) in [
             (5_999, 6, false),
             (6_000, 6, true),
@@ -95,12 +102,16 @@ mod tests {
         ] {
             assert_eq!(revoked.is_over(now_ms, generation), over, "{now_ms} {generation}");
         }
-        revoked.set((true, true), DRAIN, 60_000, 9);
+        revoked.set((true, Some(true)), DRAIN, 60_000, 9);
         assert!(!revoked.is_over(64_999, 8));
         assert!(revoked.is_over(65_000, 8), "the kill ends what the rollback has left");
-        revoked.set((false, false), DRAIN, 70_000, 10);
+        revoked.set((false, Some(false)), DRAIN, 70_000, 10);
         assert!(!revoked.is_over(80_000, 6), "the end of both lets everything go on");
-        revoked.set((false, true), DRAIN, 90_000, 11);
-        assert!(revoked.is_over(95_000, 10), "another rollback");
+        revoked.set((false, Some(true)), DRAIN, 90_000, 11);
+        revoked.set((false, None), None, 91_000, 12);
+        assert!(
+            revoked.is_over(95_000, 10),
+            "another rollback, and then nothing new of it"
+        );
     }
 }

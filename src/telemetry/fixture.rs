@@ -21,6 +21,7 @@ pub fn in_force(generation: u64, threads: usize, services: &[(&str, &[V<'_>])]) 
         },
         cookie_key: CookieKey::new(&[7; 32]),
         listeners: Arc::default(),
+        departed: Arc::default(),
         services: services
             .iter()
             .map(|(_, versions)| ServiceInForce {
