@@ -92,10 +92,7 @@ impl World {
     }
 
     fn verb(&mut self, verb: Verb) -> Result<Change, Refusal> {
-        self.command(Command::Rollout {
-            service: "shop".to_owned(),
-            steer: Steer::Verb(verb),
-        })
+        self.steer("shop", Steer::Verb(verb))
     }
 
     fn weights(&mut self, v1: u32, v2: u32) -> Result<Change, Refusal> {
@@ -116,25 +113,23 @@ impl World {
 
     fn look_at(&mut self, service: &str, bad: u64) -> Result<Change, Refusal> {
         self.ms += 1_000;
-        let arm = |bad| Observed {
-            requests: Arm {
-                begun: 100,
-                ended: 100,
-                bad,
-            },
-            ..Observed::default()
-        };
         let seen = Seen {
-            candidate: arm(bad),
-            stable: arm(0),
+            candidate: observed(100, bad),
+            stable: observed(100, 0),
             failures: bad,
             elapsed: Duration::from_secs(1),
             ..Seen::default()
         };
-        self.command(Command::Rollout {
-            service: service.to_owned(),
-            steer: Steer::Look(Box::new(seen)),
-        })
+        self.steer(service, Steer::Look(Box::new(seen)))
+    }
+
+    fn steer(&mut self, service: &str, steer: Steer) -> Result<Change, Refusal> {
+        let service = service.to_owned();
+        self.command(Command::Rollout { service, steer })
+    }
+
+    fn see(&mut self, seen: Seen) {
+        self.steer("shop", Steer::Look(Box::new(seen))).unwrap();
     }
 
     fn restart(&mut self) {
@@ -180,6 +175,17 @@ impl World {
             Ask::Gate { .. } => None,
         };
         self.asks.iter().filter_map(notice).collect()
+    }
+}
+
+fn observed(requests: u64, bad: u64) -> Observed {
+    Observed {
+        requests: Arm {
+            begun: requests,
+            ended: requests,
+            bad,
+        },
+        ..Observed::default()
     }
 }
 
@@ -263,26 +269,16 @@ fn a_bad_candidate_is_rolled_back_with_the_reason_in_plain_words() {
 /// What stable served before the candidate had anything is no comparison for what fails afterwards.
 #[test]
 fn a_burst_right_after_a_step_is_not_held_against_requests_of_before() {
-    let arm = |requests: u64, bad: u64| Observed {
-        requests: Arm {
-            begun: requests,
-            ended: requests,
-            bad,
-        },
-        ..Observed::default()
-    };
     let mut world = World::begin(with_plan());
     let mut look = |seen: Seen| {
         world.ms += 1_000;
-        let steer = Steer::Look(Box::new(seen));
-        let service = "shop".to_owned();
-        world.command(Command::Rollout { service, steer }).unwrap();
+        world.see(seen);
         (world.machine().phase, world.share())
     };
     // In the ring the split sends nothing to the candidate.
     let ring = Seen {
-        forced: arm(20, 0),
-        stable: arm(1_000, 0),
+        forced: observed(20, 0),
+        stable: observed(1_000, 0),
         elapsed: Duration::from_secs(1),
         ..Seen::default()
     };
@@ -292,8 +288,8 @@ fn a_burst_right_after_a_step_is_not_held_against_requests_of_before() {
     // go on.
     for second in 0..20 {
         let broken = Seen {
-            candidate: arm(2, 2),
-            stable: arm(18, 18),
+            candidate: observed(2, 2),
+            stable: observed(18, 18),
             burst: second % 2 == 0,
             ..Seen::default()
         };
@@ -305,27 +301,17 @@ fn a_burst_right_after_a_step_is_not_held_against_requests_of_before() {
 #[test]
 fn nothing_goes_on_while_both_break_however_often_is_looked() {
     let mut world = World::at(10.0);
-    let broken = |requests| Observed {
-        requests: Arm {
-            begun: requests,
-            ended: requests,
-            bad: requests,
-        },
-        ..Observed::default()
-    };
     for look in 0..400 {
         world.ms += 100;
         let tick = look % 10 == 9;
         let seen = Seen {
-            candidate: broken(u64::from(look % 5 == 0)),
-            stable: broken(2),
+            candidate: observed(u64::from(look % 5 == 0), u64::from(look % 5 == 0)),
+            stable: observed(2, 2),
             burst: !tick,
             elapsed: Duration::from_secs(u64::from(tick)),
             ..Seen::default()
         };
-        let steer = Steer::Look(Box::new(seen));
-        let service = "shop".to_owned();
-        world.command(Command::Rollout { service, steer }).unwrap();
+        world.see(seen);
     }
     assert_eq!((world.machine().phase, world.share()), (Phase::Progressing, 10.0));
 }
@@ -337,9 +323,7 @@ fn the_guard_counts_whoever_sent_them() {
         failures: 50,
         ..Seen::default()
     };
-    let steer = Steer::Look(Box::new(seen));
-    let service = "shop".to_owned();
-    world.command(Command::Rollout { service, steer }).unwrap();
+    world.see(seen);
     assert_eq!((world.share(), world.cause()), (0.0, Some(Cause::Guard)));
 }
 
@@ -449,11 +433,8 @@ fn what_makes_no_sense_is_refused() {
     let mut world = World::at(10.0);
     let refused = world.verb(Verb::Start).unwrap_err();
     assert!(refused.to_string().contains("one rollout at a time"), "{refused}");
-    let unknown = Command::Rollout {
-        service: "shpo".to_owned(),
-        steer: Steer::Verb(Verb::Start),
-    };
-    assert!(matches!(world.command(unknown), Err(Refusal::UnknownService { .. })));
+    let unknown = world.steer("shpo", Steer::Verb(Verb::Start));
+    assert!(matches!(unknown, Err(Refusal::UnknownService { .. })));
 }
 
 #[test]
