@@ -2,6 +2,7 @@
 
 use super::handover::send;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::AsFd;
@@ -63,7 +64,7 @@ fn barrier(socket: &UnixDatagram) -> io::Result<()> {
     let (reader, writer) = io::pipe()?;
     send(socket, b"BARRIER=1", Some(writer.as_fd()))?;
     drop(writer);
-    let closed = poll(&mut [PollFd::new(&reader, PollFlags::empty())], Some(&HEARD_WITHIN))?;
+    let closed = retry_on_intr(|| poll(&mut [PollFd::new(&reader, PollFlags::empty())], Some(&HEARD_WITHIN)))?;
     if closed == 0 {
         return Err(io::Error::new(
             io::ErrorKind::TimedOut,
