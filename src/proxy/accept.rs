@@ -20,13 +20,11 @@ use async_trait::async_trait;
 use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::Service;
 use std::cell::Cell;
-use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
@@ -104,11 +102,10 @@ impl Service for DataPlane {
                 self.threads.failed.notify_one();
             }
         }
+        // The threads have their own copies: the last one to be closed is one of which the queue was emptied just before.
+        self.listeners.clear();
         let mut stage = self.stage.clone();
         // An error says that the sender is gone: over all the same.
-        let _ = stage.wait_for(|stage| *stage >= Stage::Yielding).await;
-        // With the threads' own copies gone, too, nobody can connect to this process any more.
-        self.listeners.clear();
         let _ = stage.wait_for(|stage| *stage == Stage::Over).await;
     }
 
@@ -248,14 +245,23 @@ async fn accept_loop(worker: Rc<Worker>, listener: Listener, cap: usize, mut sta
             }
         }
     }
-    // The kernel has let them in already. The driver gets a turn first, to say who they are.
-    tokio::task::yield_now().await;
+    let Listener { socket, index } = listener;
+    let Ok(socket) = socket.into_std() else { return };
     for _ in 0..QUEUED_MOST {
-        match poll_fn(|context| Poll::Ready(listener.socket.poll_accept(context))).await {
-            Poll::Ready(Ok((tcp, peer))) => admit(&worker, tcp, peer, listener.index, cap),
-            Poll::Ready(Err(_)) | Poll::Pending => break,
+        match take_queued(&socket) {
+            Ok((tcp, peer)) => admit(&worker, tcp, peer, index, cap),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(_) => break,
         }
     }
+}
+
+/// One that the kernel has let in already. Asked of the kernel, not of the reactor, which hears of it later: whoever is
+/// left in the queue is reset.
+fn take_queued(socket: &StdListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let (tcp, peer) = socket.accept()?;
+    tcp.set_nonblocking(true)?;
+    Ok((TcpStream::from_std(tcp)?, peer))
 }
 
 /// Counts a connection from here to its end.
