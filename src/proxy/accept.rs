@@ -49,6 +49,11 @@ pub struct Bound {
 /// learn from its answer that it was the last. Closing them at once would meet requests on their way.
 pub const IDLE_GRACE: Duration = Duration::from_secs(5);
 
+/// How long a connection on which nothing was ever asked may still bring its first request when the process closes: most are
+/// new, and theirs is on its way. Others (opened in advance, or by a balancer to see whether somebody listens) never
+/// bring one, and must not hold up the stop.
+pub const FIRST_GRACE: Duration = Duration::from_secs(1);
+
 /// When the threads of the data plane stop accepting, and when they end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
@@ -57,7 +62,7 @@ pub enum Stage {
     Serving,
     /// No new connections: another process takes them. Idle ones may send one more request.
     Yielding,
-    /// No new connections; those in flight finish.
+    /// No new connections; those in flight finish, first requests that are on their way too.
     Closing,
     /// Whatever is still in flight is cut.
     Over,
@@ -304,6 +309,7 @@ fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, listener: usize,
         listener,
         slot: worker.deadlines.slot(),
         since: worker.recently(),
+        asked: Cell::new(false),
         answering: Cell::new(false),
     };
     let counted = Counted::new(worker);
