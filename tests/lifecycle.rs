@@ -12,8 +12,10 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use support::frames::{GET, GOAWAY, NO_ERROR, Outcome, PREFACE, RawClient, SETTINGS};
 use support::{
-    Client, Config, Dam, Gate, PATIENCE, SLACK, Service, Stop, Upstream, WEB_SOCKET, eventually, rollgate, signal,
+    Authority, Client, Config, Dam, Gate, PATIENCE, SLACK, Service, Stop, Trust, Upstream, WEB_SOCKET, eventually,
+    rollgate, signal,
 };
 
 /// PROMISES 3.3: how long after the last request a stopping process may still be there.
@@ -49,10 +51,6 @@ fn it_stops_at_once_when_idle_with_code_0() {
         let mut gate = gate(&upstream, "drain_timeout: 30s");
         let mut idle = gate.client();
         assert_eq!(idle.get("/", &[]).status, 200);
-        let mut silent = gate.client();
-        eventually(PATIENCE, "both are accepted", || {
-            gate.metric("rollgate_connections", &[]) > 1.5
-        });
         gate.signal(name);
         let start = Instant::now();
         let exit = gate.wait(PATIENCE);
@@ -60,8 +58,148 @@ fn it_stops_at_once_when_idle_with_code_0() {
         assert!(start.elapsed() < EXIT_WITHIN + SLACK, "{:?}", start.elapsed());
         assert_eq!(exit.code, Some(0), "{name}: {exit:?}");
         assert!(idle.is_closed_within(PATIENCE));
-        assert!(silent.is_closed_within(PATIENCE), "nothing was ever asked on it");
     }
+}
+
+fn is_refused(port: u16) -> bool {
+    TcpStream::connect(("127.0.0.1", port)).is_err()
+}
+
+#[test]
+fn connections_on_which_nothing_is_ever_asked_hold_a_stop_up_for_a_moment_only() {
+    let shop = Shop::new();
+    let mut gate = shop.gate;
+    let mut silent: Vec<Client> = (0..3).map(|listener| Client::connect(gate.port_of(listener))).collect();
+    silent.push(Client::connect_tls(gate.port_of(TLS), &shop.trust, "shop.test"));
+    let mut greeted = RawClient::greeted(gate.port());
+    gate.expect_metric("rollgate_connections", &[], 5.0);
+    gate.signal("TERM");
+    let start = Instant::now();
+    assert_eq!(gate.wait(PATIENCE).code, Some(0));
+    // Far from the other limits: `drain_timeout` is 30 s, `header_timeout` 20 s.
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    for client in &mut silent {
+        assert!(client.is_closed_within(PATIENCE), "without a word");
+    }
+    assert_eq!(
+        greeted.until("a farewell", |frame| frame.kind == GOAWAY).error(),
+        NO_ERROR
+    );
+}
+
+/// Behind three listeners: the first one is plain, of HTTP/1.1 and HTTP/2.
+struct Shop {
+    gate: Gate,
+    trust: Trust,
+    _upstream: Upstream,
+    _files: tempfile::TempDir,
+}
+
+const TLS: usize = 1;
+const PROXY: usize = 2;
+
+impl Shop {
+    fn new() -> Self {
+        let authority = Authority::new("tests");
+        let files = tempfile::tempdir().unwrap();
+        let line = authority.server(&["shop.test"]).write(files.path(), "shop");
+        let upstream = Upstream::named("v1");
+        let config = Config::with(Service::only(upstream.port()))
+            .and_listener(&format!("tls: {{ certificates: [{line}] }}"))
+            .and_listener("proxy_protocol: true")
+            .limit("header_timeout: 20s");
+        Self {
+            gate: Gate::start(&config.text()),
+            trust: Trust::new(&authority),
+            _upstream: upstream,
+            _files: files,
+        }
+    }
+}
+
+/// Whether the first request of a connection was answered, with the word that it was the last.
+type Ask = Box<dyn FnOnce() -> bool>;
+
+fn is_answered(mut client: Client) -> bool {
+    let answer = client.try_request("GET", "/", &[], b"");
+    answer.is_ok_and(|response| response.status == 200 && response.closes())
+}
+
+/// Settings have been exchanged: whoever is told meanwhile that the connection ends has no request on it.
+fn ask_greeted(mut client: RawClient) -> bool {
+    client.set_patience(Duration::from_millis(20));
+    while let Ok(Some(frame)) = client.try_read() {
+        if frame.kind == GOAWAY {
+            return false;
+        }
+    }
+    ask_http2(client)
+}
+
+fn ask_http2(mut client: RawClient) -> bool {
+    client.request(1, &GET).set_patience(PATIENCE);
+    while let Ok(Some(frame)) = client.try_read() {
+        if frame.kind == GOAWAY {
+            return frame.error() == NO_ERROR && matches!(client.outcome(1, PATIENCE), Outcome::Answer(200, _));
+        }
+    }
+    false
+}
+
+/// Connections that are there when the process stops, before their first request.
+fn first_requests(shop: &Shop) -> Vec<(&'static str, Ask)> {
+    let [plain, tls, proxied] = [0, TLS, PROXY].map(|listener| Client::connect(shop.gate.port_of(listener)));
+    let shaken = Client::connect_tls(shop.gate.port_of(TLS), &shop.trust, "shop.test");
+    let (mut fresh, greeted) = (
+        RawClient::connect(shop.gate.port()),
+        RawClient::greeted(shop.gate.port()),
+    );
+    shop.gate.expect_metric("rollgate_connections", &[], 6.0);
+    let trust = shop.trust.clone();
+    vec![
+        ("plain", Box::new(|| is_answered(plain))),
+        (
+            "before the handshake",
+            Box::new(move || tls.upgrade(&trust, "shop.test").is_ok_and(is_answered)),
+        ),
+        ("after the handshake", Box::new(|| is_answered(shaken))),
+        (
+            "before the PROXY header",
+            Box::new(|| {
+                let mut client = proxied;
+                client.send("PROXY TCP4 203.0.113.7 198.51.100.1 4711 443\r\n");
+                is_answered(client)
+            }),
+        ),
+        (
+            "before the preface",
+            Box::new(move || {
+                fresh.send_bytes(PREFACE).send(SETTINGS, 0, 0, "");
+                ask_http2(fresh)
+            }),
+        ),
+        ("after the preface", Box::new(|| ask_greeted(greeted))),
+    ]
+}
+
+/// They are given a second; a machine that took longer over this has shown nothing.
+#[test]
+fn first_requests_that_are_on_their_way_are_answered() {
+    for _ in 0..20 {
+        let mut shop = Shop::new();
+        let requests = first_requests(&shop);
+        shop.gate.signal("TERM");
+        let start = Instant::now();
+        eventually(PATIENCE, "the listener closes", || is_refused(shop.gate.port()));
+        std::thread::sleep(Duration::from_millis(100));
+        let answered: Vec<_> = requests.into_iter().map(|(which, ask)| (which, ask())).collect();
+        if start.elapsed() < Duration::from_millis(900) {
+            assert!(answered.iter().all(|(_, answered)| *answered), "{answered:?}");
+            assert_eq!(shop.gate.wait(PATIENCE).code, Some(0));
+            return;
+        }
+    }
+    panic!("the machine was too slow, twenty times");
 }
 
 #[test]

@@ -20,13 +20,11 @@ use async_trait::async_trait;
 use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::Service;
 use std::cell::Cell;
-use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
@@ -51,6 +49,11 @@ pub struct Bound {
 /// learn from its answer that it was the last. Closing them at once would meet requests on their way.
 pub const IDLE_GRACE: Duration = Duration::from_secs(5);
 
+/// How long a connection on which nothing was ever asked may still bring its first request when the process closes: most are
+/// new, and theirs is on its way. Others (opened in advance, or by a balancer to see whether somebody listens) never
+/// bring one, and must not hold up the stop.
+pub const FIRST_GRACE: Duration = Duration::from_secs(1);
+
 /// When the threads of the data plane stop accepting, and when they end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
@@ -59,7 +62,7 @@ pub enum Stage {
     Serving,
     /// No new connections: another process takes them. Idle ones may send one more request.
     Yielding,
-    /// No new connections; those in flight finish.
+    /// No new connections; those in flight finish, first requests that are on their way too.
     Closing,
     /// Whatever is still in flight is cut.
     Over,
@@ -104,11 +107,10 @@ impl Service for DataPlane {
                 self.threads.failed.notify_one();
             }
         }
+        // The threads have their own copies: the last one to be closed is one of which the queue was emptied just before.
+        self.listeners.clear();
         let mut stage = self.stage.clone();
         // An error says that the sender is gone: over all the same.
-        let _ = stage.wait_for(|stage| *stage >= Stage::Yielding).await;
-        // With the threads' own copies gone, too, nobody can connect to this process any more.
-        self.listeners.clear();
         let _ = stage.wait_for(|stage| *stage == Stage::Over).await;
     }
 
@@ -248,14 +250,23 @@ async fn accept_loop(worker: Rc<Worker>, listener: Listener, cap: usize, mut sta
             }
         }
     }
-    // The kernel has let them in already. The driver gets a turn first, to say who they are.
-    tokio::task::yield_now().await;
+    let Listener { socket, index } = listener;
+    let Ok(socket) = socket.into_std() else { return };
     for _ in 0..QUEUED_MOST {
-        match poll_fn(|context| Poll::Ready(listener.socket.poll_accept(context))).await {
-            Poll::Ready(Ok((tcp, peer))) => admit(&worker, tcp, peer, listener.index, cap),
-            Poll::Ready(Err(_)) | Poll::Pending => break,
+        match take_queued(&socket) {
+            Ok((tcp, peer)) => admit(&worker, tcp, peer, index, cap),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(_) => break,
         }
     }
+}
+
+/// One that the kernel has let in already. Asked of the kernel, not of the reactor, which hears of it later: whoever is
+/// left in the queue is reset.
+fn take_queued(socket: &StdListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let (tcp, peer) = socket.accept()?;
+    tcp.set_nonblocking(true)?;
+    Ok((TcpStream::from_std(tcp)?, peer))
 }
 
 /// Counts a connection from here to its end.
@@ -298,6 +309,7 @@ fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, listener: usize,
         listener,
         slot: worker.deadlines.slot(),
         since: worker.recently(),
+        asked: Cell::new(false),
         answering: Cell::new(false),
     };
     let counted = Counted::new(worker);

@@ -170,6 +170,13 @@ impl Slot {
         self.store();
     }
 
+    /// As [`Slot::set_total`], unless the total's deadline is sooner anyway.
+    pub fn shorten_total(&self, after: Duration) {
+        if self.deadlines.tick_after(after) < self.total.get() {
+            self.set_total(after);
+        }
+    }
+
     /// No total from here on; the phase stays.
     pub fn clear_total(&self) {
         self.total.set(NEVER);
@@ -322,6 +329,18 @@ mod tests {
         slot.shorten_phase(Duration::from_secs(9));
         ticks(&deadlines, 11);
         assert_eq!(slot.expired(), Some(Expired::Phase));
+    }
+
+    #[test]
+    fn a_total_is_shortened_once_and_never_put_off() {
+        let deadlines = Rc::new(Deadlines::default());
+        let slot = deadlines.slot();
+        for _ in 0..3 {
+            slot.shorten_total(Duration::from_millis(200));
+            assert_eq!(slot.expired(), None);
+            ticks(&deadlines, 1);
+        }
+        assert_eq!(slot.expired(), Some(Expired::Total));
     }
 
     #[test]

@@ -185,6 +185,7 @@ impl Copy {
             listener: self.from.listener,
             slot: worker.deadlines.slot(),
             since: worker.recently(),
+            asked: Cell::new(true),
             answering: Cell::new(false),
         };
         if live.pool.role() == Role::Canary {

@@ -112,6 +112,7 @@ async fn shake_hands(client: Client, input: &mut Buffer, tls: &ServerTls) -> Opt
         listener,
         slot,
         since,
+        asked,
         answering,
         ..
     } = client
@@ -149,6 +150,7 @@ async fn shake_hands(client: Client, input: &mut Buffer, tls: &ServerTls) -> Opt
         listener,
         slot,
         since,
+        asked,
         answering,
     })
 }

@@ -1,7 +1,7 @@
 //! What one thread of the data plane owns: nothing here is shared with another thread, so nothing is locked.
 
-use super::accept::IDLE_GRACE;
-use super::deadlines::{Deadlines, TICK};
+use super::accept::{FIRST_GRACE, IDLE_GRACE};
+use super::deadlines::{Deadlines, Slot, TICK};
 use super::handshakes::Handshakes;
 use super::mirror::Copies;
 use super::upstream::{IdlePool, Multiplexed};
@@ -146,7 +146,7 @@ impl Worker {
         self.shared.answers_close()
     }
 
-    /// No new connections any more: idle ones close, too.
+    /// No new connections any more: idle ones close, too, and those that were never asked anything soon.
     pub fn is_closing(&self) -> bool {
         self.closing.get()
     }
@@ -160,6 +160,13 @@ impl Worker {
             IDLE_GRACE
         };
         limit.saturating_sub(waited + FAREWELL)
+    }
+
+    /// `slot` waits for the first request of its connection: from [`Worker::is_closing`] on only for [`FIRST_GRACE`].
+    pub fn hurry(&self, slot: &Slot) {
+        if self.is_closing() {
+            slot.shorten_total(FIRST_GRACE.min(self.time_to_leave()));
+        }
     }
 
     /// Now, or up to a tick ago: without asking the clock.

@@ -184,6 +184,8 @@ impl Upgrader {
                 *state = State::Closed;
             }
         });
+        // With the copies of the sockets: those who accept are the last to hold them, and leave nobody in their queues.
+        let _ = tokio::time::timeout(INTERRUPT_WITHIN, self.orders.closed()).await;
         handed_over
     }
 }

@@ -37,12 +37,12 @@ enum Then {
 }
 
 async fn serve_requests(client: &Client, input: &mut Buffer) -> Then {
-    let mut first = true;
     loop {
-        let next = match arrival(client, input, first).await {
+        let next = match arrival(client, input).await {
             Arrival::Over => return Then::Close,
             Arrival::Http2 => return Then::Http2,
             Arrival::Head(head, bytes) => {
+                client.asked.set(true);
                 // Boxed: a connection that waits does not hold the room of an exchange, and the exchanges of a
                 // thread use the same few blocks again, warm in its cache.
                 let next = Box::pin(serve_one(client, &head, &bytes, input)).await;
@@ -54,7 +54,7 @@ async fn serve_requests(client: &Client, input: &mut Buffer) -> Then {
             }
         };
         match next {
-            Next::KeepAlive => first = false,
+            Next::KeepAlive => {}
             Next::Linger => {
                 if let Some(stream) = client.link.stream() {
                     Box::pin(linger::close(stream, &client.slot, input)).await;
@@ -79,7 +79,8 @@ async fn serve_one(client: &Client, head: &RequestHead, bytes: &[u8], input: &mu
 }
 
 /// The next head, or why there is none. A new connection's first head is due at once; a kept-alive one may rest first.
-async fn arrival(client: &Client, input: &mut Buffer, first: bool) -> Arrival {
+async fn arrival(client: &Client, input: &mut Buffer) -> Arrival {
+    let first = !client.asked.get();
     let local = client.worker.local();
     let limits = &local.in_force.snapshot.limits;
     client.slot.clear_total();
@@ -173,6 +174,7 @@ mod tests {
             listener: 0,
             slot: worker.deadlines.slot(),
             since: worker.recently(),
+            asked: std::cell::Cell::new(false),
             answering: std::cell::Cell::new(false),
         }
     }

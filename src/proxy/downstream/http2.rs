@@ -23,6 +23,7 @@ use http::Request;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -84,7 +85,12 @@ pub async fn serve(client: Client, input: Buffer) {
     slot.set_phase(limits.header_timeout);
     let outbox = Outbox::new(Rc::clone(&shared.stream), End::Server);
     let io = Io::new(Rc::clone(&outbox), input, Rc::clone(&meter));
-    let Ok(Ok(connection)) = slot.guard(settings(limits).handshake(io)).await else {
+    let mut greeting = pin!(settings(limits).handshake(io));
+    let greeted = poll_fn(|context| {
+        shared.worker.hurry(&slot);
+        greeting.as_mut().poll(context)
+    });
+    let Ok(Ok(connection)) = slot.guard(greeted).await else {
         return;
     };
     slot.set_total(limits.connection_age);
@@ -95,6 +101,7 @@ pub async fn serve(client: Client, input: Buffer) {
         shared,
         slot,
         meter,
+        asked: false,
         busy: false,
         end: Ending::No,
     };
@@ -179,6 +186,8 @@ struct Connection {
     shared: Rc<Shared>,
     slot: Slot,
     meter: Rc<Meter>,
+    /// A request has come on this connection.
+    asked: bool,
     /// Exchanges ran when this was looked at last.
     busy: bool,
     end: Ending,
@@ -233,9 +242,7 @@ impl Connection {
 
     fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Event> {
         self.shared.register(context.waker());
-        if self.shared.worker.is_closing() {
-            self.end_in_order();
-        }
+        self.watch_closing();
         while let Poll::Ready(accepted) = self.connection.poll_accept(context) {
             match accepted {
                 Some(Ok((request, respond))) => self.begin(request, respond),
@@ -258,6 +265,15 @@ impl Connection {
         Poll::Pending
     }
 
+    /// Whoever is told to end before its first request has nowhere else to send that to.
+    fn watch_closing(&mut self) {
+        if self.asked && self.shared.worker.is_closing() {
+            self.end_in_order();
+        } else if self.end == Ending::No && !self.asked {
+            self.shared.worker.hurry(&self.slot);
+        }
+    }
+
     /// A connection on which nothing runs any more may rest for a while.
     fn watch_rest(&mut self) {
         let busy = self.shared.open.get() > 0;
@@ -274,6 +290,7 @@ impl Connection {
         if self.shared.worker.answers_close() {
             self.end_in_order();
         }
+        self.asked = true;
         self.busy = true;
         self.slot.clear_phase();
         let open = Open::new(&self.shared);
@@ -353,6 +370,7 @@ async fn serve_stream(open: Open, request: Incoming, respond: SendResponse<Bytes
         listener: shared.listener,
         slot: shared.worker.deadlines.slot(),
         since: shared.since,
+        asked: Cell::new(true),
         answering: Cell::new(false),
     };
     match request.head {

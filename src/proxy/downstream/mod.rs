@@ -36,6 +36,8 @@ pub struct Client {
     pub slot: Slot,
     /// When the connection was accepted, a tick more or less.
     pub since: Instant,
+    /// A request has come on this connection.
+    pub asked: Cell<bool>,
     /// The final answer of the current exchange has begun: nothing else can be answered any more.
     pub answering: Cell<bool>,
 }
@@ -63,7 +65,7 @@ impl Client {
             if stream.poll_readable(context).is_ready() {
                 return Poll::Ready(Rest::Readable);
             }
-            if !self.worker.is_closing() {
+            if !self.is_given_up() {
                 return Poll::Pending;
             }
             // What is in the kernel already was sent in good faith.
@@ -82,11 +84,25 @@ impl Client {
         let Some(stream) = self.link.stream() else {
             return Ok(0);
         };
-        poll_fn(|context| match stream.poll_fill(context, input, limit) {
-            Poll::Pending if input.is_empty() && self.worker.is_closing() => Poll::Ready(Ok(0)),
+        let filled = poll_fn(|context| match stream.poll_fill(context, input, limit) {
+            Poll::Pending if input.is_empty() && self.is_given_up() && stream.is_quiet_for_sure() => Poll::Ready(Ok(0)),
             polled => polled,
         })
-        .await
+        .await;
+        if self.worker.is_closing() {
+            // What has begun has the time it always has.
+            self.slot.clear_total();
+        }
+        filled
+    }
+
+    /// Whether this connection, on which nothing has come, ends since the process closes.
+    fn is_given_up(&self) -> bool {
+        if self.asked.get() {
+            return self.worker.is_closing();
+        }
+        self.worker.hurry(&self.slot);
+        self.worker.is_closing() && self.slot.expired().is_some()
     }
 }
 
