@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use support::frames::*;
-use support::{Authority, Config, Gate, Nginx, PATIENCE, Service, Upstream, Write, eventually, in_parallel};
+use support::{Authority, Broken, Config, Gate, Nginx, PATIENCE, Service, Upstream, Write, eventually, in_parallel};
 
 fn over_h2c(service: Service) -> Config {
     Config::with(service.pools("protocol: h2c"))
@@ -206,7 +206,11 @@ fn an_answer_before_the_end_of_its_request_outlives_the_connection() {
     let (ended, has_ended) = mpsc::channel();
     let server = RawServer::start(&[], move |client, connection| {
         let stream = client.next_request().unwrap();
-        client.respond(stream, &format!("on {connection}"));
+        if connection % 2 == 0 {
+            client.respond(stream, "page");
+        } else {
+            client.send(HEADERS, END_HEADERS | END_STREAM, stream, [0x88]);
+        }
         client.finish();
         ended.send(()).unwrap();
         // And it closes, with a reset: much of the request is never read.
@@ -217,10 +221,108 @@ fn an_answer_before_the_end_of_its_request_outlives_the_connection() {
         client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 200000\r\n\r\n");
         client.send(vec![b'x'; 60_000]);
         let answer = client.read(false).unwrap();
-        assert_eq!((answer.status, answer.text()), (200, format!("on {n}")));
+        // Of an answer without a body that is known, also when its connection has ended.
+        let (page, length) = if n % 2 == 0 { ("page", None) } else { ("", Some("0")) };
+        assert_eq!((answer.status, &*answer.text()), (200, page));
+        assert_eq!(answer.header("content-length"), length);
         has_ended.recv_timeout(PATIENCE).unwrap();
     }
     assert_eq!(gate.metrics().sum("rollgate_request_failures_total", &[]), 0.0);
+}
+
+/// Bytes an endpoint may send on one stream before they are passed on.
+const STREAM_WINDOW: usize = 128 << 10;
+
+/// The body of an answer, as much of it as the proxy and its client hold when the client takes nothing. As a server.
+fn fill(server: &mut RawClient, stream: u32) -> usize {
+    let (mut room, mut sent) = (STREAM_WINDOW, 0);
+    server.set_patience(Duration::from_millis(300));
+    loop {
+        while room > 0 {
+            let piece = room.min(16 << 10);
+            server.send(DATA, 0, stream, vec![b'x'; piece]);
+            (room, sent) = (room - piece, sent + piece);
+        }
+        match server.try_read() {
+            Ok(Some(frame)) if frame.kind == WINDOW_UPDATE && frame.stream == stream => {
+                room += u32::from_be_bytes(frame.payload.try_into().unwrap()) as usize;
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("the proxy has closed"),
+            Err(_) => return sent,
+        }
+    }
+}
+
+#[test]
+fn an_early_answer_outlives_the_connection_however_slow_its_client_is() {
+    type End = fn(&mut RawClient, u32);
+    let whole: [(&str, End); 2] = [
+        ("an empty frame", |server, stream| {
+            server.send(DATA, END_STREAM, stream, "");
+        }),
+        ("trailers", |server, stream| {
+            let trailers = hpack(&[("x-sum", "1")]);
+            let (first, rest) = trailers.split_at(3);
+            server.send(HEADERS, END_STREAM, stream, first);
+            server.send(CONTINUATION, END_HEADERS, stream, rest);
+        }),
+    ];
+    let cut: [(&str, End); 3] = [
+        ("nothing", |_, _| {}),
+        ("a part of a frame", |server, stream| {
+            let last = Frame::new(DATA, END_STREAM, stream, "last").bytes();
+            server.send_bytes(&last[..last.len() - 1]);
+        }),
+        ("a part of the trailers", |server, stream| {
+            server.send(HEADERS, END_STREAM, stream, &hpack(&[("x-sum", "1")])[..3]);
+        }),
+    ];
+    let ends = whole.map(|end| (true, end)).into_iter();
+    for (is_whole, (what, end)) in ends.chain(cut.map(|end| (false, end))) {
+        let (told, hears) = mpsc::channel();
+        let server = RawServer::start(&[], move |server, _| {
+            let stream = server.next_request().unwrap();
+            server.send(HEADERS, END_HEADERS, stream, [0x88]);
+            let sent = fill(server, stream);
+            end(server, stream);
+            server.finish();
+            // The proxy knows of the end when it closes in its turn. It does not where that came within a frame.
+            server.set_patience(PATIENCE);
+            while is_whole && server.read().is_some() {}
+            told.send(sent).unwrap();
+        });
+        let service = Service::only(server.port()).never_eject();
+        let gate = Gate::start(&over_h2c(service).top("threads: 1").text());
+
+        let mut client = gate.client();
+        client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 200000\r\n\r\nunfinished");
+        let first = hears.recv_timeout(PATIENCE).unwrap();
+        let over_1 = match client.read(false) {
+            Ok(answer) => Some(answer.body.len()),
+            Err(Broken::Cut(_)) => None,
+            Err(other) => panic!("{what}: {other:?}"),
+        };
+
+        let mut client = RawClient::connect(gate.port());
+        // SETTINGS_INITIAL_WINDOW_SIZE: 5000.
+        let settings = [0, 4, 0, 0, 0x13, 0x88];
+        client.send_bytes(PREFACE).send(SETTINGS, 0, 0, settings);
+        client.head(1, &POST).send(DATA, 0, 1, "unfinished");
+        let second = hears.recv_timeout(PATIENCE).unwrap();
+        for stream in [0, 1] {
+            client.send(WINDOW_UPDATE, 0, stream, (1_u32 << 20).to_be_bytes());
+        }
+        let over_2 = match client.outcome(1, PATIENCE) {
+            Outcome::Answer(_, body) => Some(body.len()),
+            Outcome::Reset(_) => None,
+            other => panic!("{what}: {other:?}"),
+        };
+        let expected = is_whole.then_some((first, second)).unzip();
+        assert_eq!((over_1, over_2), expected, "an answer that ends with {what}");
+        let failures = if is_whole { 0.0 } else { 2.0 };
+        gate.expect_metric("rollgate_request_failures_total", &[], failures);
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ use super::buffer::{BUFFER_BYTES, Buffer};
 use super::stream::Stream;
 use crate::http2::{Budget, FrameCount, PREFACE};
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -36,6 +37,10 @@ pub struct Meter {
     control: RefCell<Budget>,
     /// Something has come in since this was asked last.
     heard: Cell<bool>,
+    /// How often the `h2` crate has asked for bytes. It has used all it had whenever it does.
+    reads: Cell<u64>,
+    /// The answers that may end before their requests, by stream, each with the read that brought its end.
+    answers: RefCell<HashMap<u32, Option<u64>>>,
 }
 
 impl Meter {
@@ -49,7 +54,33 @@ impl Meter {
             written: RefCell::new(FrameCount::new(to_peer)),
             control: RefCell::new(Budget::new(CONTROL_FRAMES, CONTROL_FRAMES_PER_SECOND, now)),
             heard: Cell::new(false),
+            reads: Cell::new(0),
+            answers: RefCell::default(),
         })
+    }
+
+    /// The answer on `stream` may end before its request does, until it is forgotten.
+    pub fn expect(&self, stream: u32) {
+        self.answers.borrow_mut().insert(stream, None);
+    }
+
+    pub fn forget(&self, stream: u32) {
+        self.answers.borrow_mut().remove(&stream);
+    }
+
+    /// Whether the `h2` crate was given all of that answer. It forgets that itself when the connection ends.
+    pub fn has_ended(&self, stream: u32) -> bool {
+        let answers = self.answers.borrow();
+        matches!(answers.get(&stream), Some(Some(read)) if *read < self.reads.get())
+    }
+
+    fn read(&self, bytes: &[u8]) {
+        self.heard.set(true);
+        self.read.borrow_mut().pass(bytes, |stream| {
+            if let Some(ended) = self.answers.borrow_mut().get_mut(&stream) {
+                ended.get_or_insert(self.reads.get());
+            }
+        });
     }
 
     /// Whether the peer sends so many frames that carry nothing that its connection had better end (as CVE-2019-9512,
@@ -154,10 +185,6 @@ pub struct Io {
     /// Read already: by who found out what is spoken, or more at once than there was room for.
     ahead: Buffer,
     meter: Rc<Meter>,
-    /// Something was read the last time: the tasks of the streams have had no turn since.
-    fresh: bool,
-    /// What the connection has ended with, if that is not told yet.
-    ended: Option<io::Result<()>>,
 }
 
 impl Io {
@@ -167,29 +194,7 @@ impl Io {
             outbox,
             ahead,
             meter,
-            fresh: false,
-            ended: None,
         }
-    }
-
-    /// More to read, or with nothing more the end. The streams have a turn with what came before the end: the `h2` crate
-    /// forgets whole answers to requests that are not whole once it knows of that.
-    fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(ended) = self.ended.take() {
-            return Poll::Ready(ended);
-        }
-        let filled = self
-            .stream
-            .poll_fill(context, &mut self.ahead, BUFFER_BYTES)
-            .map_ok(drop);
-        let was_fresh = std::mem::replace(&mut self.fresh, !self.ahead.is_empty());
-        let filled = ready!(filled);
-        if was_fresh && !self.fresh {
-            self.ended = Some(filled);
-            context.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        Poll::Ready(filled)
     }
 
     /// So many bytes of `parts` went out.
@@ -198,7 +203,7 @@ impl Io {
         let mut left = written;
         for part in parts {
             let part = part.get(..left.min(part.len())).unwrap_or_default();
-            count.pass(part);
+            count.pass(part, |_| {});
             left -= part.len();
         }
     }
@@ -207,14 +212,14 @@ impl Io {
 impl AsyncRead for Io {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.meter.reads.set(this.meter.reads.get() + 1);
         if this.ahead.is_empty() {
-            ready!(this.poll_fill(context))?;
+            ready!(this.stream.poll_fill(context, &mut this.ahead, BUFFER_BYTES))?;
         }
         let held = this.ahead.unread();
         let held = held.get(..held.len().min(room.remaining())).unwrap_or_default();
         room.put_slice(held);
-        this.meter.heard.set(true);
-        this.meter.read.borrow_mut().pass(held);
+        this.meter.read(held);
         let used = held.len();
         this.ahead.consume(used);
         this.ahead.release();
@@ -357,18 +362,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_end_is_told_a_turn_after_what_came_before_it() {
+    async fn an_answer_has_ended_once_its_last_frame_was_used() {
         let (mut io, _, mut peer) = connection(End::Client).await;
-        peer.write_all(b"x").await.unwrap();
+        let last = |stream| [0, 0, 1, 0, 1, 0, 0, 0, stream, b'x'];
+        peer.write_all(&[last(3), last(5), last(7)].concat()).await.unwrap();
+        let meter = Rc::clone(&io.meter);
+        for stream in [3, 7, 9] {
+            meter.expect(stream);
+        }
+        io.read_exact(&mut [0; 29]).await.unwrap();
+        assert!(!meter.has_ended(7), "a byte is missing");
+        io.read_exact(&mut [0; 1]).await.unwrap();
+        assert!(meter.has_ended(3) && !meter.has_ended(7), "nobody has asked for more");
         peer.shutdown().await.unwrap();
-        assert_eq!(io.read(&mut [0; 8]).await.unwrap(), 1);
-        let (mut turns, mut bytes) = (0, [0; 8]);
-        let mut room = ReadBuf::new(&mut bytes);
-        let read = poll_fn(|context| {
-            turns += 1;
-            Pin::new(&mut io).poll_read(context, &mut room)
-        });
-        read.await.unwrap();
-        assert!(room.filled().is_empty() && turns == 2, "{turns} turns");
+        assert_eq!(io.read(&mut [0; 8]).await.unwrap(), 0);
+        assert!(meter.has_ended(7) && !meter.has_ended(5) && !meter.has_ended(9));
+        meter.forget(7);
+        assert!(!meter.has_ended(7));
+        meter.forget(3);
+        meter.forget(9);
+        assert!(meter.answers.borrow().is_empty());
     }
 }

@@ -322,9 +322,57 @@ fn frames_are_counted_however_they_are_split() {
     };
     for step in 1..bytes.len() {
         let mut count = FrameCount::new(PREFACE.len());
-        bytes.chunks(step).for_each(|part| count.pass(part));
+        bytes.chunks(step).for_each(|part| count.pass(part, |_| {}));
         assert_eq!(count.take(), expected, "in steps of {step}");
         assert_eq!(count.take(), Frames::default());
+    }
+}
+
+#[test]
+fn a_stream_ends_with_the_last_byte_of_its_last_frame() {
+    let frame = |kind: u8, flags: u8, stream: u8, length: u8| {
+        let mut frame = vec![0, 0, length, kind, flags, 0, 0, 0, stream];
+        frame.resize(9 + usize::from(length), 1);
+        frame
+    };
+    let frames = [
+        // An answer of a head, one with a body, one with trailers in pieces.
+        (frame(1, 5, 1, 3), Some(1)),
+        (frame(1, 4, 3, 3), None),
+        (frame(0, 0, 3, 20), None),
+        (frame(0, 1, 3, 0), Some(3)),
+        (frame(1, 1, 5, 3), None),
+        (frame(9, 0, 5, 3), None),
+        (frame(9, 4, 5, 3), Some(5)),
+        // The same flags mean something else there: an acknowledgement, the end of another kind of head.
+        (frame(4, 1, 0, 0), None),
+        (frame(6, 1, 0, 8), None),
+        (frame(5, 5, 7, 4), None),
+        (frame(9, 5, 7, 4), None),
+        (frame(0, 9, 9, 5), Some(9)),
+        // A bit that means nothing.
+        ([0, 0, 0, 0, 1, 0x80, 0, 0, 11].to_vec(), Some(11)),
+    ];
+    let (mut bytes, mut expected) = (Vec::new(), Vec::new());
+    for (frame, ended) in frames {
+        bytes.extend(frame);
+        expected.extend(ended.map(|stream| (stream, bytes.len())));
+    }
+    let mut count = FrameCount::new(0);
+    let mut ends = Vec::new();
+    for (at, byte) in bytes.iter().enumerate() {
+        count.pass(&[*byte], |stream| ends.push((stream, at + 1)));
+    }
+    assert_eq!(ends, expected);
+    for step in 1..bytes.len() {
+        let (mut count, mut ends) = (FrameCount::new(0), Vec::new());
+        bytes
+            .chunks(step)
+            .for_each(|part| count.pass(part, |stream| ends.push(stream)));
+        assert!(
+            ends.iter().eq(expected.iter().map(|(stream, _)| stream)),
+            "in steps of {step}: {ends:?}"
+        );
     }
 }
 

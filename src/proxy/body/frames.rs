@@ -3,6 +3,7 @@
 use super::{Accepted, BodyError, BodyReader};
 use crate::http2;
 use crate::proxy::buffer::HeadBytes;
+use crate::proxy::io::Meter;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
@@ -10,6 +11,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::ops::Range;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 /// The body of one message, piece by piece: see [`BodyReader`]. The sender may send more only once a piece was used.
@@ -21,6 +23,8 @@ pub struct FrameReader {
     ahead: Option<Bytes>,
     done: bool,
     trailers: Vec<u8>,
+    /// Of an answer: knows whether that has ended.
+    meter: Option<Rc<Meter>>,
 }
 
 impl FrameReader {
@@ -32,7 +36,38 @@ impl FrameReader {
             piece: Bytes::new(),
             ahead: None,
             trailers: Vec::new(),
+            meter: None,
         }
+    }
+
+    /// The body of an answer that comes in on a connection of which `meter` knows.
+    pub fn answer(stream: RecvStream, meter: &Rc<Meter>) -> Self {
+        let mut reader = Self {
+            meter: Some(Rc::clone(meter)),
+            ..Self::new(stream, false)
+        };
+        if reader.has_ended() {
+            // There may be none: also then the connection's end may hide that.
+            reader.has_buffered();
+        }
+        reader
+    }
+
+    /// All of an answer has come, although its request may not be whole.
+    fn has_ended(&self) -> bool {
+        let stream = self.stream.stream_id().as_u32();
+        self.meter.as_ref().is_some_and(|meter| meter.has_ended(stream))
+    }
+
+    /// Whether `error`, behind all that came, is no more than the end of a connection from which all had come.
+    fn is_end(&self, error: &h2::Error) -> bool {
+        !error.is_reset() && self.has_ended()
+    }
+
+    /// There is nothing to read, whatever comes.
+    pub fn leave(&mut self) {
+        self.done = true;
+        self.ahead = None;
     }
 
     pub fn is_done(&self) -> bool {
@@ -43,9 +78,13 @@ impl FrameReader {
         if self.ahead.is_none() && !self.done {
             // Who waits for more asks again, with a waker of its own.
             let mut nobody = Context::from_waker(Waker::noop());
-            if let Poll::Ready(Some(Ok(data))) = self.stream.poll_data(&mut nobody) {
-                self.ahead = Some(data).filter(|data| !data.is_empty());
-                self.done = self.stream.is_end_stream();
+            match self.stream.poll_data(&mut nobody) {
+                Poll::Ready(Some(Ok(data))) => {
+                    self.ahead = Some(data).filter(|data| !data.is_empty());
+                    self.done = self.stream.is_end_stream();
+                }
+                Poll::Ready(Some(Err(error))) => self.done = self.is_end(&error),
+                Poll::Ready(None) | Poll::Pending => {}
             }
         }
         self.ahead.is_some()
@@ -67,6 +106,7 @@ impl FrameReader {
                         return Ok(Some(&self.piece));
                     }
                 }
+                Some(Err(error)) if self.is_end(&error) => self.done = true,
                 Some(Err(error)) => return Err(broken(error)),
                 None => {
                     let fields = poll_fn(|context| self.stream.poll_trailers(context)).await;

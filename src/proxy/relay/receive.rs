@@ -7,13 +7,13 @@ use crate::http1::{
 };
 use crate::http2::{self, grpc};
 use crate::outcome::{FailureKind, Termination, is_grpc_failure};
-use crate::proxy::body::{BodyError, BodyReader, BodyWriter, Coding, Framing};
+use crate::proxy::body::{BodyError, BodyReader, BodyWriter, Coding, FrameReader, Framing};
 use crate::proxy::buffer::{Buffer, HeadBytes};
 use crate::proxy::downstream::Link;
 use crate::proxy::stream::Stream;
 use crate::proxy::upstream::{self, Lease};
 use crate::routing::HeaderFields;
-use h2::{Reason, RecvStream};
+use h2::Reason;
 use std::time::Instant;
 
 /// Interim answers (1xx) relayed for one request; more of them is a broken endpoint.
@@ -23,7 +23,7 @@ const MAX_INTERIM: u32 = 16;
 struct Head {
     head: ResponseHead,
     bytes: HeadBytes,
-    body: Option<RecvStream>,
+    body: Option<Box<FrameReader>>,
 }
 
 impl Attempt<'_> {
@@ -58,7 +58,7 @@ impl Attempt<'_> {
                     self.relay_interim(&head, &bytes).await?;
                 }
                 status => {
-                    let verdict = self.verdict_at_once(&head, &bytes, body.as_ref());
+                    let verdict = self.verdict_at_once(&head, &bytes, body.as_deref());
                     if let Some(kind) = verdict.failure.filter(|&kind| self.withholds(kind)) {
                         return Err(Failed::Withheld { status, kind });
                     }
@@ -86,8 +86,8 @@ impl Attempt<'_> {
     }
 
     /// What the head of an answer says before its body. gRPC may say its status there when nothing follows.
-    fn verdict_at_once(&self, head: &ResponseHead, bytes: &[u8], body: Option<&RecvStream>) -> Verdict {
-        let whole = body.is_some_and(RecvStream::is_end_stream) || matches!(head.body, ResponseBody::None);
+    fn verdict_at_once(&self, head: &ResponseHead, bytes: &[u8], body: Option<&FrameReader>) -> Verdict {
+        let whole = body.is_some_and(FrameReader::is_done) || matches!(head.body, ResponseBody::None);
         if whole || (500..=599).contains(&head.status) {
             self.verdict(head, bytes, b"")
         } else {
@@ -185,7 +185,7 @@ impl Attempt<'_> {
     async fn next_of_stream(&self, lease: &Lease, limits: &HeadLimits) -> Result<Head, Failed> {
         let (parts, body) = lease.next_head().await.map_err(|error| self.no_head(&error))?;
         self.heard();
-        let ended = body.as_ref().is_some_and(RecvStream::is_end_stream);
+        let ended = body.as_deref().is_some_and(FrameReader::is_done);
         let (mut bytes, mut parser) = (HeadBytes::new(), self.client.worker.head_parser());
         let method = self.request.method_kind;
         let head = http2::read_answer(&mut bytes, &parts, ended, method, limits, &mut parser);
@@ -240,7 +240,7 @@ impl Attempt<'_> {
         &self,
         head: &ResponseHead,
         bytes: &[u8],
-        body: Option<RecvStream>,
+        body: Option<Box<FrameReader>>,
         answer: &mut Buffer,
     ) -> Result<Answered, Failed> {
         let answer_framing = head.forward_framing(self.request.version);
@@ -256,7 +256,12 @@ impl Attempt<'_> {
         let framing = framing_of(&head.body);
         let mut reader = match (self.upstream, body) {
             (upstream::Link::Wire(connection), _) => BodyReader::wire(&connection.stream, answer, framing),
-            (_, Some(body)) => BodyReader::frames(body, matches!(framing, Framing::Done)),
+            (_, Some(mut body)) => {
+                if matches!(framing, Framing::Done) {
+                    body.leave();
+                }
+                BodyReader::Frames(body)
+            }
             // Only the last head comes here, and it brings one.
             (_, None) => {
                 return Err(Failed::upstream(

@@ -4,7 +4,7 @@
 use super::idle::{BOUND_LIFE, Key, PointerHasher};
 use super::{Connection, OnBehalf, open_unhurried, out_of_time};
 use crate::config::snapshot::{Limits, Timeouts};
-use crate::proxy::body::Outgoing;
+use crate::proxy::body::{FrameReader, Outgoing};
 use crate::proxy::buffer::Buffer;
 use crate::proxy::deadlines::Slot;
 use crate::proxy::io::{End, Io, Meter, Outbox};
@@ -51,9 +51,6 @@ const NO_PONG: Duration = Duration::from_secs(5);
 /// (CVE-2023-44487), and other clients' requests are on it.
 const TAKEN_BACK_TICKS: u32 = 2;
 
-/// A connection's task tells of its end a turn after it has read what came before.
-const TURNS_TO_END: usize = 2;
-
 /// The connections of one thread, up to a bound over all endpoints on those that carry nothing.
 pub struct Multiplexed {
     most: usize,
@@ -90,7 +87,9 @@ struct Parting {
 
 impl Drop for Parting {
     fn drop(&mut self) {
-        self.begun = None;
+        if let Some(begun) = self.begun.take() {
+            self.load.meter.forget(begun.stream);
+        }
         self.load.streams.set(self.load.streams.get() - 1);
         self.load.freed.notify_one();
     }
@@ -122,6 +121,7 @@ struct Shared {
 struct Load {
     stream: Rc<Stream>,
     outbox: Rc<Outbox>,
+    meter: Rc<Meter>,
     streams: Cell<usize>,
     /// A stream has begun since this was looked at last.
     used: Cell<bool>,
@@ -246,6 +246,7 @@ pub struct Lease {
 }
 
 struct Begun {
+    stream: u32,
     outgoing: Outgoing,
     answer: RefCell<ResponseFuture>,
 }
@@ -257,7 +258,12 @@ impl Lease {
     /// The connection takes no further streams.
     pub fn begin(&mut self, request: Request<()>, ended: bool) -> Result<(), h2::Error> {
         let (answer, stream) = self.send.send_request(request, ended)?;
+        let id = stream.stream_id().as_u32();
+        if !ended {
+            self.stream.load.meter.expect(id);
+        }
         self.stream.begun = Some(Begun {
+            stream: id,
             outgoing: Outgoing::after_request(stream, ended),
             answer: RefCell::new(answer),
         });
@@ -277,7 +283,7 @@ impl Lease {
     ///
     /// # Errors
     /// The endpoint has reset the stream, or its connection is gone.
-    pub async fn next_head(&self) -> Result<(http::response::Parts, Option<h2::RecvStream>), h2::Error> {
+    pub async fn next_head(&self) -> Result<(http::response::Parts, Option<Box<FrameReader>>), h2::Error> {
         let Some(begun) = &self.stream.begun else {
             return std::future::pending().await;
         };
@@ -290,7 +296,7 @@ impl Lease {
                 }
                 Poll::Ready(None) => Pin::new(&mut *answer).poll(context).map_ok(|answer| {
                     let (head, body) = answer.into_parts();
-                    (head, Some(body))
+                    (head, Some(Box::new(FrameReader::answer(body, &self.stream.load.meter))))
                 }),
                 Poll::Pending => Poll::Pending,
             }
@@ -366,19 +372,12 @@ async fn lease_unhurried(
 
 /// The lease, if its connection lives. `sure`: where it only waited, what has come in is read first.
 async fn settled(mut lease: Lease, sure: bool) -> Option<Lease> {
-    if !sure || lease.stream.load.streams.get() > 1 {
+    let load = &lease.stream.load;
+    if !sure || load.streams.get() > 1 || load.stream.is_quiet_for_sure() {
         return Some(lease);
     }
-    for _ in 0..TURNS_TO_END {
-        if lease.stream.load.stream.is_quiet_for_sure() {
-            break;
-        }
-        tokio::task::yield_now().await;
-        if !is_alive(&mut lease.send, &lease.stream.load) {
-            return None;
-        }
-    }
-    Some(lease)
+    tokio::task::yield_now().await;
+    is_alive(&mut lease.send, &lease.stream.load).then_some(lease)
 }
 
 async fn open(
@@ -396,12 +395,12 @@ async fn open(
     let load = Rc::new(Load {
         outbox: Outbox::new(Rc::clone(&stream), End::Client),
         stream,
+        meter: Meter::new(End::Client, worker.recently()),
         streams: Cell::new(0),
         used: Cell::new(true),
         freed,
     });
-    let meter = Meter::new(End::Client, worker.recently());
-    let io = Io::new(Rc::clone(&load.outbox), Buffer::default(), Rc::clone(&meter));
+    let io = Io::new(Rc::clone(&load.outbox), Buffer::default(), Rc::clone(&load.meter));
     let settings = settings(&worker.local().in_force.snapshot.limits);
     let (send, mut connection) = settings.handshake(io).await.map_err(io::Error::other)?;
     let driver = Driver {
@@ -409,7 +408,6 @@ async fn open(
         connection,
         worker: Rc::clone(worker),
         slot: worker.deadlines.slot(),
-        meter,
         load: Rc::clone(&load),
         watched: false,
         asked: false,
@@ -449,7 +447,6 @@ struct Driver {
     ping: Option<PingPong>,
     worker: Rc<Worker>,
     slot: Slot,
-    meter: Rc<Meter>,
     load: Rc<Load>,
     /// Streams wait, so that silence is watched.
     watched: bool,
@@ -464,7 +461,8 @@ impl Driver {
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if Pin::new(&mut self.connection).poll(context).is_ready() || self.meter.is_flooded(self.worker.recently()) {
+        if Pin::new(&mut self.connection).poll(context).is_ready() || self.load.meter.is_flooded(self.worker.recently())
+        {
             return Poll::Ready(());
         }
         // No error: what the endpoint has said before it went is still to be read.
@@ -478,7 +476,7 @@ impl Driver {
     }
 
     fn watch(&mut self, context: &mut Context<'_>) {
-        let heard = self.meter.heard();
+        let heard = self.load.meter.heard();
         let waits = self.load.streams.get() > 0;
         if heard && let Some(ping) = &mut self.ping {
             // An answer that is not taken is in the way of the next question.
