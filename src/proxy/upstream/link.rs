@@ -31,6 +31,11 @@ impl Link {
         }
     }
 
+    /// Whether the request was begun on a stream: its head has gone out.
+    pub fn has_begun(&self) -> bool {
+        matches!(self, Self::Frames(lease) if lease.outgoing().is_some())
+    }
+
     /// Sends the head on a stream, which takes it out of `head`: there it tells whether a body follows. On a connection it
     /// goes with the body.
     ///
