@@ -288,6 +288,60 @@ fn until_an_endpoint_has_told_its_limit_one_request_is_sent() {
     assert_eq!((early.load(Ordering::SeqCst), server.connections()), (0, 3));
 }
 
+/// The window of a connection may be spent, and never come back.
+#[test]
+fn a_connection_that_takes_no_body_gets_no_further_requests() {
+    let (stuck, has_gone_on) = mpsc::channel::<()>();
+    let has_gone_on = std::sync::Mutex::new(has_gone_on);
+    let server = RawServer::start(&[], move |client, connection| {
+        let first = client.next_request().unwrap();
+        if connection == 0 {
+            // Of the body of a second one it reads as much as there is window for.
+            client.next_request().unwrap();
+            has_gone_on.lock().unwrap().recv().unwrap();
+            client.respond(first, "slow");
+            return serve_all(client, "wrong");
+        }
+        loop {
+            let frame = client.read().unwrap();
+            if frame.kind == DATA {
+                let room = (frame.payload.len() as u32).to_be_bytes();
+                if frame.has(END_STREAM) {
+                    break;
+                }
+                client
+                    .send(WINDOW_UPDATE, 0, 0, room)
+                    .send(WINDOW_UPDATE, 0, first, room);
+            }
+        }
+        client.respond(first, "taken");
+        serve_all(client, "more");
+    });
+    let service = Service::only(server.port())
+        .never_eject()
+        .pools("timeouts: { connect: 20s, idle: 3s, first_byte: 60s }");
+    let gate = Gate::start(&over_h2c(service).top("threads: 1").text());
+    let body = vec![b'x'; 200_000];
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| ask(&gate, "GET", b""));
+        eventually(PATIENCE, "the first one", || server.connections() == 1);
+        let (status, text) = ask(&gate, "POST", &body);
+        assert_eq!(status, 504);
+        assert!(
+            text.contains("the endpoint took nothing of the request's body"),
+            "{text}"
+        );
+        assert_eq!(ask(&gate, "POST", &body), (200, "taken".to_owned()));
+        stuck.send(()).unwrap();
+        assert_eq!(
+            slow.join().unwrap(),
+            (200, "slow".to_owned()),
+            "what runs there goes on"
+        );
+    });
+    assert_eq!(server.connections(), 2);
+}
+
 #[test]
 fn a_reset_is_the_versions_failure_and_a_post_is_not_repeated() {
     let seen = Arc::new(AtomicUsize::new(0));

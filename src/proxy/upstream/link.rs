@@ -36,6 +36,13 @@ impl Link {
         matches!(self, Self::Frames(lease) if lease.outgoing().is_some())
     }
 
+    /// The connection is not for further requests. One that nobody else uses is not kept anyway.
+    pub fn retire(&self) {
+        if let Self::Frames(lease) = self {
+            lease.retire_connection();
+        }
+    }
+
     /// Sends the head on a stream, which takes it out of `head`: there it tells whether a body follows. On a connection it
     /// goes with the body.
     ///

@@ -139,6 +139,8 @@ pub(super) struct Load {
     pub streams: Cell<usize>,
     /// A stream has begun since this was looked at last.
     used: Cell<bool>,
+    /// It takes no further streams.
+    retired: Cell<bool>,
     /// A stream has ended, or all who wait have reason to look again.
     pub freed: Rc<Notify>,
 }
@@ -184,7 +186,7 @@ impl Shared {
 /// Whether further streams may begin: neither side has said otherwise, and the endpoint takes them.
 fn is_alive(send: &mut SendRequest<Bytes>, load: &Load) -> bool {
     let mut nobody = Context::from_waker(Waker::noop());
-    !load.outbox.is_broken() && !matches!(send.poll_ready(&mut nobody), Poll::Ready(Err(_)))
+    !load.retired.get() && !load.outbox.is_broken() && !matches!(send.poll_ready(&mut nobody), Poll::Ready(Err(_)))
 }
 
 impl Multiplexed {
@@ -311,6 +313,12 @@ impl Lease {
             answer: RefCell::new(answer),
         });
         Ok(())
+    }
+
+    /// No further streams begin on the connection; those that have run to their end.
+    pub fn retire_connection(&self) {
+        self.stream.load.retired.set(true);
+        self.stream.load.freed.notify_waiters();
     }
 
     pub fn is_tls(&self) -> bool {
@@ -459,6 +467,7 @@ async fn open(
         stream,
         streams: Cell::new(0),
         used: Cell::new(true),
+        retired: Cell::new(false),
         freed,
     });
     let meter = Meter::new(End::Client, worker.recently());
