@@ -142,9 +142,9 @@ fn what_an_endpoint_says_it_has_not_begun_is_sent_again_even_a_post() {
                     client.send(RST_STREAM, 0, stream, REFUSED_STREAM.to_be_bytes());
                     refused = true;
                 }
-                // The second time it says that it ends, and has begun nothing after stream 3.
-                0 if stream > 3 => {
-                    client.send(GOAWAY, 0, 0, [0, 0, 0, 3, 0, 0, 0, 0]);
+                // The second time it says that it ends, and has begun nothing after stream 1.
+                0 => {
+                    client.send(GOAWAY, 0, 0, [0, 0, 0, 1, 0, 0, 0, 0]);
                 }
                 _ => {
                     client.respond(stream, &format!("on {connection}"));
@@ -153,9 +153,193 @@ fn what_an_endpoint_says_it_has_not_begun_is_sent_again_even_a_post() {
         }
     });
     let gate = Gate::start(&over_h2c(Service::only(server.port())).top("threads: 1").text());
-    assert_eq!(ask(&gate, "POST", b"one"), (200, "on 0".to_owned()));
-    assert_eq!(ask(&gate, "POST", b"two"), (200, "on 1".to_owned()));
+    assert_eq!(ask(&gate, "POST", b"one"), (200, "on 1".to_owned()));
+    assert_eq!(ask(&gate, "POST", b"two"), (200, "on 2".to_owned()));
     assert_eq!(gate.metrics().sum("rollgate_request_failures_total", &[]), 0.0);
+}
+
+#[test]
+fn what_was_not_begun_goes_where_no_other_end_is_near() {
+    let came = AtomicUsize::new(0);
+    // One stream at a time, so that there are two connections; both are to end with their second request.
+    let server = RawServer::start(&[0, 3, 0, 0, 0, 1], move |client, connection| {
+        while let Some(stream) = client.next_request() {
+            match (connection, stream) {
+                (0 | 1, 1) => {
+                    came.fetch_add(1, Ordering::SeqCst);
+                    eventually(PATIENCE, "the other one", || came.load(Ordering::SeqCst) == 2);
+                    client.respond(stream, "first");
+                }
+                (0 | 1, _) => {
+                    client.send(GOAWAY, 0, 0, [0, 0, 0, 1, 0, 0, 0, 0]);
+                }
+                _ => {
+                    client.respond(stream, &format!("on {connection}"));
+                }
+            }
+        }
+    });
+    let service = Service::only(server.port()).pools("timeouts: { connect: 20s }");
+    let gate = Gate::start(&over_h2c(service).top("threads: 1").text());
+    let answers = in_parallel(2, |_| ask(&gate, "GET", b""));
+    assert!(answers.iter().all(|answer| answer.1 == "first"), "{answers:?}");
+    assert_eq!(ask(&gate, "POST", b"x"), (200, "on 2".to_owned()));
+    assert_eq!(gate.metrics().sum("rollgate_request_failures_total", &[]), 0.0);
+}
+
+/// The first time of a refusal, those refused go together to a new connection, and the second time each to one of its own.
+#[test]
+fn however_few_requests_a_connection_takes_none_is_lost() {
+    let server = RawServer::start(&[], |client, _| {
+        while let Some(stream) = client.next_request() {
+            if stream > 3 {
+                client.send(GOAWAY, 0, 0, [0, 0, 0, 3, 0, 0, 0, 0]);
+            } else {
+                client.respond(stream, "v1");
+            }
+        }
+    });
+    let service = Service::only(server.port()).pools("timeouts: { connect: 20s }");
+    let gate = Gate::start(&over_h2c(service).top("threads: 1").text());
+    for _ in 0..3 {
+        let answers = in_parallel(24, |_| ask(&gate, "POST", b"x"));
+        assert!(
+            answers.iter().all(|answer| *answer == (200, "v1".to_owned())),
+            "{answers:?}"
+        );
+    }
+    assert_eq!(gate.metrics().sum("rollgate_request_failures_total", &[]), 0.0);
+}
+
+#[test]
+fn nginx_that_ends_its_connections_loses_no_post() {
+    let how = "http2; keepalive_requests 20; http2_max_concurrent_streams 8";
+    let nginx = Nginx::listening("v1", how, tempfile::tempdir().unwrap());
+    let service = Service::only(nginx.port()).pools("timeouts: { connect: 20s }");
+    let gate = Gate::start(&over_h2c(service).text());
+    let body = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(body.path(), "x").unwrap();
+    let url = format!("http://127.0.0.1:{}/", gate.port());
+    let output = Command::new("h2load")
+        .args(["-n4000", "-c4", "-m50", "-d"])
+        .arg(body.path())
+        .arg(&url)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("4000 succeeded, 0 failed, 0 errored"), "{said}");
+}
+
+#[test]
+fn an_endpoint_that_begins_nothing_is_asked_three_times() {
+    let server = RawServer::start(&[], |client, _| {
+        while let Some(stream) = client.next_request() {
+            client.send(RST_STREAM, 0, stream, REFUSED_STREAM.to_be_bytes());
+        }
+    });
+    let service = Service::only(server.port()).never_eject();
+    let gate = Gate::start(&over_h2c(service).top("threads: 1").text());
+    assert_eq!(ask(&gate, "POST", b"x").0, 502);
+    assert_eq!(server.connections(), 3);
+    gate.expect_metric("rollgate_request_failures_total", &[("kind", "reset")], 1.0);
+}
+
+/// The first request does not wait for SETTINGS. Those behind it do: how many more the endpoint takes is known only then.
+#[test]
+fn until_an_endpoint_has_told_its_limit_one_request_is_sent() {
+    const REQUESTS: usize = 6;
+    let (came, early) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (all_wait, may_tell) = mpsc::channel::<()>();
+    let may_tell = std::sync::Mutex::new(may_tell);
+    let (count, too_early) = (Arc::clone(&came), Arc::clone(&early));
+    let server = RawServer::silent(move |client, connection| {
+        let mut streams = vec![client.next_request().unwrap()];
+        count.fetch_add(1, Ordering::SeqCst);
+        if connection == 0 {
+            may_tell.lock().unwrap().recv().unwrap();
+            client.set_patience(Duration::from_millis(300));
+            while let Ok(Some(frame)) = client.try_read() {
+                too_early.fetch_add(usize::from(frame.kind == HEADERS), Ordering::SeqCst);
+            }
+            client.set_patience(PATIENCE);
+        }
+        client.send(SETTINGS, 0, 0, [0, 3, 0, 0, 0, 2]);
+        streams.push(client.next_request().unwrap());
+        count.fetch_add(1, Ordering::SeqCst);
+        eventually(PATIENCE, "all of them", || count.load(Ordering::SeqCst) == REQUESTS);
+        for stream in streams {
+            client.respond(stream, "v1");
+        }
+        serve_all(client, "more");
+    });
+    let service = Service::only(server.port()).pools("timeouts: { connect: 20s }");
+    let gate = Gate::start(&over_h2c(service).top("threads: 1").text());
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| in_parallel(REQUESTS, |_| ask(&gate, "POST", b"x")));
+        gate.expect_metric("rollgate_requests_in_flight", &[], REQUESTS as f64);
+        eventually(PATIENCE, "the first one", || came.load(Ordering::SeqCst) == 1);
+        all_wait.send(()).unwrap();
+        let answers = asked.join().unwrap();
+        assert!(
+            answers.iter().all(|answer| *answer == (200, "v1".to_owned())),
+            "{answers:?}"
+        );
+    });
+    assert_eq!((early.load(Ordering::SeqCst), server.connections()), (0, 3));
+}
+
+/// The window of a connection may be spent, and never come back.
+#[test]
+fn a_connection_that_takes_no_body_gets_no_further_requests() {
+    let (stuck, has_gone_on) = mpsc::channel::<()>();
+    let has_gone_on = std::sync::Mutex::new(has_gone_on);
+    let server = RawServer::start(&[], move |client, connection| {
+        let first = client.next_request().unwrap();
+        if connection == 0 {
+            // Of the body of a second one it reads as much as there is window for.
+            client.next_request().unwrap();
+            has_gone_on.lock().unwrap().recv().unwrap();
+            client.respond(first, "slow");
+            return serve_all(client, "wrong");
+        }
+        loop {
+            let frame = client.read().unwrap();
+            if frame.kind == DATA {
+                let room = (frame.payload.len() as u32).to_be_bytes();
+                if frame.has(END_STREAM) {
+                    break;
+                }
+                client
+                    .send(WINDOW_UPDATE, 0, 0, room)
+                    .send(WINDOW_UPDATE, 0, first, room);
+            }
+        }
+        client.respond(first, "taken");
+        serve_all(client, "more");
+    });
+    let service = Service::only(server.port())
+        .never_eject()
+        .pools("timeouts: { connect: 20s, idle: 3s, first_byte: 60s }");
+    let gate = Gate::start(&over_h2c(service).top("threads: 1").text());
+    let body = vec![b'x'; 200_000];
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| ask(&gate, "GET", b""));
+        eventually(PATIENCE, "the first one", || server.connections() == 1);
+        let (status, text) = ask(&gate, "POST", &body);
+        assert_eq!(status, 504);
+        assert!(
+            text.contains("the endpoint took nothing of the request's body"),
+            "{text}"
+        );
+        assert_eq!(ask(&gate, "POST", &body), (200, "taken".to_owned()));
+        stuck.send(()).unwrap();
+        assert_eq!(
+            slow.join().unwrap(),
+            (200, "slow".to_owned()),
+            "what runs there goes on"
+        );
+    });
+    assert_eq!(server.connections(), 2);
 }
 
 #[test]
@@ -173,9 +357,11 @@ fn a_reset_is_the_versions_failure_and_a_post_is_not_repeated() {
             .top("threads: 1")
             .text(),
     );
-    assert_eq!(ask(&gate, "POST", b"x").0, 502);
-    assert_eq!(seen.load(Ordering::SeqCst), 1);
-    gate.expect_metric("rollgate_request_failures_total", &[("kind", "reset")], 1.0);
+    for (n, body) in [&b"x"[..], b""].into_iter().enumerate() {
+        assert_eq!(ask(&gate, "POST", body).0, 502);
+        assert_eq!(seen.load(Ordering::SeqCst), n + 1, "with {} bytes", body.len());
+    }
+    gate.expect_metric("rollgate_request_failures_total", &[("kind", "reset")], 2.0);
     assert_eq!(
         server.connections(),
         1,

@@ -10,7 +10,7 @@ use super::downstream::{Client, Link};
 use super::exchange::status_of;
 use super::record::Record;
 use super::relay::{Answered, Attempt, Failed, Progress, Told, Upload};
-use super::upstream::{self, NotBegun, OnBehalf};
+use super::upstream::{self, Age, NotBegun, OnBehalf};
 use super::worker::{Local, Worker};
 use crate::config::snapshot::Timeouts;
 use crate::http1::{Protocols, RequestHead};
@@ -206,9 +206,9 @@ impl Copy {
     /// As with the request itself, what one endpoint did not take is not the version's failure yet: where nothing may happen
     /// twice, a stale connection is replaced, and one other endpoint tried.
     async fn attempts(&self, client: &Client, version: &VersionInForce) -> End {
-        let mut end = self.attempt(client, version, &self.endpoint, false).await;
+        let mut end = self.attempt(client, version, &self.endpoint, Age::Any).await;
         if end.stale && end.repeatable {
-            end = self.attempt(client, version, &self.endpoint, true).await;
+            end = self.attempt(client, version, &self.endpoint, Age::New).await;
         }
         if !end.repeatable {
             return end;
@@ -218,21 +218,20 @@ impl Copy {
         let worker = &client.worker;
         let now_ms = worker.shared.uptime_ms_at(Instant::now());
         match version.pool.pick(worker.index, now_ms, worker.draw(), None, &tried) {
-            Some(other) => self.attempt(client, version, other, false).await,
+            Some(other) => self.attempt(client, version, other, Age::Any).await,
             None => end,
         }
     }
 
-    /// `fresh`: on a new connection.
-    async fn attempt(&self, client: &Client, version: &VersionInForce, endpoint: &Arc<Endpoint>, fresh: bool) -> End {
+    async fn attempt(&self, client: &Client, version: &VersionInForce, endpoint: &Arc<Endpoint>, age: Age) -> End {
         let began = Instant::now();
-        let mut end = self.sent_to(client, version, endpoint, fresh).await;
+        let mut end = self.sent_to(client, version, endpoint, age).await;
         let until = end.first_byte.unwrap_or_else(Instant::now);
         end.duration = until.saturating_duration_since(began);
         end
     }
 
-    async fn sent_to(&self, client: &Client, version: &VersionInForce, endpoint: &Arc<Endpoint>, fresh: bool) -> End {
+    async fn sent_to(&self, client: &Client, version: &VersionInForce, endpoint: &Arc<Endpoint>, age: Age) -> End {
         let limits = &self.local.in_force.snapshot.limits;
         let timeouts = self.timeouts.as_ref().unwrap_or(&version.pool.spec.timeouts);
         let _in_flight = endpoint.begin(client.worker.index);
@@ -240,19 +239,14 @@ impl Copy {
             client,
             client_ip: self.from.client_ip,
         };
-        let connected = if fresh {
-            upstream::open(&on_behalf, endpoint, timeouts).await
-        } else {
-            let sure = !self.head.method_kind.is_idempotent();
-            upstream::connect(&on_behalf, endpoint, timeouts, sure).await
-        };
-        let mut link = match connected {
+        let sure = !self.head.method_kind.is_idempotent();
+        let mut link = match upstream::connect(&on_behalf, endpoint, timeouts, age, sure).await {
             Ok(link) => link,
             Err(error) => return End::unconnected(&error),
         };
         let mut text = HeadBytes::copy_of(&self.text);
         if let Err(why) = link.begin(&mut text, self.body.is_empty()) {
-            return End::not_begun(&why, link.reused() && !fresh);
+            return End::not_begun(&why);
         }
         let attempt = Attempt {
             client,
@@ -288,11 +282,7 @@ impl Copy {
                 }
                 end
             }
-            Err(failed) => {
-                let mut end = End::of(&failed, &progress, self.head.method_kind.is_idempotent());
-                end.stale &= link.reused() && !fresh;
-                end
-            }
+            Err(failed) => End::of(&failed, &progress, &link, self.head.method_kind.is_idempotent()),
         };
         end.first_byte = progress.first_byte.get();
         end
@@ -374,7 +364,8 @@ struct End {
     first_byte: Option<Instant>,
     /// Until that.
     duration: Duration,
-    /// Nothing was received: where the connection had been idle, most likely because it had been closed meanwhile.
+    /// A new connection may do better: nothing was received on one that was there before, most likely because it had been
+    /// closed meanwhile, or the endpoint has not begun.
     stale: bool,
     /// Nothing happens twice when the copy is sent again.
     repeatable: bool,
@@ -416,20 +407,21 @@ impl End {
         }
     }
 
-    fn not_begun(why: &NotBegun, stale: bool) -> Self {
+    fn not_begun(why: &NotBegun) -> Self {
         match why {
             // What it holds is its client's affair.
             NotBegun::Untranslatable => Self::new(400, Outcome::ClientAbort),
             NotBegun::Gone(_) => Self {
-                stale,
+                stale: true,
                 repeatable: true,
                 ..Self::failed(502, FailureKind::Reset)
             },
         }
     }
 
-    fn of(failed: &Failed, progress: &Progress, idempotent: bool) -> Self {
+    fn of(failed: &Failed, progress: &Progress, link: &upstream::Link, idempotent: bool) -> Self {
         let begun = progress.status.get();
+        let sent = link.has_begun() || progress.sent.get() > 0;
         match failed {
             // Its body is longer than what is read to be dropped.
             Failed::Client(_) => match begun {
@@ -444,9 +436,9 @@ impl End {
             } => {
                 let status = begun.unwrap_or_else(|| status_of(*termination, why));
                 let kind = termination.failure().unwrap_or(FailureKind::Reset);
-                let untouched = *unprocessed || (*nothing_received && (idempotent || progress.sent.get() == 0));
+                let untouched = *unprocessed || (*nothing_received && (idempotent || !sent));
                 Self {
-                    stale: *nothing_received,
+                    stale: *unprocessed || (*nothing_received && link.reused()),
                     repeatable: *termination == Termination::UpstreamReset && untouched,
                     ..Self::failed(status, kind)
                 }

@@ -175,6 +175,8 @@ pub struct Progress {
     /// How long more of the request's body was waited for.
     pub waited: Cell<Duration>,
     reading_client: Cell<bool>,
+    /// A piece of the request's body waits until the endpoint takes it.
+    writing_upstream: Cell<bool>,
     /// Something of the request's body has come.
     body_begun: Cell<bool>,
     /// And not all of it is kept: it cannot be sent again.
@@ -282,6 +284,10 @@ impl Attempt<'_> {
         if expired == Expired::Revoked {
             return Failed::Revoked;
         }
+        if progress.writing_upstream.get() {
+            // The window may be the connection's, and spent for good: the next body would wait as long.
+            self.upstream.retire();
+        }
         if progress.writing_client.get() {
             return Failed::Client(Termination::ClientTimeout);
         }
@@ -305,7 +311,12 @@ impl Attempt<'_> {
         if progress.hurried.get() {
             return Failed::Client(Termination::ClientAbort);
         }
-        Failed::upstream(Termination::UpstreamTimeout, "no first byte within timeouts.first_byte")
+        let why = if progress.writing_upstream.get() {
+            "the endpoint took nothing of the request's body for timeouts.idle"
+        } else {
+            "no first byte within timeouts.first_byte"
+        };
+        Failed::upstream(Termination::UpstreamTimeout, why)
     }
 
     /// The client waits for the endpoint's word (100, or an answer) before it sends its body.

@@ -369,6 +369,14 @@ pub struct RawServer {
 impl RawServer {
     /// `settings`: the payload of its SETTINGS. `serve` gets each connection behind its preface, with its position.
     pub fn start(settings: &'static [u8], serve: impl Fn(&mut RawClient, usize) + Send + Sync + 'static) -> Self {
+        Self::silent(move |client, connection| {
+            client.send(SETTINGS, 0, 0, settings);
+            serve(client, connection);
+        })
+    }
+
+    /// Its SETTINGS are the business of `serve`.
+    pub fn silent(serve: impl Fn(&mut RawClient, usize) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let connections = Arc::new(AtomicUsize::new(0));
@@ -380,7 +388,6 @@ impl RawServer {
                     let mut client = RawClient::over(stream);
                     // A health check that only connects says nothing.
                     if client.take(PREFACE.len()).ok().flatten().as_deref() == Some(PREFACE) {
-                        client.send(SETTINGS, 0, 0, settings);
                         serve(&mut client, count.fetch_add(1, Ordering::SeqCst));
                     }
                 });

@@ -9,7 +9,7 @@ use crate::proxy::buffer::{Buffer, HeadBytes};
 use crate::proxy::downstream::Next;
 use crate::proxy::record::keep_broken;
 use crate::proxy::relay::{Attempt, Failed, Progress, Upload};
-use crate::proxy::upstream::{self, Link, NotBegun, OnBehalf};
+use crate::proxy::upstream::{self, Age, Link, NotBegun, OnBehalf};
 use crate::routing::{Decision, HashName, VersionId};
 use crate::shared::{Endpoint, RetryBudget, Tried, VersionInForce};
 use std::io;
@@ -20,10 +20,10 @@ use std::time::{Duration, Instant};
 const MAX_ATTEMPTS: u8 = 3;
 
 /// How a request is tried again on its version.
-enum Again {
-    /// On the same endpoint, by a new connection.
-    Fresh,
-    On(Arc<Endpoint>),
+struct Again {
+    /// `None`: the same.
+    endpoint: Option<Arc<Endpoint>>,
+    age: Age,
 }
 
 /// Why an attempt failed, and what that says of another one.
@@ -65,7 +65,7 @@ impl Exchange<'_> {
             self.keep_grpc_timeout();
         }
         let mut tried = Tried::default();
-        let mut fresh = false;
+        let mut age = Age::Any;
         self.with_budget(serving, |budget| budget.request(self.started_ms()));
         let mut endpoint = self.pick(version, &tried);
         loop {
@@ -73,7 +73,7 @@ impl Exchange<'_> {
                 None => Failure::no_endpoint(!self.has_body()),
                 Some(endpoint) => {
                     self.record.tries(endpoint);
-                    let attempt = self.attempt((serving, version), endpoint, fresh, cookie, upload);
+                    let attempt = self.attempt((serving, version), endpoint, age, cookie, upload);
                     match attempt.await {
                         Ok(next) => return next,
                         Err(failure) => failure,
@@ -83,17 +83,15 @@ impl Exchange<'_> {
             if let Failed::Upstream { why, .. } = &failure.failed {
                 self.record.failed_since(why);
             }
-            if let Some(again) = self.repeats((serving, version), &failure, fresh, &mut tried, &endpoint, upload) {
-                fresh = matches!(again, Again::Fresh);
-                if let Again::On(other) = again {
-                    endpoint = Some(other);
-                }
+            if let Some(again) = self.repeats((serving, version), &failure, age, &mut tried, &endpoint, upload) {
+                age = again.age;
+                endpoint = again.endpoint.or(endpoint);
                 continue;
             }
             match self.rescuer(serving, &failure, upload) {
                 Some(rescuer) => {
                     (serving, version) = rescuer;
-                    (tried, fresh) = (Tried::default(), false);
+                    (tried, age) = (Tried::default(), Age::Any);
                     endpoint = self.pick(version, &tried);
                 }
                 None => return Box::pin(self.give_up(failure)).await,
@@ -106,7 +104,7 @@ impl Exchange<'_> {
         &self,
         (serving, version): (VersionId, &VersionInForce),
         failure: &Failure,
-        fresh: bool,
+        age: Age,
         tried: &mut Tried,
         endpoint: &Option<Arc<Endpoint>>,
         upload: &Upload<'_, '_>,
@@ -114,16 +112,28 @@ impl Exchange<'_> {
         if !self.may_repeat(failure, upload) {
             return None;
         }
-        if failure.stale && !fresh {
-            return Some(Again::Fresh);
+        if age == Age::Any && (failure.stale || failure.is_untouched()) {
+            return Some(Again {
+                endpoint: None,
+                age: Age::New,
+            });
         }
         tried.add(endpoint.as_ref()?);
-        let other = self.pick(version, tried)?;
+        let other = self.pick(version, tried);
+        if failure.is_untouched() {
+            // No endpoint has done anything for it yet. The first stream of a connection is one that its endpoint takes.
+            return Some(self.again(other, Age::Own));
+        }
+        let other = Some(other?);
         let allowed = self.with_budget(serving, |budget| budget.try_retry(self.now_ms())) == Some(true);
-        allowed.then(|| {
+        allowed.then(|| self.again(other, Age::Any))
+    }
+
+    fn again(&self, other: Option<Arc<Endpoint>>, age: Age) -> Again {
+        if other.is_some() {
             self.client.worker.stats.retried();
-            Again::On(other)
-        })
+        }
+        Again { endpoint: other, age }
     }
 
     pub(super) fn with_budget<T>(&self, serving: VersionId, ask: impl FnOnce(&mut RetryBudget) -> T) -> Option<T> {
@@ -184,12 +194,12 @@ impl Exchange<'_> {
         harmless && upload.can_repeat() && !failure.answer_begun && self.record.attempts() < MAX_ATTEMPTS
     }
 
-    /// One attempt on `endpoint`. `fresh`: on a new connection.
+    /// One attempt on `endpoint`, on a connection of this age.
     async fn attempt(
         &self,
         (serving, version): (VersionId, &VersionInForce),
         endpoint: &Arc<Endpoint>,
-        fresh: bool,
+        age: Age,
         cookie: Option<&[u8]>,
         upload: &mut Upload<'_, '_>,
     ) -> Result<Next, Failure> {
@@ -202,7 +212,7 @@ impl Exchange<'_> {
             client: self.client,
             client_ip: self.client_ip,
         };
-        let connected = self.connect(&on_behalf, endpoint, timeouts, fresh).await;
+        let connected = self.connect(&on_behalf, endpoint, timeouts, age).await;
         let mut link = connected.map_err(|error| {
             self.blame_for_connecting(version, endpoint, &error);
             Failure::to_connect(&error, upload.reader.is_done())
@@ -260,11 +270,11 @@ impl Exchange<'_> {
                     let bytes = if progress.answer_begun() { b"" } else { answer.unread() };
                     keep_broken(worker, endpoint, why, bytes);
                 }
-                let failure = Failure::of(failed, &progress, (link.reused(), fresh));
+                let failure = Failure::of(failed, &progress, &link);
                 if let Failed::Withheld { kind, .. } = failure.failed {
                     version.pool.failed(endpoint, kind, self.now_ms());
                 }
-                if let (Failed::Upstream { termination, .. }, false) = (&failure.failed, failure.stale) {
+                if let (Failed::Upstream { termination, .. }, true) = (&failure.failed, self.blames(&failure)) {
                     let kind = termination.failure().unwrap_or(FailureKind::Reset);
                     version.pool.failed(endpoint, kind, self.now_ms());
                 }
@@ -301,13 +311,15 @@ impl Exchange<'_> {
         on_behalf: &OnBehalf<'_>,
         endpoint: &Arc<Endpoint>,
         timeouts: &Timeouts,
-        fresh: bool,
+        age: Age,
     ) -> io::Result<Link> {
-        if fresh {
-            return Box::pin(upstream::open(on_behalf, endpoint, timeouts)).await;
-        }
         let sure = !self.head.method_kind.is_idempotent();
-        upstream::connect(on_behalf, endpoint, timeouts, sure).await
+        upstream::connect(on_behalf, endpoint, timeouts, age, sure).await
+    }
+
+    /// Whether the endpoint is to blame: not for a connection that has ended, unless it began nothing as often as it was asked.
+    fn blames(&self, failure: &Failure) -> bool {
+        !failure.stale && (!failure.is_untouched() || self.record.attempts() >= MAX_ATTEMPTS)
     }
 
     fn blame_for_connecting(&self, version: &VersionInForce, endpoint: &Endpoint, error: &io::Error) {
@@ -404,45 +416,53 @@ impl Failure {
 
     /// The request was not even begun on its stream.
     fn to_begin(why: NotBegun, uploaded: bool) -> Self {
-        let (failed, stale) = match why {
+        let failed = match why {
             // What it holds is the client's affair.
             NotBegun::Untranslatable => {
                 let why = "the version's endpoints speak HTTP/2, which has no place for a byte of the target";
-                (Failed::Refused(Refusal::BadRequest, why), false)
+                Failed::Refused(Refusal::BadRequest, why)
             }
-            NotBegun::Gone(error) => {
-                let failed = Failed::Upstream {
-                    termination: Termination::UpstreamReset,
-                    nothing_received: true,
-                    unprocessed: true,
-                    why: format!("beginning the request: {error}"),
-                };
-                (failed, true)
-            }
+            NotBegun::Gone(error) => Failed::Upstream {
+                termination: Termination::UpstreamReset,
+                nothing_received: true,
+                unprocessed: true,
+                why: format!("beginning the request: {error}"),
+            },
         };
         Self {
             failed,
-            stale,
+            stale: false,
             sent: false,
             answer_begun: false,
             uploaded,
         }
     }
 
-    /// `reused`, `fresh`: the connection was there before, or was not to have been.
-    fn of(failed: Failed, progress: &Progress, (reused, fresh): (bool, bool)) -> Self {
-        let (nothing, unprocessed) = match &failed {
+    /// Surely no endpoint has begun with the request, and another connection may find one that does (RFC 9113 section 8.7).
+    fn is_untouched(&self) -> bool {
+        matches!(
+            self.failed,
             Failed::Upstream {
-                nothing_received,
-                unprocessed,
+                termination: Termination::UpstreamReset,
+                unprocessed: true,
                 ..
-            } => (*nothing_received, *unprocessed),
-            _ => (false, false),
-        };
+            }
+        )
+    }
+
+    fn of(failed: Failed, progress: &Progress, link: &Link) -> Self {
+        let stale = matches!(
+            failed,
+            Failed::Upstream {
+                nothing_received: true,
+                unprocessed: false,
+                ..
+            } if link.reused()
+        );
         Self {
             failed,
-            stale: (reused && nothing) || (unprocessed && !fresh),
-            sent: progress.sent.get() > 0,
+            stale,
+            sent: link.has_begun() || progress.sent.get() > 0,
             answer_begun: progress.answer_begun(),
             uploaded: progress.uploaded.get(),
         }

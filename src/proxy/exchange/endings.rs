@@ -156,7 +156,7 @@ impl Exchange<'_> {
             }
             Failed::Upstream { termination, why, .. } if !answer_begun => {
                 let status = status_of(termination, &why);
-                self.fail(status, termination, told_of(termination, status), !uploaded)
+                self.fail(status, termination, told_of(termination, status, &why), !uploaded)
                     .await
             }
             Failed::Upstream { termination, .. } => self.cut(termination),
@@ -222,7 +222,7 @@ impl Exchange<'_> {
     }
 
     pub(super) async fn no_endpoint(&self) -> Next {
-        let why = told_of(Termination::NoEndpoint, 503);
+        let why = told_of(Termination::NoEndpoint, 503, "");
         self.fail(503, Termination::NoEndpoint, why, self.has_body()).await
     }
 
@@ -292,12 +292,13 @@ fn cut_text(termination: Termination) -> &'static str {
 }
 
 /// What a client is told of an endpoint's failure: names, addresses and the words of systems behind us are for the log.
-fn told_of(termination: Termination, status: u16) -> &'static str {
+fn told_of(termination: Termination, status: u16, why: &str) -> &str {
     match termination {
         Termination::UpstreamConnect if status == 504 => "no connection to the endpoint within timeouts.connect",
         Termination::NoEndpoint => "no endpoint of the version is usable",
         Termination::UpstreamConnect => "no connection to the endpoint",
-        Termination::UpstreamTimeout => "no first byte within timeouts.first_byte",
+        // Our own words.
+        Termination::UpstreamTimeout => why,
         Termination::UpstreamReset => "the endpoint closed the connection before its answer",
         Termination::UpstreamProtocol => "the answer of the endpoint is broken",
         Termination::Internal => "the proxy has no room for another connection",

@@ -6,6 +6,7 @@ use crate::proxy::body::{BodyError, BodyReader, BodyWriter};
 use crate::proxy::buffer::{Buffer, HeadBytes};
 use crate::proxy::downstream::Link;
 use crate::proxy::stream::Stream;
+use std::io;
 use std::time::{Duration, Instant};
 
 /// How long the answer to a client that has finished sending (a half-close) may take to begin: most such clients are
@@ -45,7 +46,7 @@ impl Attempt<'_> {
 
     async fn send_pieces(&self, writer: &mut BodyWriter<'_>, upload: &mut Upload<'_, '_>) -> Result<(), SendError> {
         if let Some(replay) = upload.replay.as_ref().filter(|replay| !replay.is_empty()) {
-            writer.write(replay).await?;
+            self.to_upstream(writer.write(replay)).await?;
         }
         let slot = &self.client.slot;
         let waited = &self.progress.waited;
@@ -85,7 +86,7 @@ impl Attempt<'_> {
             upload.replay = upload.replay.take().and_then(|kept| keep(kept, piece));
             self.progress.body_lost.set(upload.replay.is_none());
             slot.set_phase(self.timeouts.idle);
-            writer.pass(upload.reader).await?;
+            self.to_upstream(writer.pass(upload.reader)).await?;
             if upload.reader.is_done() {
                 return Ok(());
             }
@@ -93,6 +94,14 @@ impl Attempt<'_> {
         // No body, or all of it sent again.
         writer.finish(upload.reader.trailers()).await?;
         Ok(())
+    }
+
+    /// `write`, known as such while it lasts.
+    async fn to_upstream(&self, write: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+        self.progress.writing_upstream.set(true);
+        let written = write.await;
+        self.progress.writing_upstream.set(false);
+        written
     }
 
     /// Reads ahead what the client sends behind its request, as far as there is room, and notices that it leaves.
@@ -135,8 +144,8 @@ enum SendError {
     Failed(Failed),
 }
 
-impl From<std::io::Error> for SendError {
-    fn from(_: std::io::Error) -> Self {
+impl From<io::Error> for SendError {
+    fn from(_: io::Error) -> Self {
         Self::Upstream
     }
 }

@@ -31,6 +31,18 @@ impl Link {
         }
     }
 
+    /// Whether the request was begun on a stream: its head has gone out.
+    pub fn has_begun(&self) -> bool {
+        matches!(self, Self::Frames(lease) if lease.outgoing().is_some())
+    }
+
+    /// The connection is not for further requests. One that nobody else uses is not kept anyway.
+    pub fn retire(&self) {
+        if let Self::Frames(lease) = self {
+            lease.retire_connection();
+        }
+    }
+
     /// Sends the head on a stream, which takes it out of `head`: there it tells whether a body follows. On a connection it
     /// goes with the body.
     ///

@@ -1,5 +1,6 @@
 //! The side of the endpoints.
 
+mod driver;
 mod idle;
 mod link;
 mod multiplexed;
@@ -67,6 +68,17 @@ impl OnBehalf<'_> {
     }
 }
 
+/// How new the connection of a request has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Age {
+    Any,
+    /// No earlier request has used it. One that carries streams was opened after this was asked for: of several requests whose
+    /// connection ends, the first opens one, and the others go with it.
+    New,
+    /// Opened for this request, which is the first on it.
+    Own,
+}
+
 /// A way to `endpoint`: an idle connection of this thread, a stream of one, or a new one.
 ///
 /// `sure`: an idle one is asked of the kernel whether it still lives, because the request could not be repeated on
@@ -75,28 +87,34 @@ pub async fn connect(
     on_behalf: &OnBehalf<'_>,
     endpoint: &Arc<Endpoint>,
     timeouts: &Timeouts,
+    age: Age,
     sure: bool,
 ) -> io::Result<Link> {
     if endpoint.transport.http2 {
-        return Box::pin(stream(on_behalf, endpoint, timeouts, sure)).await;
+        return Box::pin(stream(on_behalf, endpoint, timeouts, age, sure)).await;
     }
+    let idle = match age {
+        Age::Any => idle(on_behalf, endpoint, sure),
+        Age::New | Age::Own => None,
+    };
+    match idle {
+        Some(idle) => Ok(Link::Wire(idle)),
+        // Boxed: the rarer case, and the larger.
+        None => Box::pin(open(on_behalf, endpoint, timeouts)).await,
+    }
+}
+
+fn idle(on_behalf: &OnBehalf<'_>, endpoint: &Arc<Endpoint>, sure: bool) -> Option<Connection> {
+    let mut pool = on_behalf.client.worker.idle.borrow_mut();
     loop {
-        let idle = &on_behalf.client.worker.idle;
-        let idle = idle.borrow_mut().take(endpoint, on_behalf.bound_to(endpoint));
-        match idle {
-            Some(idle) if sure && !idle.stream.is_quiet_for_sure() => {}
-            Some(idle) => return Ok(Link::Wire(idle)),
-            // Boxed: the rarer case, and the larger.
-            None => return Box::pin(open(on_behalf, endpoint, timeouts)).await,
+        let idle = pool.take(endpoint, on_behalf.bound_to(endpoint))?;
+        if !sure || idle.stream.is_quiet_for_sure() {
+            return Some(idle);
         }
     }
 }
 
-/// A way to `endpoint` that no earlier request has used. Among streams that is no matter: one of a connection that lives.
-pub async fn open(on_behalf: &OnBehalf<'_>, endpoint: &Arc<Endpoint>, timeouts: &Timeouts) -> io::Result<Link> {
-    if endpoint.transport.http2 {
-        return stream(on_behalf, endpoint, timeouts, true).await;
-    }
+async fn open(on_behalf: &OnBehalf<'_>, endpoint: &Arc<Endpoint>, timeouts: &Timeouts) -> io::Result<Link> {
     // Always a real timer, because the connection's slot may be watching something else.
     let opened = tokio::time::timeout(timeouts.connect, open_unhurried(on_behalf, endpoint)).await;
     opened.map_err(|_| out_of_time())?.map(Link::Wire)
@@ -106,9 +124,10 @@ async fn stream(
     on_behalf: &OnBehalf<'_>,
     endpoint: &Arc<Endpoint>,
     timeouts: &Timeouts,
+    age: Age,
     sure: bool,
 ) -> io::Result<Link> {
-    let lease = multiplexed::lease(on_behalf, endpoint, timeouts, sure).await?;
+    let lease = multiplexed::lease(on_behalf, endpoint, timeouts, age, sure).await?;
     Ok(Link::Frames(Box::new(lease)))
 }
 

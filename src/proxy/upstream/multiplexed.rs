@@ -1,19 +1,17 @@
 //! Connections of HTTP/2 to endpoints: each carries the streams of many requests of this thread at once. Like idle ones of
 //! HTTP/1.1 they belong to one thread, one endpoint and so to one version.
 
+use super::driver::Driver;
 use super::idle::{BOUND_LIFE, Key, PointerHasher};
-use super::{Connection, OnBehalf, open_unhurried, out_of_time};
+use super::{Age, Connection, OnBehalf, open_unhurried, out_of_time};
 use crate::config::snapshot::{Limits, Timeouts};
 use crate::proxy::body::{FrameReader, Outgoing};
 use crate::proxy::buffer::Buffer;
-use crate::proxy::deadlines::Slot;
 use crate::proxy::io::{End, Io, Meter, Outbox};
 use crate::proxy::stream::Stream;
-use crate::proxy::worker::Worker;
 use crate::shared::Endpoint;
 use bytes::Bytes;
 use h2::client::{self, ResponseFuture, SendRequest};
-use h2::{Ping, PingPong};
 use http::Request;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -31,6 +29,14 @@ use tokio::sync::{Mutex, Notify};
 /// Streams at once on one connection, if its endpoint takes as many; then another is opened.
 const STREAMS: usize = 128;
 
+/// The limit of a connection whose endpoint has not told its own yet (SETTINGS, in 32 bits): a number that no endpoint can tell,
+/// and not the one that stands for none. It means [`STREAMS_UNTOLD`].
+const UNTOLD: usize = usize::MAX - 1;
+
+/// Streams begun until then. The first request of a connection does not wait for SETTINGS; what an endpoint that takes few
+/// streams is sent beyond them, it refuses.
+const STREAMS_UNTOLD: usize = 1;
+
 /// Connections of one thread to one endpoint; when all of them are full, requests wait.
 const CONNECTIONS: usize = 32;
 
@@ -42,10 +48,6 @@ const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
 /// Bytes of requests held for one stream while the endpoint does not take them.
 const SEND_BUFFER: usize = 64 << 10;
 
-/// A connection on which requests wait is asked for a sign of life after so much silence, and given up after so much more.
-const QUIET: Duration = Duration::from_secs(10);
-const NO_PONG: Duration = Duration::from_secs(5);
-
 /// A stream that its client takes back before the endpoint has answered is reset at the second tick from then (0.1 to 0.2 s). A
 /// server that finds a request and its reset in one read takes many of them for an attack and ends the connection
 /// (CVE-2023-44487), and other clients' requests are on it.
@@ -54,6 +56,8 @@ const TAKEN_BACK_TICKS: u32 = 2;
 /// The connections of one thread, up to a bound over all endpoints on those that carry nothing.
 pub struct Multiplexed {
     most: usize,
+    /// So many were opened: the number of the latest.
+    opened: u64,
     partings: Rc<Partings>,
     by_use: HashMap<Key, Entry, BuildHasherDefault<PointerHasher>>,
 }
@@ -101,12 +105,22 @@ struct Entry {
     connections: Vec<Shared>,
     /// One at a time opens a connection, which the others may then use.
     opens: Rc<Mutex<()>>,
-    /// A stream has ended.
+    /// See [`Load`].
     freed: Rc<Notify>,
+}
+
+/// Why a request waits, rather than that a connection is opened for it.
+enum Wait {
+    /// There are as many as there may be.
+    Full,
+    /// One has room as soon as its limit is told.
+    Untold,
 }
 
 /// A connection, as it is taken for further streams.
 struct Shared {
+    /// Of those of the thread: a later one has a higher number.
+    number: u64,
     send: SendRequest<Bytes>,
     load: Rc<Load>,
     /// See [`Connection`].
@@ -118,19 +132,30 @@ struct Shared {
 }
 
 /// What a connection, its task and its streams know of each other.
-struct Load {
+pub(super) struct Load {
     stream: Rc<Stream>,
-    outbox: Rc<Outbox>,
-    meter: Rc<Meter>,
-    streams: Cell<usize>,
+    pub outbox: Rc<Outbox>,
+    pub meter: Rc<Meter>,
+    pub streams: Cell<usize>,
     /// A stream has begun since this was looked at last.
     used: Cell<bool>,
-    freed: Rc<Notify>,
+    /// It takes no further streams.
+    retired: Cell<bool>,
+    /// A stream has ended, or all who wait have reason to look again.
+    pub freed: Rc<Notify>,
 }
 
 impl Shared {
     fn has_room(&self) -> bool {
-        self.load.streams.get() < self.send.current_max_send_streams().min(STREAMS)
+        let most = match self.send.current_max_send_streams() {
+            UNTOLD => STREAMS_UNTOLD,
+            told => told.min(STREAMS),
+        };
+        self.load.streams.get() < most
+    }
+
+    fn is_untold(&self) -> bool {
+        self.send.current_max_send_streams() == UNTOLD
     }
 
     fn lease(&self, partings: &Rc<Partings>, reused: bool) -> Lease {
@@ -161,7 +186,7 @@ impl Shared {
 /// Whether further streams may begin: neither side has said otherwise, and the endpoint takes them.
 fn is_alive(send: &mut SendRequest<Bytes>, load: &Load) -> bool {
     let mut nobody = Context::from_waker(Waker::noop());
-    !load.outbox.is_broken() && !matches!(send.poll_ready(&mut nobody), Poll::Ready(Err(_)))
+    !load.retired.get() && !load.outbox.is_broken() && !matches!(send.poll_ready(&mut nobody), Poll::Ready(Err(_)))
 }
 
 impl Multiplexed {
@@ -169,13 +194,16 @@ impl Multiplexed {
     pub fn new(most: usize) -> Self {
         Self {
             most,
+            opened: 0,
             partings: Rc::default(),
             by_use: HashMap::default(),
         }
     }
 
     /// Takes a new connection, for a request.
-    fn add(&mut self, endpoint: &Arc<Endpoint>, client: Option<IpAddr>, shared: Shared) -> Lease {
+    fn add(&mut self, endpoint: &Arc<Endpoint>, client: Option<IpAddr>, mut shared: Shared) -> Lease {
+        self.opened += 1;
+        shared.number = self.opened;
         let held: usize = self.by_use.values().map(|entry| entry.connections.len()).sum();
         if held >= self.most {
             self.clear();
@@ -185,14 +213,37 @@ impl Multiplexed {
         lease
     }
 
-    /// The connection with the fewest streams that has room for another.
-    fn take(&mut self, endpoint: &Arc<Endpoint>, client: Option<IpAddr>) -> Option<Lease> {
+    /// The connection with the fewest streams that has room for another, of those opened after number `after`.
+    fn take(&mut self, endpoint: &Arc<Endpoint>, client: Option<IpAddr>, after: u64) -> Option<Lease> {
         let connections = &mut self.by_use.get_mut(&Key::new(endpoint, client))?.connections;
         let edition = endpoint.transport.edition();
         connections.retain_mut(|shared| shared.edition == edition && is_alive(&mut shared.send, &shared.load));
-        let with_room = connections.iter().filter(|shared| shared.has_room());
+        let with_room = connections
+            .iter()
+            .filter(|shared| shared.number > after && shared.has_room());
         let shared = with_room.min_by_key(|shared| shared.load.streams.get())?;
         Some(shared.lease(&self.partings, true))
+    }
+
+    /// What is to be waited for where [`Multiplexed::take`] has found nothing; `None`: a connection may be opened.
+    fn wait(&mut self, endpoint: &Arc<Endpoint>, client: Option<IpAddr>, after: u64) -> Option<Wait> {
+        let connections = &self.entry(endpoint, client).connections;
+        if connections.len() >= CONNECTIONS {
+            return Some(Wait::Full);
+        }
+        let untold = connections
+            .iter()
+            .any(|shared| shared.number > after && shared.is_untold());
+        untold.then_some(Wait::Untold)
+    }
+
+    /// Connections up to this number are too old for a request.
+    fn too_old(&self, age: Age) -> u64 {
+        match age {
+            Age::Any => 0,
+            Age::New => self.opened,
+            Age::Own => u64::MAX,
+        }
     }
 
     fn entry(&mut self, endpoint: &Arc<Endpoint>, client: Option<IpAddr>) -> &mut Entry {
@@ -270,6 +321,12 @@ impl Lease {
         Ok(())
     }
 
+    /// No further streams begin on the connection; those that have run to their end.
+    pub fn retire_connection(&self) {
+        self.stream.load.retired.set(true);
+        self.stream.load.freed.notify_waiters();
+    }
+
     pub fn is_tls(&self) -> bool {
         self.stream.load.stream.is_tls()
     }
@@ -323,15 +380,19 @@ impl Drop for Lease {
     }
 }
 
-/// Room for a stream to `endpoint`, within `timeouts.connect`: on a connection of this thread that has some, or on a new
-/// one. `sure`: a connection that only waited is given the chance to tell that it has ended.
+/// Room for a stream to `endpoint`, within `timeouts.connect`: on a connection of this thread that has some and is not too
+/// old, or on a new one. `sure`: a connection that only waited is given the chance to tell that it has ended.
 pub async fn lease(
     on_behalf: &OnBehalf<'_>,
     endpoint: &Arc<Endpoint>,
     timeouts: &Timeouts,
+    age: Age,
     sure: bool,
 ) -> io::Result<Lease> {
-    let leased = tokio::time::timeout(timeouts.connect, lease_unhurried(on_behalf, endpoint, timeouts, sure));
+    let leased = tokio::time::timeout(
+        timeouts.connect,
+        lease_unhurried(on_behalf, endpoint, timeouts, age, sure),
+    );
     leased.await.map_err(|_| out_of_time())?
 }
 
@@ -339,34 +400,42 @@ async fn lease_unhurried(
     on_behalf: &OnBehalf<'_>,
     endpoint: &Arc<Endpoint>,
     timeouts: &Timeouts,
+    age: Age,
     sure: bool,
 ) -> io::Result<Lease> {
     let pool = &on_behalf.client.worker.multiplexed;
     let bound_to = on_behalf.bound_to(endpoint);
+    let mut after = pool.borrow().too_old(age);
     loop {
-        let taken = pool.borrow_mut().take(endpoint, bound_to);
+        let (opens, freed) = {
+            let mut pool = pool.borrow_mut();
+            let entry = pool.entry(endpoint, bound_to);
+            (Rc::clone(&entry.opens), Rc::clone(&entry.freed))
+        };
+        let taken = pool.borrow_mut().take(endpoint, bound_to, after);
         if let Some(lease) = taken {
             match settled(lease, sure).await {
                 Some(lease) => return Ok(lease),
                 None => continue,
             }
         }
-        let (opens, freed, full) = {
-            let mut pool = pool.borrow_mut();
-            let entry = pool.entry(endpoint, bound_to);
-            let full = entry.connections.len() >= CONNECTIONS;
-            (Rc::clone(&entry.opens), Rc::clone(&entry.freed), full)
-        };
-        if full {
-            freed.notified().await;
-            continue;
-        }
-        let _turn = opens.lock().await;
-        if let Some(lease) = pool.borrow_mut().take(endpoint, bound_to) {
+        let turn = opens.lock().await;
+        if let Some(lease) = pool.borrow_mut().take(endpoint, bound_to, after) {
             return Ok(lease);
         }
-        let shared = open(on_behalf, endpoint, timeouts, freed).await?;
-        return Ok(pool.borrow_mut().add(endpoint, bound_to, shared));
+        let wait = pool.borrow_mut().wait(endpoint, bound_to, after);
+        match wait {
+            None => {
+                let shared = open(on_behalf, endpoint, timeouts, freed).await?;
+                return Ok(pool.borrow_mut().add(endpoint, bound_to, shared));
+            }
+            // An old one is better than none.
+            Some(Wait::Full) if after > 0 => after = 0,
+            Some(Wait::Full | Wait::Untold) => {
+                drop(turn);
+                freed.notified().await;
+            }
+        }
     }
 }
 
@@ -398,22 +467,15 @@ async fn open(
         meter: Meter::new(End::Client, worker.recently()),
         streams: Cell::new(0),
         used: Cell::new(true),
+        retired: Cell::new(false),
         freed,
     });
     let io = Io::new(Rc::clone(&load.outbox), Buffer::default(), Rc::clone(&load.meter));
     let settings = settings(&worker.local().in_force.snapshot.limits);
-    let (send, mut connection) = settings.handshake(io).await.map_err(io::Error::other)?;
-    let driver = Driver {
-        ping: connection.ping_pong(),
-        connection,
-        worker: Rc::clone(worker),
-        slot: worker.deadlines.slot(),
-        load: Rc::clone(&load),
-        watched: false,
-        asked: false,
-    };
-    tokio::task::spawn_local(driver.run());
+    let (send, connection) = settings.handshake(io).await.map_err(io::Error::other)?;
+    tokio::task::spawn_local(Driver::new(connection, worker, Rc::clone(&load)).run());
     Ok(Shared {
+        number: 0,
         send,
         load,
         edition,
@@ -431,6 +493,7 @@ fn settings(limits: &Limits) -> client::Builder {
     let head = u32::try_from(limits.max_head).unwrap_or(u32::MAX).saturating_mul(2);
     builder
         .enable_push(false)
+        .initial_max_send_streams(UNTOLD)
         .max_header_list_size(head)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -439,68 +502,4 @@ fn settings(limits: &Limits) -> client::Builder {
         // such clients may end the connection of the others.
         .max_local_error_reset_streams(None);
     builder
-}
-
-/// The task of a connection.
-struct Driver {
-    connection: client::Connection<Io, Bytes>,
-    ping: Option<PingPong>,
-    worker: Rc<Worker>,
-    slot: Slot,
-    load: Rc<Load>,
-    /// Streams wait, so that silence is watched.
-    watched: bool,
-    /// A sign of life was asked for.
-    asked: bool,
-}
-
-impl Driver {
-    /// Until the connection ends. Its streams then hear of it.
-    async fn run(mut self) {
-        poll_fn(|context| self.poll(context)).await;
-    }
-
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if Pin::new(&mut self.connection).poll(context).is_ready() || self.load.meter.is_flooded(self.worker.recently())
-        {
-            return Poll::Ready(());
-        }
-        // No error: what the endpoint has said before it went is still to be read.
-        let _ = self.load.outbox.poll_send(context);
-        self.watch(context);
-        if self.slot.expired().is_some() && !self.ask(context) {
-            return Poll::Ready(());
-        }
-        self.slot.register(context.waker());
-        Poll::Pending
-    }
-
-    fn watch(&mut self, context: &mut Context<'_>) {
-        let heard = self.load.meter.heard();
-        let waits = self.load.streams.get() > 0;
-        if heard && let Some(ping) = &mut self.ping {
-            // An answer that is not taken is in the way of the next question.
-            let _ = ping.poll_pong(context);
-        }
-        if !waits {
-            self.slot.clear_phase();
-        } else if heard || !self.watched {
-            self.asked = false;
-            self.slot.set_phase(QUIET);
-        }
-        self.watched = waits;
-    }
-
-    /// Asks for a sign of life; `false`: that was done, in vain.
-    fn ask(&mut self, context: &mut Context<'_>) -> bool {
-        if self.asked {
-            return false;
-        }
-        self.asked = true;
-        self.slot.set_phase(NO_PONG);
-        // Fails while an earlier one is not answered: that answer will do.
-        let _ = self.ping.as_mut().map(|ping| ping.send_ping(Ping::opaque()));
-        context.waker().wake_by_ref();
-        true
-    }
 }
