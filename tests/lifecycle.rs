@@ -187,6 +187,10 @@ fn the_drain_timeout_ends_what_does_not_end() {
         "{:?}",
         start.elapsed()
     );
+    let answer = client.read(false).unwrap();
+    assert_eq!((answer.status, answer.closes()), (503, true), "it was told");
+    let line = gate.access_line("the request", |line| line["status"] == 503);
+    assert_eq!(line["termination"], "drain");
 }
 
 /// A process that gives nobody any time cuts at once: its log says even so what each client has got.

@@ -61,7 +61,9 @@ pub enum Stage {
     Yielding,
     /// No new connections; those in flight finish.
     Closing,
-    /// Whatever is still in flight is cut.
+    /// What is still in flight is ended, and its peers are told as far as their protocol has a word for it.
+    Leaving,
+    /// Whatever is there even so is cut.
     Over,
 }
 
@@ -214,6 +216,8 @@ async fn serve(
     threads.accepting.fetch_sub(1, Ordering::SeqCst);
     let _ = stage.wait_for(|stage| *stage >= Stage::Closing).await;
     worker.close();
+    let _ = stage.wait_for(|stage| *stage >= Stage::Leaving).await;
+    worker.leave();
     let _ = stage.wait_for(|stage| *stage >= Stage::Over).await;
     Ok(())
 }

@@ -1,6 +1,5 @@
 //! What one thread of the data plane owns: nothing here is shared with another thread, so nothing is locked.
 
-use super::accept::IDLE_GRACE;
 use super::deadlines::{Deadlines, TICK};
 use super::handshakes::Handshakes;
 use super::mirror::Copies;
@@ -19,9 +18,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Ticks between two sweeps of idle upstream connections.
 const SWEEP_TICKS: u32 = 10;
-
-/// See [`Worker::time_to_leave`].
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// See [`Worker::may_warn`].
 const WARN_EVERY: Duration = Duration::from_secs(1);
@@ -97,6 +93,7 @@ pub struct Worker {
     recently: Cell<Instant>,
     warned: Cell<Option<Instant>>,
     closing: Cell<bool>,
+    leaving: Cell<bool>,
 }
 
 impl Worker {
@@ -127,6 +124,7 @@ impl Worker {
             recently: Cell::new(Instant::now()),
             warned: Cell::new(None),
             closing: Cell::new(false),
+            leaving: Cell::new(false),
         })
     }
 
@@ -151,15 +149,9 @@ impl Worker {
         self.closing.get()
     }
 
-    /// From [`Worker::is_closing`] on: how long what is in flight may go on, so that there is time left to say goodbye.
-    pub fn time_to_leave(&self) -> Duration {
-        let limit = self.local().in_force.snapshot.limits.drain_timeout;
-        let waited = if self.shared.is_draining() {
-            Duration::ZERO
-        } else {
-            IDLE_GRACE
-        };
-        limit.saturating_sub(waited + FAREWELL)
+    /// What is in flight has had its time, too.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.get()
     }
 
     /// Now, or up to a tick ago: without asking the clock.
@@ -180,6 +172,12 @@ impl Worker {
     /// Closes what is idle.
     pub fn close(&self) {
         self.closing.set(true);
+        self.deadlines.wake_all();
+    }
+
+    /// Ends what is in flight.
+    pub fn leave(&self) {
+        self.leaving.set(true);
         self.deadlines.wake_all();
     }
 

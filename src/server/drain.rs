@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 /// How often a stopping process looks whether it is idle.
 const LOOK: Duration = Duration::from_millis(5);
 
+/// See [`farewell`].
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// SIGTERM and SIGINT: the first one drains, the second one ends at once. When another process has taken over, this one
 /// drains, too.
 pub struct Drain(pub Life);
@@ -42,7 +45,7 @@ impl Drain {
             Instant::now() + limits.drain_timeout
         };
         self.0.stage.send_replace(Stage::Closing);
-        self.ends(until).await;
+        self.ends(until - farewell(limits.drain_timeout), until).await;
     }
 
     /// Not ready first, so that balancers notice, and still accepting.
@@ -71,20 +74,19 @@ impl Drain {
         }
     }
 
-    /// No new connections, then the end as soon as nothing is in flight.
-    async fn ends(&self, until: Instant) {
+    /// No new connections, then the end as soon as nothing is in flight: what still is at `leaving` is told.
+    async fn ends(&self, leaving: Instant, until: Instant) {
         // Only when nobody accepts any more does the count say who is left.
         self.wait_until_nobody_accepts().await;
-        self.wait(until.saturating_duration_since(Instant::now()), || {
-            self.connections() == 0
-        })
-        .await;
+        self.wait_until_idle(leaving).await;
         let cut = self.connections();
         if cut > 0 {
             tracing::warn!(
                 connections = cut,
-                "limits.drain_timeout has passed: cutting what is still in flight"
+                "limits.drain_timeout is nearly over: ending what is still in flight"
             );
+            self.0.stage.send_replace(Stage::Leaving);
+            self.wait_until_idle(until).await;
         }
         self.0.stage.send_replace(Stage::Over);
         self.wait(Duration::from_secs(1), || {
@@ -100,6 +102,11 @@ impl Drain {
         .await;
     }
 
+    async fn wait_until_idle(&self, until: Instant) {
+        let bound = until.saturating_duration_since(Instant::now());
+        self.wait(bound, || self.connections() == 0).await;
+    }
+
     /// Until `done`, or `bound` has passed.
     async fn wait(&self, bound: Duration, done: impl Fn() -> bool) {
         let until = Instant::now() + bound;
@@ -110,5 +117,22 @@ impl Drain {
 
     fn connections(&self) -> i64 {
         self.0.shared.threads.iter().map(|thread| thread.connections()).sum()
+    }
+}
+
+/// How long before its end a process that may take `drain_timeout` over it ends what is still in flight: time for a word
+/// to each, taken from what they have, and at most half of that.
+fn farewell(drain_timeout: Duration) -> Duration {
+    FAREWELL.min(drain_timeout / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_farewell_is_a_second_and_at_most_half_of_the_time_there_is() {
+        let farewells = [0, 1, 2, 30].map(|seconds| farewell(Duration::from_secs(seconds)));
+        assert_eq!(farewells, [0, 500, 1_000, 1_000].map(Duration::from_millis));
     }
 }
