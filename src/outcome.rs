@@ -152,6 +152,9 @@ pub enum Outcome {
 /// The status an access log shows for a client that left (nginx's word for it).
 pub const CLIENT_ABORT_STATUS: u16 = 499;
 
+/// The status an access log shows for a client that got no answer because the process ended.
+pub const CUT_STATUS: u16 = 503;
+
 /// Why a request was refused by the proxy itself: the `reason` label of `rollgate_refusals_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Refusal {

@@ -620,6 +620,33 @@ fn a_stream_that_is_ended_by_the_proxy_ends_with_a_status() {
     gate.expect_metric("rollgate_terminations_total", &[("code", "revoked")], 1.0);
 }
 
+/// At a stop, too: a bare close would leave clients with a transport error.
+#[test]
+fn a_stream_that_a_stop_ends_ends_with_a_status() {
+    let server = EchoServer::start("v1");
+    let service = Service::only(server.port()).never_eject().pools("protocol: h2c");
+    let mut gate = Gate::start(&Config::with(service).limit("drain_timeout: 2s").text());
+    let client = EchoClient::connect(gate.port());
+    let status = client.run(async {
+        let (say, mut answers) = client.converse(None).await;
+        say.send(Bytes::from("before")).await.unwrap();
+        assert_eq!(answers.next().await.unwrap().unwrap(), "before");
+        gate.signal("TERM");
+        answers.next().await.unwrap().unwrap_err()
+    });
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::Unavailable, "the proxy stops")
+    );
+    assert_eq!(gate.wait(PATIENCE).code, Some(0));
+    let line = gate.access_line("the call", |line| line["path"] == "/test.Echo/Both");
+    assert_eq!((&line["status"], &line["termination"]), (&200.into(), &"drain".into()));
+    assert_eq!(
+        (&line["grpc_status"], &line["failure"]),
+        (&14.into(), &serde_json::Value::Null)
+    );
+}
+
 /// A client that gives no time cannot make a version fail.
 #[test]
 fn a_deadline_that_nobody_could_keep_is_nobodys_failure() {

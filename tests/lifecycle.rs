@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use support::frames::{GET, GOAWAY, NO_ERROR, Outcome, PREFACE, RawClient, SETTINGS};
+use support::frames::{DATA, GET, GOAWAY, NO_ERROR, Outcome, PREFACE, RawClient, SETTINGS};
 use support::{
     Authority, Client, Config, Dam, Gate, PATIENCE, SLACK, Service, Stop, Trust, Upstream, WEB_SOCKET, eventually,
     rollgate, signal,
@@ -324,6 +324,51 @@ fn the_drain_timeout_ends_what_does_not_end() {
         "{:?}",
         start.elapsed()
     );
+    let answer = client.read(false).unwrap();
+    assert_eq!((answer.status, answer.closes()), (503, true), "it was told");
+    let line = gate.access_line("the request", |line| line["status"] == 503);
+    assert_eq!(line["termination"], "drain");
+}
+
+/// A process that gives nobody any time cuts at once: its log says even so what each client has got.
+#[test]
+fn what_a_stop_cuts_is_logged_with_what_its_client_has_got() {
+    const EVENT: &str = "data: tick\n\n";
+    let upstream = Upstream::with("v1", |exchange| {
+        if exchange.request.target == "/silence" {
+            return exchange.stay_silent();
+        }
+        exchange.send("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n");
+        exchange.send(format!("{:x}\r\n{EVENT}\r\n", EVENT.len()));
+        exchange.stay_silent()
+    });
+    let mut gate = gate(&upstream, "drain_timeout: 0s");
+    let (mut one, mut silent, mut other) = (gate.client(), gate.client(), RawClient::greeted(gate.port()));
+    one.send("GET /one HTTP/1.1\r\nhost: a\r\n\r\n");
+    assert_eq!(one.read_head().unwrap().status, 200);
+    one.read_bytes(EVENT.len());
+    other.request(
+        1,
+        &[
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":authority", "a"),
+            (":path", "/other"),
+        ],
+    );
+    other.until("an event", |frame| frame.kind == DATA);
+    silent.send("GET /silence HTTP/1.1\r\nhost: a\r\n\r\n");
+    eventually(PATIENCE, "all are in flight", || upstream.count() == 3);
+    gate.signal("TERM");
+    assert_eq!(gate.wait(PATIENCE).code, Some(0));
+    let line = |path: &str| gate.access_line(path, |line| line["path"] == path && line["termination"] == "drain");
+    for path in ["/one", "/other"] {
+        let line = line(path);
+        assert_eq!(line["status"], 200, "{line}");
+        assert!(line["response_bytes"].as_u64().unwrap() >= EVENT.len() as u64, "{line}");
+        assert!(line["upstream_ms"].is_number(), "{line}");
+    }
+    assert_eq!(line("/silence")["status"], 503, "its client had not left");
 }
 
 #[test]

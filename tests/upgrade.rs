@@ -193,7 +193,7 @@ fn kept_alive_connections_requests_in_flight_and_tunnels_are_served_to_their_end
         "/tunnel" => exchange.echo_web_socket(""),
         _ => exchange.answer(200, &[], b"done"),
     });
-    let mut gate = Gate::start(&config(&upstream).limit("drain_timeout: 6s").text());
+    let mut gate = Gate::start(&config(&upstream).limit("drain_timeout: 7s").text());
     let (mut idle, mut forgotten, mut slow, mut tunnel) = (gate.client(), gate.client(), gate.client(), gate.client());
     for client in [&mut idle, &mut forgotten] {
         assert!(!client.get("/", &[]).closes());

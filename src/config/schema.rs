@@ -137,7 +137,7 @@ settings! {
         max_body: Size = "64MiB",
         /// The head of a request or an answer, `4KiB` to `256KiB`; 431 or 502 beyond it.
         max_head: Size = "32KiB",
-        /// How long a stopping process waits for requests in flight.
+        /// How long a stopping process waits for requests in flight. WebSockets are told a second before.
         drain_timeout: Delay = "30s",
         /// How long a stopping process still accepts while `/readyz` already answers 503, so that balancers notice.
         drain_delay: Delay = "0s",

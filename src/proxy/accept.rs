@@ -64,7 +64,11 @@ pub enum Stage {
     Yielding,
     /// No new connections; those in flight finish, first requests that are on their way too.
     Closing,
-    /// Whatever is still in flight is cut.
+    /// Tunnels are ended: their peers are told, and have time to say that they have heard.
+    Leaving,
+    /// What is still in flight is ended, and its clients are told as far as their protocol has a word for it.
+    Ending,
+    /// Whatever is there even so is cut.
     Over,
 }
 
@@ -214,8 +218,10 @@ async fn serve(
     threads.accepting.fetch_add(1, Ordering::SeqCst);
     loops.join_all().await;
     threads.accepting.fetch_sub(1, Ordering::SeqCst);
-    let _ = stage.wait_for(|stage| *stage >= Stage::Closing).await;
-    worker.close();
+    for next in [Stage::Closing, Stage::Leaving, Stage::Ending] {
+        let _ = stage.wait_for(|stage| *stage >= next).await;
+        worker.enter(next);
+    }
     let _ = stage.wait_for(|stage| *stage >= Stage::Over).await;
     Ok(())
 }

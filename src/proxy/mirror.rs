@@ -444,7 +444,7 @@ impl End {
                 }
             }
             Failed::Idle | Failed::Deadline => Self::failed(begun.unwrap_or(504), FailureKind::Timeout),
-            Failed::Refused(..) | Failed::Withheld { .. } | Failed::Revoked => {
+            Failed::Refused(..) | Failed::Withheld { .. } | Failed::Revoked | Failed::Drained => {
                 Self::new(begun.unwrap_or(503), Outcome::ClientAbort)
             }
         }

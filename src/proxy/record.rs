@@ -2,10 +2,10 @@
 //! however the exchange ended (a panic and a process that stops included).
 
 use super::exchange::Exchange;
-use super::relay::Progress;
+use super::relay::{Attempt, Progress};
 use super::worker::{Local, Worker};
 use crate::http1::{Version, excerpt};
-use crate::outcome::{CLIENT_ABORT_STATUS, FailureKind, Outcome, OwnAnswerKind, Refusal, Termination};
+use crate::outcome::{CLIENT_ABORT_STATUS, CUT_STATUS, FailureKind, Outcome, OwnAnswerKind, Refusal, Termination};
 use crate::routing::{Decision, Reason, RouteId, ServiceId, VersionId};
 use crate::shared::{Counted, Ended, Ending, Endpoint, Evidence, Rejected, VersionStats};
 use crate::telemetry::access_log::Line;
@@ -160,9 +160,14 @@ impl Record {
         self.attempts.get()
     }
 
-    /// An attempt that began at `began` has ended.
-    pub fn progressed(&self, progress: &Progress, request_bytes: u64, began: Instant) {
-        self.request_bytes.set(request_bytes + progress.tunneled.get());
+    /// So much of the request's body has come.
+    pub fn received(&self, bytes: u64) {
+        self.request_bytes.set(bytes);
+    }
+
+    fn progressed(&self, progress: &Progress, began: Instant) {
+        self.request_bytes
+            .set(self.request_bytes.get() + progress.tunneled.get());
         self.response_bytes.set(progress.answered.get());
         self.upstream_time.set(
             progress
@@ -245,6 +250,19 @@ impl Record {
     }
 }
 
+/// An attempt under way. How far it has come is on record when this is dropped: it may end without a word, by a panic or with
+/// its thread.
+pub struct Followed<'r, 'a> {
+    pub attempt: &'r Attempt<'a>,
+    pub began: Instant,
+}
+
+impl Drop for Followed<'_, '_> {
+    fn drop(&mut self) {
+        self.attempt.record.progressed(&self.attempt.progress, self.began);
+    }
+}
+
 impl Drop for Exchange<'_> {
     fn drop(&mut self) {
         let record = &self.record;
@@ -255,7 +273,7 @@ impl Drop for Exchange<'_> {
         // Nobody set an end: the thread ends, and its exchanges with it.
         let termination = record.termination.get().unwrap_or_else(|| {
             if record.status.get() == 0 {
-                record.status.set(CLIENT_ABORT_STATUS);
+                record.status.set(CUT_STATUS);
             }
             Termination::Drain
         });

@@ -46,6 +46,8 @@ pub enum Failed {
     Deadline,
     /// The version was revoked, and what was in flight on it has had its time.
     Revoked,
+    /// The process stops, and what was in flight has had its time.
+    Drained,
 }
 
 impl Failed {
@@ -203,7 +205,10 @@ impl Attempt<'_> {
         let result = {
             let mut send = pin!(self.send(head, upload));
             let mut receive = pin!(self.receive(answer));
-            let both = poll_fn(|context| poll_both(send.as_mut(), receive.as_mut(), context));
+            let both = poll_fn(|context| match poll_both(send.as_mut(), receive.as_mut(), context) {
+                Poll::Pending if self.client.worker.is_ending() => Poll::Ready(Err(Failed::Drained)),
+                polled => polled,
+            });
             match self.client.slot.guard(both).await {
                 Ok(result) => result,
                 Err(expired) => return Err(self.too_late(expired)),
@@ -211,32 +216,24 @@ impl Attempt<'_> {
         }?;
         match result {
             Received::Whole(answered) => Ok(answered),
-            Received::Upgraded { web_socket } => {
-                let ended = self.tunnel(upload.reader, answer, web_socket).await;
-                Ok(Answered {
-                    termination: match ended {
-                        Err(Expired::Revoked) => Termination::Revoked,
-                        Err(Expired::Total) => Termination::Drain,
-                        // Idle for too long: that is how most tunnels end.
-                        Ok(()) | Err(Expired::Phase) => Termination::Ok,
-                    },
-                    status: 101,
-                    reusable: false,
-                    keep_alive: false,
-                    upgraded: true,
-                    verdict: Verdict::default(),
-                })
-            }
+            Received::Upgraded { web_socket } => Ok(Answered {
+                termination: self.tunnel(upload.reader, answer, web_socket).await,
+                status: 101,
+                reusable: false,
+                keep_alive: false,
+                upgraded: true,
+                verdict: Verdict::default(),
+            }),
         }
     }
 
     /// Joins the connections of client and endpoint. Only what HTTP/1.1 brought can have been upgraded.
-    async fn tunnel(&self, body: &mut BodyReader<'_>, answer: &mut Buffer, web_socket: bool) -> Result<(), Expired> {
+    async fn tunnel(&self, body: &mut BodyReader<'_>, answer: &mut Buffer, web_socket: bool) -> Termination {
         let (Link::Wire(client), Some(input)) = (&self.client.link, body.buffer()) else {
-            return Ok(());
+            return Termination::Ok;
         };
         let upstream::Link::Wire(connection) = self.upstream else {
-            return Ok(());
+            return Termination::Ok;
         };
         let ends = tunnel::Ends {
             client,

@@ -8,6 +8,7 @@ use super::deadlines::{Expired, Slot};
 use super::stream::Stream;
 use super::worker::Worker;
 use crate::http1::websocket::{FrameScan, GOING_AWAY, SERVICE_RESTART, close_frame};
+use crate::outcome::Termination;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::IoSlice;
@@ -46,15 +47,9 @@ struct Way<'a> {
 
 /// Joins both connections. Each direction comes with the buffer of what had already been sent, which goes first, and with
 /// the count of bytes passed on. The side that finishes is told on; the other may go on until it finishes too. The total
-/// deadline of the request does not count here: a tunnel lives while it is used.
-///
-/// # Errors
-/// The limit that ended it. Both connections close when they are dropped.
-pub async fn run(
-    ends: &Ends<'_>,
-    up: (&mut Buffer, Accepted<'_>),
-    down: (&mut Buffer, Accepted<'_>),
-) -> Result<(), Expired> {
+/// deadline of the request does not count here: a tunnel lives while it is used. Both connections close when they are
+/// dropped.
+pub async fn run(ends: &Ends<'_>, up: (&mut Buffer, Accepted<'_>), down: (&mut Buffer, Accepted<'_>)) -> Termination {
     let slot = ends.slot;
     slot.clear_total();
     slot.set_phase(ends.idle);
@@ -63,32 +58,39 @@ pub async fn run(
     let ended = {
         let mut up = pin!(to_endpoint.copy(up.0));
         let mut down = pin!(to_client.copy(down.0));
-        let (mut up_done, mut down_done, mut leaving) = (false, false, false);
+        let (mut up_done, mut down_done) = (false, false);
         let both = poll_fn(|context| {
-            if !leaving && ends.worker.is_closing() {
-                leaving = true;
-                slot.set_total(ends.worker.time_to_leave());
-            }
             up_done = up_done || up.as_mut().poll(context).is_ready();
             down_done = down_done || down.as_mut().poll(context).is_ready();
             if up_done && down_done {
-                Poll::Ready(())
+                Poll::Ready(Ended::Itself)
+            } else if ends.worker.is_leaving() {
+                Poll::Ready(Ended::Drained)
             } else {
                 Poll::Pending
             }
         });
         slot.guard(both).await
     };
-    if let Err(expired) = ended {
-        let code = match expired {
-            Expired::Revoked => SERVICE_RESTART,
-            Expired::Phase | Expired::Total => GOING_AWAY,
-        };
-        slot.off_canary();
-        to_client.close(slot, &close_frame(code, None)).await;
-        to_endpoint.close(slot, &close_frame(GOING_AWAY, Some(ends.mask))).await;
-    }
-    ended
+    let (termination, code) = match ended {
+        Ok(Ended::Itself) => return Termination::Ok,
+        Ok(Ended::Drained) => (Termination::Drain, GOING_AWAY),
+        Err(Expired::Revoked) => (Termination::Revoked, SERVICE_RESTART),
+        // Idle for too long: that is how most tunnels end.
+        Err(Expired::Phase | Expired::Total) => (Termination::Ok, GOING_AWAY),
+    };
+    slot.off_canary();
+    to_client.close(slot, &close_frame(code, None)).await;
+    to_endpoint.close(slot, &close_frame(GOING_AWAY, Some(ends.mask))).await;
+    termination
+}
+
+/// How a tunnel ends that no limit ends.
+enum Ended {
+    /// Both sides have finished.
+    Itself,
+    /// The process stops, and what is in flight has had its time.
+    Drained,
 }
 
 impl<'a> Way<'a> {

@@ -1,6 +1,6 @@
 //! What one thread of the data plane owns: nothing here is shared with another thread, so nothing is locked.
 
-use super::accept::{FIRST_GRACE, IDLE_GRACE};
+use super::accept::{FIRST_GRACE, Stage};
 use super::deadlines::{Deadlines, Slot, TICK};
 use super::handshakes::Handshakes;
 use super::mirror::Copies;
@@ -19,9 +19,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Ticks between two sweeps of idle upstream connections.
 const SWEEP_TICKS: u32 = 10;
-
-/// See [`Worker::time_to_leave`].
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// See [`Worker::may_warn`].
 const WARN_EVERY: Duration = Duration::from_secs(1);
@@ -96,7 +93,7 @@ pub struct Worker {
     /// At most one tick old.
     recently: Cell<Instant>,
     warned: Cell<Option<Instant>>,
-    closing: Cell<bool>,
+    stage: Cell<Stage>,
 }
 
 impl Worker {
@@ -126,7 +123,7 @@ impl Worker {
             ticks: Cell::new(0),
             recently: Cell::new(Instant::now()),
             warned: Cell::new(None),
-            closing: Cell::new(false),
+            stage: Cell::new(Stage::Serving),
         })
     }
 
@@ -148,24 +145,24 @@ impl Worker {
 
     /// No new connections any more: idle ones close, too, and those that were never asked anything soon.
     pub fn is_closing(&self) -> bool {
-        self.closing.get()
+        self.stage.get() >= Stage::Closing
     }
 
-    /// From [`Worker::is_closing`] on: how long what is in flight may go on, so that there is time left to say goodbye.
-    pub fn time_to_leave(&self) -> Duration {
-        let limit = self.local().in_force.snapshot.limits.drain_timeout;
-        let waited = if self.shared.is_draining() {
-            Duration::ZERO
-        } else {
-            IDLE_GRACE
-        };
-        limit.saturating_sub(waited + FAREWELL)
+    /// Tunnels have had their time, too: there is left what it takes to say goodbye.
+    pub fn is_leaving(&self) -> bool {
+        self.stage.get() >= Stage::Leaving
+    }
+
+    /// Everything in flight has had its time.
+    pub fn is_ending(&self) -> bool {
+        self.stage.get() >= Stage::Ending
     }
 
     /// `slot` waits for the first request of its connection: from [`Worker::is_closing`] on only for [`FIRST_GRACE`].
     pub fn hurry(&self, slot: &Slot) {
         if self.is_closing() {
-            slot.shorten_total(FIRST_GRACE.min(self.time_to_leave()));
+            let limits = &self.local().in_force.snapshot.limits;
+            slot.shorten_total(FIRST_GRACE.min(limits.drain_timeout / 2));
         }
     }
 
@@ -184,9 +181,9 @@ impl Worker {
         may
     }
 
-    /// Closes what is idle.
-    pub fn close(&self) {
-        self.closing.set(true);
+    /// The process has come to this stage: whoever waits looks what that means for it.
+    pub fn enter(&self, stage: Stage) {
+        self.stage.set(stage);
         self.deadlines.wake_all();
     }
 

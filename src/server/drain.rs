@@ -10,6 +10,12 @@ use std::time::{Duration, Instant};
 /// How often a stopping process looks whether it is idle.
 const LOOK: Duration = Duration::from_millis(5);
 
+/// See [`farewell`].
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How long clients may take what ends their answers, when all their time has passed.
+const LAST_WORD: Duration = Duration::from_millis(500);
+
 /// SIGTERM and SIGINT: the first one drains, the second one ends at once. When another process has taken over, this one
 /// drains, too.
 pub struct Drain(pub Life);
@@ -42,7 +48,7 @@ impl Drain {
             Instant::now() + limits.drain_timeout
         };
         self.0.stage.send_replace(Stage::Closing);
-        self.ends(until).await;
+        self.ends(until - farewell(limits.drain_timeout), until).await;
     }
 
     /// Not ready first, so that balancers notice, and still accepting.
@@ -71,20 +77,22 @@ impl Drain {
         }
     }
 
-    /// No new connections, then the end as soon as nothing is in flight.
-    async fn ends(&self, until: Instant) {
+    /// No new connections, then the end as soon as nothing is in flight. Tunnels that are open at `leaving` are told, and
+    /// all that is in flight at `until` is ended.
+    async fn ends(&self, leaving: Instant, until: Instant) {
         // Only when nobody accepts any more does the count say who is left.
         self.wait_until_nobody_accepts().await;
-        self.wait(until.saturating_duration_since(Instant::now()), || {
-            self.connections() == 0
-        })
-        .await;
+        self.wait_until_idle(leaving).await;
+        self.0.stage.send_replace(Stage::Leaving);
+        self.wait_until_idle(until).await;
         let cut = self.connections();
         if cut > 0 {
             tracing::warn!(
                 connections = cut,
                 "limits.drain_timeout has passed: cutting what is still in flight"
             );
+            self.0.stage.send_replace(Stage::Ending);
+            self.wait(LAST_WORD, || self.connections() == 0).await;
         }
         self.0.stage.send_replace(Stage::Over);
         self.wait(Duration::from_secs(1), || {
@@ -100,6 +108,11 @@ impl Drain {
         .await;
     }
 
+    async fn wait_until_idle(&self, until: Instant) {
+        let bound = until.saturating_duration_since(Instant::now());
+        self.wait(bound, || self.connections() == 0).await;
+    }
+
     /// Until `done`, or `bound` has passed.
     async fn wait(&self, bound: Duration, done: impl Fn() -> bool) {
         let until = Instant::now() + bound;
@@ -110,5 +123,21 @@ impl Drain {
 
     fn connections(&self) -> i64 {
         self.0.shared.threads.iter().map(|thread| thread.connections()).sum()
+    }
+}
+
+/// How long before the end of `drain_timeout` tunnels are told: time for an answer to that, and at most half of what they have.
+fn farewell(drain_timeout: Duration) -> Duration {
+    FAREWELL.min(drain_timeout / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_farewell_is_a_second_and_at_most_half_of_the_time_there_is() {
+        let farewells = [0, 1, 2, 30].map(|seconds| farewell(Duration::from_secs(seconds)));
+        assert_eq!(farewells, [0, 500, 1_000, 1_000].map(Duration::from_millis));
     }
 }

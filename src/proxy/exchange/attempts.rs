@@ -7,7 +7,7 @@ use crate::outcome::{FailureKind, Refusal, Termination};
 use crate::proxy::body::BodyReader;
 use crate::proxy::buffer::{Buffer, HeadBytes};
 use crate::proxy::downstream::Next;
-use crate::proxy::record::keep_broken;
+use crate::proxy::record::{Followed, keep_broken};
 use crate::proxy::relay::{Attempt, Failed, Progress, Upload};
 use crate::proxy::upstream::{self, Age, Link, NotBegun, OnBehalf};
 use crate::routing::{Decision, HashName, VersionId};
@@ -203,16 +203,11 @@ impl Exchange<'_> {
         cookie: Option<&[u8]>,
         upload: &mut Upload<'_, '_>,
     ) -> Result<Next, Failure> {
-        let worker = &self.client.worker;
         let timeouts = &version.pool.spec.timeouts;
-        let in_flight = endpoint.begin(worker.index);
+        let in_flight = endpoint.begin(self.client.worker.index);
         let first = self.record.attempts() == 1;
         let began = if first { self.started } else { Instant::now() };
-        let on_behalf = OnBehalf {
-            client: self.client,
-            client_ip: self.client_ip,
-        };
-        let connected = self.connect(&on_behalf, endpoint, timeouts, age).await;
+        let connected = self.connect(&self.on_behalf(), endpoint, timeouts, age).await;
         let mut link = connected.map_err(|error| {
             self.blame_for_connecting(version, endpoint, &error);
             Failure::to_connect(&error, upload.reader.is_done())
@@ -241,11 +236,16 @@ impl Exchange<'_> {
             withholds: self.rescue(serving).is_some().then_some(&withholds),
             progress: Progress::default(),
         };
-        let result = attempt.run(out, upload, &mut answer).await;
-        let progress = attempt.progress;
-        self.record.progressed(&progress, upload.bytes, began);
+        let result = {
+            let _followed = Followed {
+                attempt: &attempt,
+                began,
+            };
+            attempt.run(out, upload, &mut answer).await
+        };
+        let progress = &attempt.progress;
         if self.is_call_to(version) {
-            self.record.called(&progress, self.started);
+            self.record.called(progress, self.started);
         }
         match result {
             Ok(answered) => {
@@ -254,10 +254,10 @@ impl Exchange<'_> {
                     None => version.pool.succeeded(endpoint),
                 }
                 if let (true, Link::Wire(connection)) = (answered.reusable, link) {
-                    on_behalf.keep(endpoint, connection, timeouts.idle);
+                    self.on_behalf().keep(endpoint, connection, timeouts.idle);
                 }
                 drop(in_flight);
-                Ok(self.answered(&answered, &progress).await)
+                Ok(self.answered(&answered, progress).await)
             }
             Err(failed) => {
                 if let Failed::Upstream {
@@ -268,9 +268,9 @@ impl Exchange<'_> {
                 {
                     // What follows a head that was passed on is a body.
                     let bytes = if progress.answer_begun() { b"" } else { answer.unread() };
-                    keep_broken(worker, endpoint, why, bytes);
+                    keep_broken(&self.client.worker, endpoint, why, bytes);
                 }
-                let failure = Failure::of(failed, &progress, &link);
+                let failure = Failure::of(failed, progress, &link);
                 if let Failed::Withheld { kind, .. } = failure.failed {
                     version.pool.failed(endpoint, kind, self.now_ms());
                 }
@@ -303,6 +303,13 @@ impl Exchange<'_> {
                 let of_client = self.grpc_timeout.get().unwrap_or_default();
                 timeouts.first_byte.max(of_client.min(self.limits().request_timeout))
             }
+        }
+    }
+
+    fn on_behalf(&self) -> OnBehalf<'_> {
+        OnBehalf {
+            client: self.client,
+            client_ip: self.client_ip,
         }
     }
 

@@ -181,6 +181,11 @@ impl Exchange<'_> {
                 self.fail(503, Termination::Revoked, why, !uploaded).await
             }
             Failed::Revoked => self.cut(Termination::Revoked),
+            Failed::Drained if !answer_begun => {
+                let why = "the proxy stops, and the version had not answered";
+                self.fail(503, Termination::Drain, why, !uploaded).await
+            }
+            Failed::Drained => self.cut(Termination::Drain),
         }
     }
 
@@ -213,7 +218,7 @@ impl Exchange<'_> {
             self.record.says(Some(grpc::status_for(status)));
         } else {
             self.client.link.cut(match termination {
-                Termination::Deadline | Termination::Revoked | Termination::Idle => Reason::CANCEL,
+                Termination::Deadline | Termination::Idle | Termination::Revoked | Termination::Drain => Reason::CANCEL,
                 _ => Reason::INTERNAL_ERROR,
             });
         }
@@ -286,6 +291,7 @@ fn cut_text(termination: Termination) -> &'static str {
         Termination::Deadline => "the time for the call has passed",
         Termination::Idle => "nothing was sent for timeouts.idle",
         Termination::Revoked => "the version was stopped, by a kill switch or a rollback",
+        Termination::Drain => "the proxy stops",
         Termination::Internal => "the proxy failed; its log says more",
         _ => "the endpoint broke off",
     }

@@ -71,6 +71,7 @@ impl Attempt<'_> {
                 waited.set(waited.get() + before.elapsed());
             }
             upload.bytes += piece.len() as u64;
+            self.record.received(upload.bytes);
             if !self.is_grpc && upload.bytes > self.limits.max_body {
                 return Err(SendError::Failed(Failed::Refused(
                     Refusal::BodyTooLarge,
