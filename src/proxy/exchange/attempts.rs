@@ -243,9 +243,9 @@ impl Exchange<'_> {
             };
             attempt.run(out, upload, &mut answer).await
         };
-        let progress = &attempt.progress;
+        let progress = attempt.progress;
         if self.is_call_to(version) {
-            self.record.called(progress, self.started);
+            self.record.called(&progress, self.started);
         }
         match result {
             Ok(answered) => {
@@ -257,7 +257,7 @@ impl Exchange<'_> {
                     self.on_behalf().keep(endpoint, connection, timeouts.idle);
                 }
                 drop(in_flight);
-                Ok(self.answered(&answered, progress).await)
+                Ok(self.answered(&answered, &progress).await)
             }
             Err(failed) => {
                 if let Failed::Upstream {
@@ -270,7 +270,7 @@ impl Exchange<'_> {
                     let bytes = if progress.answer_begun() { b"" } else { answer.unread() };
                     keep_broken(&self.client.worker, endpoint, why, bytes);
                 }
-                let failure = Failure::of(failed, progress, &link);
+                let failure = Failure::of(failed, &progress, &link);
                 if let Failed::Withheld { kind, .. } = failure.failed {
                     version.pool.failed(endpoint, kind, self.now_ms());
                 }

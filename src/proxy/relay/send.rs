@@ -6,7 +6,6 @@ use crate::proxy::body::{BodyError, BodyReader, BodyWriter};
 use crate::proxy::buffer::{Buffer, HeadBytes};
 use crate::proxy::downstream::Link;
 use crate::proxy::stream::Stream;
-use std::io;
 use std::time::{Duration, Instant};
 
 /// How long the answer to a client that has finished sending (a half-close) may take to begin: most such clients are
@@ -46,7 +45,10 @@ impl Attempt<'_> {
 
     async fn send_pieces(&self, writer: &mut BodyWriter<'_>, upload: &mut Upload<'_, '_>) -> Result<(), SendError> {
         if let Some(replay) = upload.replay.as_ref().filter(|replay| !replay.is_empty()) {
-            self.to_upstream(writer.write(replay)).await?;
+            self.progress.writing_upstream.set(true);
+            let written = writer.write(replay).await;
+            self.progress.writing_upstream.set(false);
+            written?;
         }
         let slot = &self.client.slot;
         let waited = &self.progress.waited;
@@ -87,7 +89,10 @@ impl Attempt<'_> {
             upload.replay = upload.replay.take().and_then(|kept| keep(kept, piece));
             self.progress.body_lost.set(upload.replay.is_none());
             slot.set_phase(self.timeouts.idle);
-            self.to_upstream(writer.pass(upload.reader)).await?;
+            self.progress.writing_upstream.set(true);
+            let written = writer.pass(upload.reader).await;
+            self.progress.writing_upstream.set(false);
+            written?;
             if upload.reader.is_done() {
                 return Ok(());
             }
@@ -95,14 +100,6 @@ impl Attempt<'_> {
         // No body, or all of it sent again.
         writer.finish(upload.reader.trailers()).await?;
         Ok(())
-    }
-
-    /// `write`, known as such while it lasts.
-    async fn to_upstream(&self, write: impl Future<Output = io::Result<()>>) -> io::Result<()> {
-        self.progress.writing_upstream.set(true);
-        let written = write.await;
-        self.progress.writing_upstream.set(false);
-        written
     }
 
     /// Reads ahead what the client sends behind its request, as far as there is room, and notices that it leaves.
@@ -145,8 +142,8 @@ enum SendError {
     Failed(Failed),
 }
 
-impl From<io::Error> for SendError {
-    fn from(_: io::Error) -> Self {
+impl From<std::io::Error> for SendError {
+    fn from(_: std::io::Error) -> Self {
         Self::Upstream
     }
 }
