@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -182,24 +183,32 @@ fn first_requests(shop: &Shop) -> Vec<(&'static str, Ask)> {
     ]
 }
 
-/// They are given a second; a machine that took longer over this has shown nothing.
+/// They are given 0.7 s: what took longer has shown nothing, and is tried again, earlier.
 #[test]
 fn first_requests_that_are_on_their_way_are_answered() {
-    for _ in 0..20 {
+    let mut checked = HashSet::new();
+    for turn in 0..60 {
         let mut shop = Shop::new();
-        let requests = first_requests(&shop);
-        shop.gate.signal("TERM");
+        let mut requests = first_requests(&shop);
+        let kinds = requests.len();
+        requests.rotate_left(turn % kinds);
         let start = Instant::now();
+        shop.gate.signal("TERM");
         eventually(PATIENCE, "the listener closes", || is_refused(shop.gate.port()));
-        std::thread::sleep(Duration::from_millis(100));
-        let answered: Vec<_> = requests.into_iter().map(|(which, ask)| (which, ask())).collect();
-        if start.elapsed() < Duration::from_millis(900) {
-            assert!(answered.iter().all(|(_, answered)| *answered), "{answered:?}");
-            assert_eq!(shop.gate.wait(PATIENCE).code, Some(0));
+        std::thread::sleep(Duration::from_millis(50));
+        for (which, ask) in requests {
+            let answered = ask();
+            if start.elapsed() < Duration::from_millis(600) {
+                assert!(answered, "{which}");
+                checked.insert(which);
+            }
+        }
+        assert_eq!(shop.gate.wait(PATIENCE).code, Some(0));
+        if checked.len() == kinds {
             return;
         }
     }
-    panic!("the machine was too slow, twenty times");
+    panic!("the machine was too slow, sixty times: only {checked:?}");
 }
 
 #[test]

@@ -51,8 +51,8 @@ pub const IDLE_GRACE: Duration = Duration::from_secs(5);
 
 /// How long a connection on which nothing was ever asked may still bring its first request when the process closes: most are
 /// new, and theirs is on its way. Others (opened in advance, or by a balancer to see whether somebody listens) never
-/// bring one, and must not hold up the stop.
-pub const FIRST_GRACE: Duration = Duration::from_secs(1);
+/// bring one, and must not hold up the stop for more than a second.
+pub const FIRST_GRACE: Duration = Duration::from_millis(700);
 
 /// When the threads of the data plane stop accepting, and when they end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

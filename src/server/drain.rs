@@ -10,10 +10,8 @@ use std::time::{Duration, Instant};
 /// How often a stopping process looks whether it is idle.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// See [`farewell`].
+/// See [`farewell`] and [`last_word`].
 const FAREWELL: Duration = Duration::from_secs(1);
-
-/// How long clients may take what ends their answers, when all their time has passed.
 const LAST_WORD: Duration = Duration::from_millis(500);
 
 /// SIGTERM and SIGINT: the first one drains, the second one ends at once. When another process has taken over, this one
@@ -48,7 +46,7 @@ impl Drain {
             Instant::now() + limits.drain_timeout
         };
         self.0.stage.send_replace(Stage::Closing);
-        self.ends(until - farewell(limits.drain_timeout), until).await;
+        self.ends(until, limits.drain_timeout).await;
     }
 
     /// Not ready first, so that balancers notice, and still accepting.
@@ -77,22 +75,22 @@ impl Drain {
         }
     }
 
-    /// No new connections, then the end as soon as nothing is in flight. Tunnels that are open at `leaving` are told, and
-    /// all that is in flight at `until` is ended.
-    async fn ends(&self, leaving: Instant, until: Instant) {
+    /// No new connections, then the end as soon as nothing is in flight, and at `until`. Before that tunnels that are still open
+    /// are told, and then all that is in flight is ended.
+    async fn ends(&self, until: Instant, drain_timeout: Duration) {
         // Only when nobody accepts any more does the count say who is left.
         self.wait_until_nobody_accepts().await;
-        self.wait_until_idle(leaving).await;
+        self.wait_until_idle(until - farewell(drain_timeout)).await;
         self.0.stage.send_replace(Stage::Leaving);
-        self.wait_until_idle(until).await;
+        self.wait_until_idle(until - last_word(drain_timeout)).await;
         let cut = self.connections();
         if cut > 0 {
             tracing::warn!(
                 connections = cut,
-                "limits.drain_timeout has passed: cutting what is still in flight"
+                "limits.drain_timeout is over: ending what is still in flight"
             );
             self.0.stage.send_replace(Stage::Ending);
-            self.wait(LAST_WORD, || self.connections() == 0).await;
+            self.wait_until_idle(until).await;
         }
         self.0.stage.send_replace(Stage::Over);
         self.wait(Duration::from_secs(1), || {
@@ -131,9 +129,20 @@ fn farewell(drain_timeout: Duration) -> Duration {
     FAREWELL.min(drain_timeout / 2)
 }
 
+/// How long before it everything else is ended: time to write that, and a tenth of what there is at most.
+fn last_word(drain_timeout: Duration) -> Duration {
+    LAST_WORD.min(drain_timeout / 10)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_word_takes_half_a_second_and_at_most_a_tenth_of_the_time_there_is() {
+        let words = [0, 1, 2, 30].map(|seconds| last_word(Duration::from_secs(seconds)));
+        assert_eq!(words, [0, 100, 200, 500].map(Duration::from_millis));
+    }
 
     #[test]
     fn the_farewell_is_a_second_and_at_most_half_of_the_time_there_is() {
