@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use support::{
     Blackhole, Broken, Client, Config, Dam, Gate, PATIENCE, SLACK, Service, Stop, Then, Upstream, eventually,
-    in_parallel,
+    in_parallel, median,
 };
 
 /// One gate before one endpoint that is never set aside.
@@ -48,12 +48,6 @@ fn expect_failure(gate: &Gate, kind: &str) {
 
 fn within(limit: Duration, start: Instant) {
     assert!(start.elapsed() < limit + SLACK, "took {:?}", start.elapsed());
-}
-
-/// The time that half of these did not take.
-fn median(mut took: Vec<Duration>) -> Duration {
-    took.sort_unstable();
-    took[took.len() / 2]
 }
 
 // ---- dying and dead endpoints ----

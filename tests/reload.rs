@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use support::{Client, Config, Dam, Gate, PATIENCE, Service, Stop, Then, Upstream, Write, eventually};
+use support::{Client, Config, Dam, Gate, PATIENCE, Service, Stop, Then, Upstream, Write, eventually, median};
 
 /// PROMISES 3.2: every way a file changes is seen within this. Of many changes half are: the machine may hold up any.
 const SEEN_WITHIN: Duration = Duration::from_secs(2);
@@ -47,12 +47,6 @@ impl Shop {
     fn generation(&self) -> f64 {
         self.gate.metric("rollgate_config_generation", &[])
     }
-}
-
-/// The time that half of these did not take.
-fn median(mut took: Vec<Duration>) -> Duration {
-    took.sort_unstable();
-    took[took.len() / 2]
 }
 
 fn text(v1: &Upstream, v2: &Upstream, weight1: u32, weight2: u32) -> String {

@@ -11,35 +11,20 @@ fn begun() -> World {
     let mut world = World::begin(file(&[("v1", 95), ("v2", 5)], plan));
     // Before its first step nothing is sent to it.
     world.ms += 1_000;
-    let steer = Steer::Look(Box::default());
-    let service = "shop".to_owned();
-    world.command(Command::Rollout { service, steer }).unwrap();
+    world.see(Seen::default());
     world
-}
-
-fn arm(requests: u64, bad: u64) -> Observed {
-    Observed {
-        requests: Arm {
-            begun: requests,
-            ended: requests,
-            bad,
-        },
-        ..Observed::default()
-    }
 }
 
 /// A second with 100 pairs, in which so many copies fail, and what else was seen.
 fn pairs(world: &mut World, bad: u64, seen: Seen) -> Change {
     world.ms += 1_000;
     let seen = Seen {
-        copies: arm(100, bad),
-        originals: arm(100, 0),
+        copies: observed(100, bad),
+        originals: observed(100, 0),
         elapsed: Duration::from_secs(1),
         ..seen
     };
-    let steer = Steer::Look(Box::new(seen));
-    let service = "shop".to_owned();
-    world.command(Command::Rollout { service, steer }).unwrap()
+    world.see(seen)
 }
 
 #[test]
@@ -102,8 +87,8 @@ fn copies_that_fail_roll_it_back_by_the_check_and_not_by_the_guard() {
 fn copies_count_in_mirror_steps_alone_and_what_users_got_elsewhere() {
     let mut world = begun();
     let users = |bad| Seen {
-        candidate: arm(100, bad),
-        stable: arm(100, 0),
+        candidate: observed(100, bad),
+        stable: observed(100, 0),
         ..Seen::default()
     };
     // Nobody is sent to the candidate in a mirror step; what ends late is of a time before.
@@ -117,7 +102,7 @@ fn copies_count_in_mirror_steps_alone_and_what_users_got_elsewhere() {
             &mut world,
             0,
             Seen {
-                forced: arm(100, 0),
+                forced: observed(100, 0),
                 ..Seen::default()
             },
         );

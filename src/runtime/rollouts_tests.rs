@@ -128,8 +128,8 @@ impl World {
         self.command(Command::Rollout { service, steer })
     }
 
-    fn see(&mut self, seen: Seen) {
-        self.steer("shop", Steer::Look(Box::new(seen))).unwrap();
+    fn see(&mut self, seen: Seen) -> Change {
+        self.steer("shop", Steer::Look(Box::new(seen))).unwrap()
     }
 
     fn restart(&mut self) {

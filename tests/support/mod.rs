@@ -66,6 +66,12 @@ pub fn eventually(within: Duration, what: &str, mut holds: impl FnMut() -> bool)
     start.elapsed()
 }
 
+/// The time that half of these did not take.
+pub fn median(mut took: Vec<Duration>) -> Duration {
+    took.sort_unstable();
+    took[took.len() / 2]
+}
+
 /// Runs `work` on `threads` threads and gives back what each returned. A panic in one is a panic here.
 pub fn in_parallel<T: Send>(threads: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
     std::thread::scope(|scope| {

@@ -407,11 +407,6 @@ async fn lease_unhurried(
     let bound_to = on_behalf.bound_to(endpoint);
     let mut after = pool.borrow().too_old(age);
     loop {
-        let (opens, freed) = {
-            let mut pool = pool.borrow_mut();
-            let entry = pool.entry(endpoint, bound_to);
-            (Rc::clone(&entry.opens), Rc::clone(&entry.freed))
-        };
         let taken = pool.borrow_mut().take(endpoint, bound_to, after);
         if let Some(lease) = taken {
             match settled(lease, sure).await {
@@ -419,6 +414,11 @@ async fn lease_unhurried(
                 None => continue,
             }
         }
+        let (opens, freed) = {
+            let mut pool = pool.borrow_mut();
+            let entry = pool.entry(endpoint, bound_to);
+            (Rc::clone(&entry.opens), Rc::clone(&entry.freed))
+        };
         let turn = opens.lock().await;
         if let Some(lease) = pool.borrow_mut().take(endpoint, bound_to, after) {
             return Ok(lease);
