@@ -381,9 +381,9 @@ fn the_proxys_own_errors_are_statuses_of_grpc() {
 }
 
 /// A server whose every answer is 200, and says this status in its head.
-fn failing(status: &'static str) -> RawServer {
+fn saying(status: &'static str) -> RawServer {
     RawServer::start(&[], move |client, _| {
-        while let Some(stream) = client.next_request() {
+        while let Some(stream) = client.next_whole_request() {
             let fields = [
                 (":status", "200"),
                 ("content-type", "application/grpc"),
@@ -398,7 +398,7 @@ fn failing(status: &'static str) -> RawServer {
 #[test]
 fn a_failed_call_on_the_canary_is_rescued_where_the_method_allows_it() {
     let stable = EchoServer::start("v1");
-    let canary = failing("14");
+    let canary = saying("14");
     let service = Service::split(stable.port(), 1, canary.port(), 99).key("rescue: { methods: [POST] }");
     let gate = gate(service);
     let client = EchoClient::connect(gate.port());
@@ -418,7 +418,7 @@ fn a_failed_call_on_the_canary_is_rescued_where_the_method_allows_it() {
 /// Its answers are all 200 to HTTP.
 #[test]
 fn a_candidate_that_fails_by_its_statuses_is_rolled_back() {
-    let (stable, candidate) = (EchoServer::start("v1"), failing("13"));
+    let (stable, candidate) = (EchoServer::start("v1"), saying("13"));
     let plan = "rollout: { steps: [{ share: 50%, hold: 1h }, { share: 100%, hold: 1s }], guard: { max_failures: 20 } }";
     let gate = gate(Service::split(stable.port(), 50, candidate.port(), 50).key(plan));
     let client = EchoClient::connect(gate.port());
@@ -719,19 +719,7 @@ fn health_is_asked_of_endpoints_in_their_own_words() {
 /// Both are a 200 of HTTP.
 #[test]
 fn copies_of_calls_are_compared_by_their_own_status() {
-    let answers = |status: &'static str| {
-        RawServer::start(&[], move |client, _| {
-            while let Some(stream) = client.next_request() {
-                let head = [
-                    (":status", "200"),
-                    ("content-type", "application/grpc"),
-                    ("grpc-status", status),
-                ];
-                client.send(HEADERS, END_HEADERS | END_STREAM, stream, hpack(&head));
-            }
-        })
-    };
-    let (v1, v2) = (answers("0"), answers("5"));
+    let (v1, v2) = (saying("0"), saying("5"));
     let service = Service::split(v1.port(), 100, v2.port(), 0);
     let mirror = "mirror: { version: v2, share: 100%, methods: [POST] }";
     let gate = gate(service.key(mirror));

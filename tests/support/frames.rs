@@ -314,14 +314,23 @@ impl RawClient {
 
     /// The stream of the next request of which the head is there; `None`: the connection has ended. As a server.
     pub fn next_request(&mut self) -> Option<u32> {
+        self.serve_until(|frame| frame.kind == HEADERS)
+    }
+
+    /// The stream of the next request that is there to its end, and small: an answer to it is not an early one. As a server.
+    pub fn next_whole_request(&mut self) -> Option<u32> {
+        self.serve_until(|frame| matches!(frame.kind, HEADERS | DATA) && frame.has(END_STREAM))
+    }
+
+    /// The stream of the next frame of which `wanted` holds; acknowledges settings on the way.
+    fn serve_until(&mut self, wanted: impl Fn(&Frame) -> bool) -> Option<u32> {
         loop {
             let frame = self.try_read().ok().flatten()?;
-            match frame.kind {
-                HEADERS => return Some(frame.stream),
-                SETTINGS if !frame.has(ACK) => {
-                    self.send(SETTINGS, ACK, 0, "");
-                }
-                _ => {}
+            if wanted(&frame) {
+                return Some(frame.stream);
+            }
+            if frame.kind == SETTINGS && !frame.has(ACK) {
+                self.send(SETTINGS, ACK, 0, "");
             }
         }
     }
