@@ -9,10 +9,11 @@ use super::reading::{ServiceName, position, tagged};
 use crate::control::commands::{Done, NotDone, Order};
 use crate::rollout::Verb;
 use crate::runtime::{Command, Origin, Scope, Steer};
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Extension, Path, State};
+use axum::extract::rejection::{ExtensionRejection, PathRejection};
+use axum::extract::{Extension, FromRequestParts, Path};
 use axum::http::HeaderMap;
 use axum::http::header::IF_MATCH;
+use axum::http::request::Parts;
 use axum::response::Response;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,6 +26,52 @@ pub type Upgrade = Arc<dyn Fn(Origin) -> Pin<Box<dyn Future<Output = Result<u32,
 
 /// Characters of a reason.
 const MAX_REASON: usize = 1000;
+
+/// Of whom a change is asked, who asks, and on what condition.
+pub struct Asked {
+    admin: Arc<Admin>,
+    caller: Caller,
+    headers: HeaderMap,
+}
+
+impl FromRequestParts<Arc<Admin>> for Asked {
+    type Rejection = ExtensionRejection;
+
+    async fn from_request_parts(parts: &mut Parts, admin: &Arc<Admin>) -> Result<Self, ExtensionRejection> {
+        let Extension(caller) = Extension::from_request_parts(parts, admin).await?;
+        Ok(Self {
+            admin: Arc::clone(admin),
+            caller,
+            headers: parts.headers.clone(),
+        })
+    }
+}
+
+impl Asked {
+    /// Has the writer do it.
+    async fn submit(self, order: Order, reason: Option<String>) -> Result<Response, ApiError> {
+        let reason = checked(reason)?;
+        let expected = expected(&self.headers, self.admin.shared.load().generation)?;
+        let origin = self.caller.origin(reason);
+        let done = self.admin.commander.submit(order, origin, expected).await?;
+        let Done {
+            generation,
+            changed,
+            text,
+            not_durable,
+            restart_required,
+        } = done;
+        let changed = Changed {
+            generation,
+            changed,
+            message: text,
+            durable: not_durable.is_none(),
+            not_durable,
+            restart_required,
+        };
+        Ok(tagged(generation, &changed))
+    }
+}
 
 /// Declares a handler that asks one thing of the writer.
 macro_rules! documented {
@@ -47,17 +94,15 @@ documented! {
     (put, "/v1/services/{service}/weights",
         params(super::document::ServicePath, super::document::IfMatch), request_body = WeightsRequest)
     pub async fn weights(
-        State(admin): State<Arc<Admin>>,
-        Extension(caller): Extension<Caller>,
+        asked: Asked,
         ServiceName(service): ServiceName,
-        headers: HeaderMap,
         Json(request): Json<WeightsRequest>,
     ) -> Result<Response, ApiError> {
         let command = Command::Weights {
             service,
             weights: request.weights,
         };
-        submit(&admin, caller, &headers, Order::Change(command), request.reason).await
+        asked.submit(Order::Change(command), request.reason).await
     }
 }
 
@@ -66,14 +111,12 @@ documented! {
     (put, "/v1/services/{service}/kill",
         params(super::document::ServicePath, super::document::IfMatch), request_body = Option<ReasonRequest>)
     pub async fn kill(
-        State(admin): State<Arc<Admin>>,
-        Extension(caller): Extension<Caller>,
+        asked: Asked,
         ServiceName(service): ServiceName,
-        headers: HeaderMap,
         JsonOrNothing(request): JsonOrNothing<ReasonRequest>,
     ) -> Result<Response, ApiError> {
         let command = Command::Kill(Scope::Service(service));
-        submit(&admin, caller, &headers, Order::Change(command), request.reason).await
+        asked.submit(Order::Change(command), request.reason).await
     }
 }
 
@@ -82,14 +125,12 @@ documented! {
     (delete, "/v1/services/{service}/kill",
         params(super::document::ServicePath, super::document::IfMatch), request_body = Option<ReasonRequest>)
     pub async fn unkill(
-        State(admin): State<Arc<Admin>>,
-        Extension(caller): Extension<Caller>,
+        asked: Asked,
         ServiceName(service): ServiceName,
-        headers: HeaderMap,
         JsonOrNothing(request): JsonOrNothing<ReasonRequest>,
     ) -> Result<Response, ApiError> {
         let command = Command::Unkill(Scope::Service(service));
-        submit(&admin, caller, &headers, Order::Change(command), request.reason).await
+        asked.submit(Order::Change(command), request.reason).await
     }
 }
 
@@ -97,12 +138,10 @@ documented! {
     /// Send everything of every service to stable, until this kill switch is released.
     (put, "/v1/kill", params(super::document::IfMatch), request_body = Option<ReasonRequest>)
     pub async fn kill_all(
-        State(admin): State<Arc<Admin>>,
-        Extension(caller): Extension<Caller>,
-        headers: HeaderMap,
+        asked: Asked,
         JsonOrNothing(request): JsonOrNothing<ReasonRequest>,
     ) -> Result<Response, ApiError> {
-        submit(&admin, caller, &headers, Order::Change(Command::Kill(Scope::All)), request.reason).await
+        asked.submit(Order::Change(Command::Kill(Scope::All)), request.reason).await
     }
 }
 
@@ -110,12 +149,10 @@ documented! {
     /// Release the kill switch for all services.
     (delete, "/v1/kill", params(super::document::IfMatch), request_body = Option<ReasonRequest>)
     pub async fn unkill_all(
-        State(admin): State<Arc<Admin>>,
-        Extension(caller): Extension<Caller>,
-        headers: HeaderMap,
+        asked: Asked,
         JsonOrNothing(request): JsonOrNothing<ReasonRequest>,
     ) -> Result<Response, ApiError> {
-        submit(&admin, caller, &headers, Order::Change(Command::Unkill(Scope::All)), request.reason).await
+        asked.submit(Order::Change(Command::Unkill(Scope::All)), request.reason).await
     }
 }
 
@@ -123,12 +160,10 @@ documented! {
     /// Read the file now, and put it in force if it is right.
     (post, "/v1/config/reload", params(super::document::IfMatch), request_body = Option<ReasonRequest>)
     pub async fn reload(
-        State(admin): State<Arc<Admin>>,
-        Extension(caller): Extension<Caller>,
-        headers: HeaderMap,
+        asked: Asked,
         JsonOrNothing(request): JsonOrNothing<ReasonRequest>,
     ) -> Result<Response, ApiError> {
-        submit(&admin, caller, &headers, Order::Reload, request.reason).await
+        asked.submit(Order::Reload, request.reason).await
     }
 }
 
@@ -137,18 +172,16 @@ documented! {
     /// that it will not: then nothing has changed.
     (post, "/v1/upgrade", params(super::document::IfMatch), request_body = Option<ReasonRequest>)
     pub async fn upgrade(
-        State(admin): State<Arc<Admin>>,
-        Extension(caller): Extension<Caller>,
-        headers: HeaderMap,
+        asked: Asked,
         JsonOrNothing(request): JsonOrNothing<ReasonRequest>,
     ) -> Result<Response, ApiError> {
         let reason = checked(request.reason)?;
-        let generation = admin.shared.load().generation;
-        if let Some(expected) = expected(&headers, generation)?.filter(|expected| *expected != generation) {
+        let generation = asked.admin.shared.load().generation;
+        if let Some(expected) = expected(&asked.headers, generation)?.filter(|expected| *expected != generation) {
             let current = generation;
             return Err(NotDone::Stale { expected, current }.into());
         }
-        let pid = (admin.upgrade)(caller.origin(reason)).await.map_err(|why| {
+        let pid = (asked.admin.upgrade)(asked.caller.origin(reason)).await.map_err(|why| {
             ApiError::new(
                 Kind::NotUpgraded,
                 why,
@@ -173,17 +206,15 @@ documented! {
         params(super::document::ServicePath, super::document::VerbPath, super::document::IfMatch),
         request_body = Option<ReasonRequest>)
     pub async fn rollout(
-        State(admin): State<Arc<Admin>>,
-        Extension(caller): Extension<Caller>,
+        asked: Asked,
         path: Result<Path<(String, String)>, PathRejection>,
-        headers: HeaderMap,
         JsonOrNothing(request): JsonOrNothing<ReasonRequest>,
     ) -> Result<Response, ApiError> {
         let path = path.ok().and_then(|Path((service, word))| Some((service, Verb::from_word(&word)?)));
         let (service, verb) = path.ok_or_else(no_such_verb)?;
-        position(&admin.shared.load(), &service)?;
+        position(&asked.admin.shared.load(), &service)?;
         let steer = Steer::Verb(verb);
-        submit(&admin, caller, &headers, Order::Change(Command::Rollout { service, steer }), request.reason).await
+        asked.submit(Order::Change(Command::Rollout { service, steer }), request.reason).await
     }
 }
 
@@ -194,34 +225,6 @@ fn no_such_verb() -> ApiError {
         "A rollout has no such verb.",
         format!("Its verbs are: {verbs}."),
     )
-}
-
-async fn submit(
-    admin: &Admin,
-    caller: Caller,
-    headers: &HeaderMap,
-    order: Order,
-    reason: Option<String>,
-) -> Result<Response, ApiError> {
-    let reason = checked(reason)?;
-    let expected = expected(headers, admin.shared.load().generation)?;
-    let done = admin.commander.submit(order, caller.origin(reason), expected).await?;
-    let Done {
-        generation,
-        changed,
-        text,
-        not_durable,
-        restart_required,
-    } = done;
-    let changed = Changed {
-        generation,
-        changed,
-        message: text,
-        durable: not_durable.is_none(),
-        not_durable,
-        restart_required,
-    };
-    Ok(tagged(generation, &changed))
 }
 
 /// It is shown on terminals and in logs.

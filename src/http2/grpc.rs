@@ -108,12 +108,13 @@ pub const SERVING: u64 = 1;
 /// Bytes before a message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
 
-/// A `grpc.health.v1.HealthCheckRequest` as it goes into DATA. `service`: up to 127 bytes.
+/// A `grpc.health.v1.HealthCheckRequest` as it goes into DATA.
 pub fn health_question(service: &str) -> Vec<u8> {
     let mut message = vec![0; PREFIX];
-    if let Ok(length @ 1..=127) = u8::try_from(service.len()) {
+    if !service.is_empty() {
         // Field 1, with a length.
-        message.extend([0x0a, length]);
+        message.push(0x0a);
+        put_varint(&mut message, service.len());
         message.extend(service.as_bytes());
     }
     let length = u32::try_from(message.len() - PREFIX).unwrap_or_default();
@@ -147,6 +148,15 @@ pub fn health_in(data: &[u8]) -> Option<u64> {
         message = message.get(skipped..)?;
     }
     Some(status)
+}
+
+/// Adds a number as [`varint`] takes it.
+fn put_varint(bytes: &mut Vec<u8>, mut value: usize) {
+    while value >= 0x80 {
+        bytes.push(0x80 | (value & 0x7f) as u8);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
 }
 
 /// Takes a number off the front: seven bits a byte, the least first, up to ten of them.

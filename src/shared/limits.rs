@@ -116,6 +116,11 @@ impl Rates {
         }
     }
 
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.limiters.is_empty()
+    }
+
     /// Whether all let this request in. `now`: time since the process began.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ mod tls;
 
 pub use departed::Departed;
 pub use evidence::{Counted, Ending, Evidence, Pair, Sent};
-pub use limits::{Gate, Inside, InsideOfKey, ServiceLimits};
+pub use limits::{Gate, Inside, InsideOfKey, Rates, ServiceLimits};
 pub use mirror::MirrorStats;
 pub use notifications::{NotificationEnd, Notifications};
 pub use pool::{Endpoint, InFlight, Pool, RetryBudget, Tried};

@@ -11,7 +11,7 @@ use std::time::Duration;
 /// Below it, probes would be the load.
 const SHORTEST_PROBE_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Bytes of the name of a service whose health is asked for: the length of one byte.
+/// Bytes of the name of a service whose health is asked for: more than any has.
 const SERVICE_NAME_MOST: usize = 127;
 
 impl Context<'_> {

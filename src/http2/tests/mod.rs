@@ -404,6 +404,9 @@ fn every_status_that_the_proxy_answers_is_an_error_of_grpc() {
 fn health_is_asked_and_read_as_protocol_buffers_have_it() {
     assert_eq!(grpc::health_question(""), [0, 0, 0, 0, 0]);
     assert_eq!(grpc::health_question("a.B"), *b"\0\0\0\0\x05\x0a\x03a.B");
+    let long = grpc::health_question(&"x".repeat(200));
+    assert_eq!(long[..8], *b"\0\0\0\0\xcb\x0a\xc8\x01");
+    assert_eq!(long.len(), 5 + 0xcb);
     assert_eq!(grpc::health_in(b"\0\0\0\0\x02\x08\x01"), Some(grpc::SERVING));
     assert_eq!(grpc::health_in(b"\0\0\0\0\x00"), Some(0), "a status of 0 is not sent");
     // Fields of a later form around it: a text, eight bytes, four bytes.

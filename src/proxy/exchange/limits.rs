@@ -5,8 +5,9 @@ use super::endings::Said;
 use crate::outcome::Refusal;
 use crate::proxy::downstream::Next;
 use crate::routing::{RequestView, ServiceId, VersionId};
-use crate::shared::{Inside, InsideOfKey};
+use crate::shared::{Gate, Inside, InsideOfKey, Rates};
 use std::cell::Cell;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Which limit a request is beyond, and whose it is.
@@ -38,6 +39,13 @@ impl Places {
     }
 }
 
+/// What a service, or one of its versions, is limited by.
+struct Gauge<'g> {
+    max_in_flight: Option<u32>,
+    in_flight: &'g Arc<Gate>,
+    rates: &'g Rates,
+}
+
 impl Exchange<'_> {
     /// Whether the service has room for the request.
     pub(super) fn admit(&self, service: ServiceId, request: &RequestView<'_>) -> Result<(), Beyond> {
@@ -57,18 +65,12 @@ impl Exchange<'_> {
             let places = live.limits.enter_keys(request);
             self.places.keys.set(places.map_err(|_| beyond(Limit::KeyInFlight))?);
         }
-        if let Some(most) = settings.limits.max_in_flight {
-            let place = live.limits.in_flight.enter(most);
-            self.places
-                .service
-                .set(Some(place.ok_or_else(|| beyond(Limit::InFlight))?));
-        }
-        if settings.limits.rates.is_empty() {
-            return Ok(());
-        }
-        let now = self.client.worker.shared.uptime();
-        let taken = live.limits.rates.take(request, now);
-        taken.map_err(|wait| beyond(Limit::Rate(wait)))
+        let gauge = Gauge {
+            max_in_flight: settings.limits.max_in_flight,
+            in_flight: &live.limits.in_flight,
+            rates: &live.limits.rates,
+        };
+        self.enter(&gauge, &self.places.service, request).map_err(beyond)
     }
 
     /// Whether the version that is to serve has room for the request.
@@ -78,31 +80,38 @@ impl Exchange<'_> {
         version: VersionId,
         request: &RequestView<'_>,
     ) -> Result<(), Beyond> {
-        let beyond = |limit| Beyond {
-            limit,
-            service,
-            version: Some(version),
-        };
-        let version = version.0 as usize;
+        let index = version.0 as usize;
         let settings = self.snapshot().services.get(service.0 as usize);
         let live = self.local.service(service);
         let (Some(settings), Some(live)) = (
-            settings.and_then(|settings| settings.limits.of_version(version)),
-            live.and_then(|live| live.limits.version(version)),
+            settings.and_then(|settings| settings.limits.of_version(index)),
+            live.and_then(|live| live.limits.version(index)),
         ) else {
             return Ok(());
         };
-        if let Some(most) = settings.max_in_flight {
-            let place = live.in_flight.enter(most);
-            self.places
-                .version
-                .set(Some(place.ok_or_else(|| beyond(Limit::InFlight))?));
+        let gauge = Gauge {
+            max_in_flight: settings.max_in_flight,
+            in_flight: &live.in_flight,
+            rates: &live.rates,
+        };
+        self.enter(&gauge, &self.places.version, request)
+            .map_err(|limit| Beyond {
+                limit,
+                service,
+                version: Some(version),
+            })
+    }
+
+    /// Takes up a place, and what the rates allow.
+    fn enter(&self, gauge: &Gauge<'_>, place: &Cell<Option<Inside>>, request: &RequestView<'_>) -> Result<(), Limit> {
+        if let Some(most) = gauge.max_in_flight {
+            place.set(Some(gauge.in_flight.enter(most).ok_or(Limit::InFlight)?));
         }
-        if settings.rates.is_empty() {
+        if gauge.rates.is_empty() {
             return Ok(());
         }
         let now = self.client.worker.shared.uptime();
-        live.rates.take(request, now).map_err(|wait| beyond(Limit::Rate(wait)))
+        gauge.rates.take(request, now).map_err(Limit::Rate)
     }
 
     pub(super) async fn turn_away(&self, beyond: Beyond) -> Next {
