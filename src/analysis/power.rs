@@ -192,9 +192,11 @@ impl Walk {
 
     /// That the boundary is crossed within so many trials, each a hit with the probability `hit`.
     fn chance(&self, hit: f64, trials: f64) -> f64 {
+        let walked = self.chances(hit).take(trials as usize).last().unwrap_or(0.0);
         match trials <= STEPS as f64 {
-            true => self.chances(hit).take(trials as usize).last().unwrap_or(0.0),
-            false => self.approximate_chance(hit, trials),
+            true => walked,
+            // Where it looks at the end alone, what was crossed on the way stays crossed.
+            false => walked.max(self.approximate_chance(hit, trials)),
         }
     }
 
@@ -202,7 +204,7 @@ impl Walk {
         let walked = self.chances(hit).position(|chance| chance >= POWER);
         walked
             .map(|steps| (steps + 1) as f64)
-            .or_else(|| self.approximate_trials(hit))
+            .or_else(|| Some(self.approximate_trials(hit)?.max(STEPS as f64)))
     }
 
     /// The chance to have crossed the boundary after one trial, two, three …
