@@ -167,6 +167,7 @@ settings! {
         name: Required<String>,
         /// What leads to this service. Absent: every request. At most 10,000 over all services. Exact hosts win over
         /// wildcards, these over none; exact paths over prefixes, longer prefixes over shorter; a method over none.
+        /// Of equal ones the first in the file wins; one to which nothing is left is an error.
         routes: Option<List<Route>>,
         /// Its deployed revisions, 1 to 64, exactly one of them stable.
         versions: Required<List<Version>>,

@@ -1,4 +1,4 @@
-//! All routes of all services, and the pairs that nothing would tell apart.
+//! All routes of all services, and those that no request could reach.
 
 use super::{Context, MAX_ROUTES, text};
 use crate::config::decode::List;
@@ -8,6 +8,7 @@ use crate::config::snapshot::{self, RouteTimeouts, Timeouts};
 use crate::routing::{Destination, HostPattern, PathPattern, Route, RouteTable, ServiceId, canonical_path};
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 /// Where a route stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,8 +40,8 @@ struct Taken {
 }
 
 impl Taken {
-    /// The place that already takes what `route` would; a route without methods is overlapped only by another without,
-    /// since a method is preferred to none.
+    /// The place of an earlier route that takes all that `route` would: where it is some of its methods, the order of the
+    /// file decides. A route without methods is overlapped only by another without, since a method is preferred to none.
     fn insert(&mut self, route: &Route, place: Place) -> Option<Place> {
         let host = match &route.host {
             HostPattern::Any => String::new(),
@@ -56,16 +57,17 @@ impl Taken {
             [] => vec![None],
             named => named.iter().cloned().map(Some).collect(),
         };
-        let mut first = None;
+        let (mut first, mut reached) = (None, false);
         for method in wanted {
             match methods.entry(method) {
-                std::collections::hash_map::Entry::Occupied(taken) => first = first.or(Some(*taken.get())),
-                std::collections::hash_map::Entry::Vacant(free) => {
+                Entry::Occupied(taken) => first = first.or(Some(*taken.get())),
+                Entry::Vacant(free) => {
                     free.insert(place);
+                    reached = true;
                 }
             }
         }
-        first
+        first.filter(|_| !reached)
     }
 }
 

@@ -185,10 +185,10 @@ fn routes() {
             ),
         ),
         (
-            "the same method",
+            "methods that are all taken",
             two(
                 "    routes: [{ path: /x, methods: [GET, POST] }]\n",
-                "    routes: [{ path: /x, methods: [PUT, POST] }]\n",
+                "    routes: [{ path: /x, methods: [PUT, POST] }, { path: /x, methods: [POST, PUT] }]\n",
             ),
         ),
         ("a route twice", route("{ host: a.b }, { host: a.b }")),

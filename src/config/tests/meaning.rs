@@ -316,6 +316,13 @@ fn routes_that_differ_in_any_part_do_not_overlap() {
 }
 
 #[test]
+fn routes_may_share_methods_as_long_as_each_has_one_of_its_own() {
+    let routes = "[{ path: /x, methods: [GET] }, { path: /x, methods: [GET, POST] }]";
+    let snapshot = valid(&with_service(&format!("    routes: {routes}\n")));
+    assert_eq!(snapshot.policy.routes.routes().len(), 2);
+}
+
+#[test]
 fn port_zero_may_be_asked_for_twice() {
     let text = with_service("").replace("127.0.0.1:8080\n", "127.0.0.1:0\n  - address: 127.0.0.1:0\n");
     assert_eq!(valid(&text).listeners.len(), 2);
