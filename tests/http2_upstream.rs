@@ -6,7 +6,7 @@ mod support;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::frames::*;
 use support::{Authority, Broken, Config, Gate, Nginx, PATIENCE, Service, Upstream, Write, eventually, in_parallel};
 
@@ -740,4 +740,34 @@ fn a_connection_that_is_dead_is_given_up() {
     client.set_read_timeout(2 * PATIENCE);
     assert_eq!(client.request("POST", "/", &[], b"x").status, 502);
     assert_eq!(ask(&gate, "GET", b""), (200, "alive".to_owned()));
+}
+
+/// A server of gRPC ends a connection on which it is asked for a sign of life a third time within minutes of saying nothing.
+#[test]
+fn an_endpoint_that_lives_and_is_silent_is_not_asked_again_soon() {
+    let pings = Arc::new(AtomicUsize::new(0));
+    let asked = Arc::clone(&pings);
+    let server = RawServer::start(&[], move |client, _| {
+        let stream = client.next_request().unwrap();
+        let begun = Instant::now();
+        client.set_patience(Duration::from_millis(100));
+        while begun.elapsed() < Duration::from_secs(24) {
+            let Ok(frame) = client.try_read() else {
+                continue;
+            };
+            let frame = frame.expect("the connection lives");
+            if frame.kind == PING && !frame.has(ACK) {
+                asked.fetch_add(1, Ordering::SeqCst);
+                client.send(PING, ACK, 0, frame.payload);
+            }
+        }
+        client.respond(stream, "late");
+    });
+    let service = Service::only(server.port()).pools("timeouts: { first_byte: 60s }");
+    let gate = Gate::start(&over_h2c(service).top("threads: 1").text());
+    let mut client = gate.client();
+    client.set_read_timeout(3 * PATIENCE);
+    let answer = client.request("POST", "/", &[], b"x");
+    assert_eq!((answer.status, answer.text()), (200, "late".to_owned()));
+    assert_eq!(pings.load(Ordering::SeqCst), 1);
 }

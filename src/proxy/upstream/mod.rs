@@ -15,12 +15,20 @@ use crate::config::snapshot::Timeouts;
 use crate::opening::{Addresses, write_proxy_header};
 use crate::shared::{Endpoint, Transport, explain_tls};
 use std::io::{self, IoSlice};
+use socket2::{SockRef, TcpKeepalive};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 
 /// A connection to an endpoint, and whether it has carried a request before.
+/// A silent host is asked by the kernel for a sign of life after so much silence, and so often.
+const PROBED_AFTER: Duration = Duration::from_secs(10);
+const PROBED_EVERY: Duration = Duration::from_secs(5);
+
+/// A host that acknowledges nothing for so long is gone.
+const HOST_GONE: Duration = Duration::from_secs(30);
+
 pub struct Connection {
     pub stream: Stream,
     pub reused: bool,
@@ -139,6 +147,9 @@ async fn open_unhurried(on_behalf: &OnBehalf<'_>, endpoint: &Endpoint) -> io::Re
     let tcp = TcpStream::connect(endpoint.address).await?;
     tcp.set_nodelay(true)?;
     let Transport {
+    if endpoint.transport.http2 {
+        end_with_host(&tcp)?;
+    }
         send_proxy_protocol,
         tls,
         http2: _,
@@ -166,6 +177,15 @@ async fn open_unhurried(on_behalf: &OnBehalf<'_>, endpoint: &Endpoint) -> io::Re
 }
 
 /// Why there is no TLS with an endpoint, also told in the log: somebody has to look at its certificate, or at ours.
+/// Has the kernel end a connection whose other host is gone. Streams may be silent on it for long, with a PING only every few
+/// minutes (see [`crate::http2::Liveness`]), and what is sent to nobody would be repeated for a quarter of an hour.
+fn end_with_host(tcp: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(tcp);
+    let probes = TcpKeepalive::new().with_time(PROBED_AFTER).with_interval(PROBED_EVERY);
+    socket.set_tcp_keepalive(&probes)?;
+    socket.set_tcp_user_timeout(Some(HOST_GONE))
+}
+
 fn not_shaken(on_behalf: &OnBehalf<'_>, endpoint: &Endpoint, error: &io::Error) -> io::Error {
     let why = explain_tls(error);
     if on_behalf.client.worker.may_warn() {
@@ -183,4 +203,21 @@ pub fn is_ours(error: &io::Error) -> bool {
         errno,
         Some(Errno::EMFILE | Errno::ENFILE | Errno::EADDRNOTAVAIL | Errno::ENOBUFS | Errno::ENOMEM)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_kernel_watches_over_the_host() {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        end_with_host(&tcp).unwrap();
+        let socket = SockRef::from(&tcp);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), PROBED_AFTER);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), PROBED_EVERY);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(HOST_GONE));
+    }
 }
