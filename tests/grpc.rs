@@ -668,6 +668,35 @@ fn a_deadline_that_nobody_could_keep_is_nobodys_failure() {
     assert_eq!(gate.metrics().sum("rollgate_request_failures_total", &[]), 0.0);
 }
 
+/// Nor one that does not send its messages in the time it gives, whether it keeps that time or we do.
+#[test]
+fn a_deadline_that_its_client_dawdles_away_is_nobodys_failure() {
+    let server = RawServer::start(&[], |client, _| while client.next_request().is_some() {});
+    let gate = gate(Service::only(server.port()));
+    let mut head = POST.to_vec();
+    head[2].1 = UNARY;
+    head.extend([("content-type", "application/grpc"), ("grpc-timeout", "1500m")]);
+    for leaves in [true, false] {
+        let mut client = RawClient::greeted(gate.port());
+        client.head(1, &head).send(DATA, 0, 1, b"\0\0\0\0\x01x");
+        let begun = Instant::now();
+        gate.expect_metric("rollgate_requests_in_flight", &[("version", "v1")], 1.0);
+        if leaves {
+            std::thread::sleep(Duration::from_millis(1_450).saturating_sub(begun.elapsed()));
+            client.send(RST_STREAM, 0, 1, CANCEL.to_be_bytes());
+        }
+        gate.expect_metric("rollgate_requests_in_flight", &[("version", "v1")], 0.0);
+    }
+    eventually(PATIENCE, "both are told", || gate.access_log_lines().len() == 2);
+    for line in gate.access_log_lines() {
+        // The busier the machine, the likelier the first is ours to end, too.
+        let how = line["termination"].as_str().unwrap();
+        assert!(how == "client_abort" || how == "refused", "{line}");
+        assert!(line["failure"].is_null(), "{line}");
+    }
+    assert_eq!(gate.metrics().sum("rollgate_request_failures_total", &[]), 0.0);
+}
+
 #[test]
 fn health_is_asked_of_endpoints_in_their_own_words() {
     let server = HealthServer::start();

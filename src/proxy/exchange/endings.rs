@@ -139,7 +139,8 @@ impl Exchange<'_> {
             ..
         } = failure;
         match failed {
-            Failed::Client(_) if self.client_waited_long_enough() => {
+            // Where the client itself had not sent all, it kept the version waiting, as when our time for it is up first.
+            Failed::Client(_) if (uploaded || answer_begun) && self.client_waited_long_enough() => {
                 self.record.ends(self.shown(504), Termination::Deadline, None);
                 self.record.says(self.is_grpc.then(|| grpc::status_for(504)));
                 self.excuse(answer_begun);
