@@ -308,7 +308,7 @@ fn told_of(termination: Termination, status: u16, why: &str) -> &str {
         Termination::UpstreamTimeout => why,
         Termination::UpstreamReset => "the endpoint closed the connection before its answer",
         Termination::UpstreamProtocol => "the answer of the endpoint is broken",
-        Termination::Internal => "the proxy has no room for another connection",
+        Termination::Internal => "the proxy has no room for another connection to the endpoint, or stream on one",
         _ => "the endpoint failed",
     }
 }

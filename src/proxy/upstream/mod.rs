@@ -7,6 +7,7 @@ mod multiplexed;
 
 pub use idle::IdlePool;
 pub use link::{Link, NotBegun};
+use multiplexed::NoStream;
 pub use multiplexed::{Lease, Multiplexed};
 
 use super::downstream::Client;
@@ -14,14 +15,13 @@ use super::stream::{Stream, Tls};
 use crate::config::snapshot::Timeouts;
 use crate::opening::{Addresses, write_proxy_header};
 use crate::shared::{Endpoint, Transport, explain_tls};
-use std::io::{self, IoSlice};
 use socket2::{SockRef, TcpKeepalive};
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 
-/// A connection to an endpoint, and whether it has carried a request before.
 /// A silent host is asked by the kernel for a sign of life after so much silence, and so often.
 const PROBED_AFTER: Duration = Duration::from_secs(10);
 const PROBED_EVERY: Duration = Duration::from_secs(5);
@@ -29,6 +29,7 @@ const PROBED_EVERY: Duration = Duration::from_secs(5);
 /// A host that acknowledges nothing for so long is gone.
 const HOST_GONE: Duration = Duration::from_secs(30);
 
+/// A connection to an endpoint, and whether it has carried a request before.
 pub struct Connection {
     pub stream: Stream,
     pub reused: bool,
@@ -146,10 +147,10 @@ fn out_of_time() -> io::Error {
 async fn open_unhurried(on_behalf: &OnBehalf<'_>, endpoint: &Endpoint) -> io::Result<Connection> {
     let tcp = TcpStream::connect(endpoint.address).await?;
     tcp.set_nodelay(true)?;
-    let Transport {
     if endpoint.transport.http2 {
         end_with_host(&tcp)?;
     }
+    let Transport {
         send_proxy_protocol,
         tls,
         http2: _,
@@ -176,7 +177,6 @@ async fn open_unhurried(on_behalf: &OnBehalf<'_>, endpoint: &Endpoint) -> io::Re
     })
 }
 
-/// Why there is no TLS with an endpoint, also told in the log: somebody has to look at its certificate, or at ours.
 /// Has the kernel end a connection whose other host is gone. Streams may be silent on it for long, with a PING only every few
 /// minutes (see [`crate::http2::Liveness`]), and what is sent to nobody would be repeated for a quarter of an hour.
 fn end_with_host(tcp: &TcpStream) -> io::Result<()> {
@@ -186,6 +186,7 @@ fn end_with_host(tcp: &TcpStream) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(HOST_GONE))
 }
 
+/// Why there is no TLS with an endpoint, also told in the log: somebody has to look at its certificate, or at ours.
 fn not_shaken(on_behalf: &OnBehalf<'_>, endpoint: &Endpoint, error: &io::Error) -> io::Error {
     let why = explain_tls(error);
     if on_behalf.client.worker.may_warn() {
@@ -195,9 +196,17 @@ fn not_shaken(on_behalf: &OnBehalf<'_>, endpoint: &Endpoint, error: &io::Error) 
     io::Error::new(error.kind(), format!("TLS: {why}"))
 }
 
-/// Whether a connection could not be made for want of something of our own: descriptors, ports, memory.
+/// Whether there was no stream because as many are open as there may be.
+pub fn is_full(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|cause| cause.is::<NoStream>())
+}
+
+/// Whether there was no connection for want of something of our own: descriptors, ports, memory, streams.
 pub fn is_ours(error: &io::Error) -> bool {
     use nix::errno::Errno;
+    if is_full(error) {
+        return true;
+    }
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(
         errno,
