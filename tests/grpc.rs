@@ -697,6 +697,28 @@ fn a_deadline_that_its_client_dawdles_away_is_nobodys_failure() {
     assert_eq!(gate.metrics().sum("rollgate_request_failures_total", &[]), 0.0);
 }
 
+/// Also where the answer has begun, and the time is that of the route.
+#[test]
+fn a_conversation_that_its_client_does_not_end_in_time_is_nobodys_failure() {
+    let server = RawServer::start(&[], |client, _| {
+        let stream = client.next_request().unwrap();
+        let head = [(":status", "200"), ("content-type", "application/grpc")];
+        client.send(HEADERS, END_HEADERS, stream, hpack(&head));
+        client.until("the call is taken back", |frame| frame.kind == RST_STREAM);
+    });
+    let service = Service::only(server.port()).route("path_prefix: /, timeouts: { request: 1s }");
+    let gate = gate(service);
+    let mut client = RawClient::greeted(gate.port());
+    let mut head = POST.to_vec();
+    head[2].1 = UNARY;
+    head.push(("content-type", "application/grpc"));
+    client.head(1, &head).send(DATA, 0, 1, b"\0\0\0\0\x01x");
+    let line = gate.access_line("the call", |line| line["path"] == UNARY);
+    assert_eq!(line["termination"], "deadline", "{line}");
+    assert!(line["failure"].is_null(), "{line}");
+    assert_eq!(gate.metrics().sum("rollgate_request_failures_total", &[]), 0.0);
+}
+
 #[test]
 fn health_is_asked_of_endpoints_in_their_own_words() {
     let server = HealthServer::start();

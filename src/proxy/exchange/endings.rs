@@ -143,7 +143,7 @@ impl Exchange<'_> {
             Failed::Client(_) if (uploaded || answer_begun) && self.client_waited_long_enough() => {
                 self.record.ends(self.shown(504), Termination::Deadline, None);
                 self.record.says(self.is_grpc.then(|| grpc::status_for(504)));
-                self.excuse(answer_begun);
+                self.excuse(answer_begun, uploaded);
                 Next::Close
             }
             Failed::Client(termination) => {
@@ -173,7 +173,7 @@ impl Exchange<'_> {
                     self.fail(504, Termination::Deadline, self.time_limit_key(), !uploaded)
                         .await
                 };
-                self.excuse(answer_begun);
+                self.excuse(answer_begun, uploaded);
                 next
             }
             Failed::Idle => self.cut(Termination::Idle),
@@ -202,8 +202,8 @@ impl Exchange<'_> {
     }
 
     /// Takes a failure back that was nobody's.
-    fn excuse(&self, answer_begun: bool) {
-        if self.is_nobodys_delay(answer_begun) {
+    fn excuse(&self, answer_begun: bool, uploaded: bool) {
+        if self.is_nobodys_delay(answer_begun, uploaded) {
             self.record.excused();
         }
     }
