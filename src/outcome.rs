@@ -352,7 +352,7 @@ pub enum Termination {
     Drain,
     /// Still in flight on a canary when `kill.drain` had passed since a kill switch came on or it was rolled back.
     Revoked,
-    /// The proxy itself failed (a panic).
+    /// The proxy itself failed (a panic), or lacked something: descriptors, streams to an endpoint.
     Internal,
 }
 

@@ -668,6 +668,57 @@ fn a_deadline_that_nobody_could_keep_is_nobodys_failure() {
     assert_eq!(gate.metrics().sum("rollgate_request_failures_total", &[]), 0.0);
 }
 
+/// Nor one that does not send its messages in the time it gives, whether it keeps that time or we do.
+#[test]
+fn a_deadline_that_its_client_dawdles_away_is_nobodys_failure() {
+    let server = RawServer::start(&[], |client, _| while client.next_request().is_some() {});
+    let gate = gate(Service::only(server.port()));
+    let mut head = POST.to_vec();
+    head[2].1 = UNARY;
+    head.extend([("content-type", "application/grpc"), ("grpc-timeout", "1500m")]);
+    for leaves in [true, false] {
+        let mut client = RawClient::greeted(gate.port());
+        client.head(1, &head).send(DATA, 0, 1, b"\0\0\0\0\x01x");
+        let begun = Instant::now();
+        gate.expect_metric("rollgate_requests_in_flight", &[("version", "v1")], 1.0);
+        if leaves {
+            std::thread::sleep(Duration::from_millis(1_450).saturating_sub(begun.elapsed()));
+            client.send(RST_STREAM, 0, 1, CANCEL.to_be_bytes());
+        }
+        gate.expect_metric("rollgate_requests_in_flight", &[("version", "v1")], 0.0);
+    }
+    eventually(PATIENCE, "both are told", || gate.access_log_lines().len() == 2);
+    for line in gate.access_log_lines() {
+        // The busier the machine, the likelier the first is ours to end, too.
+        let how = line["termination"].as_str().unwrap();
+        assert!(how == "client_abort" || how == "refused", "{line}");
+        assert!(line["failure"].is_null(), "{line}");
+    }
+    assert_eq!(gate.metrics().sum("rollgate_request_failures_total", &[]), 0.0);
+}
+
+/// Also where the answer has begun, and the time is that of the route.
+#[test]
+fn a_conversation_that_its_client_does_not_end_in_time_is_nobodys_failure() {
+    let server = RawServer::start(&[], |client, _| {
+        let stream = client.next_request().unwrap();
+        let head = [(":status", "200"), ("content-type", "application/grpc")];
+        client.send(HEADERS, END_HEADERS, stream, hpack(&head));
+        client.until("the call is taken back", |frame| frame.kind == RST_STREAM);
+    });
+    let service = Service::only(server.port()).route("path_prefix: /, timeouts: { request: 1s }");
+    let gate = gate(service);
+    let mut client = RawClient::greeted(gate.port());
+    let mut head = POST.to_vec();
+    head[2].1 = UNARY;
+    head.push(("content-type", "application/grpc"));
+    client.head(1, &head).send(DATA, 0, 1, b"\0\0\0\0\x01x");
+    let line = gate.access_line("the call", |line| line["path"] == UNARY);
+    assert_eq!(line["termination"], "deadline", "{line}");
+    assert!(line["failure"].is_null(), "{line}");
+    assert_eq!(gate.metrics().sum("rollgate_request_failures_total", &[]), 0.0);
+}
+
 #[test]
 fn health_is_asked_of_endpoints_in_their_own_words() {
     let server = HealthServer::start();

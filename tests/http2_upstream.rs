@@ -6,7 +6,7 @@ mod support;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::frames::*;
 use support::{Authority, Broken, Config, Gate, Nginx, PATIENCE, Service, Upstream, Write, eventually, in_parallel};
 
@@ -740,4 +740,83 @@ fn a_connection_that_is_dead_is_given_up() {
     client.set_read_timeout(2 * PATIENCE);
     assert_eq!(client.request("POST", "/", &[], b"x").status, 502);
     assert_eq!(ask(&gate, "GET", b""), (200, "alive".to_owned()));
+}
+
+/// How many streams a thread has to an endpoint is bounded by the proxy: who finds none has met a limit of it, and no failure.
+#[test]
+fn where_no_stream_comes_free_the_proxy_says_so_and_nobody_has_failed() {
+    const CONNECTIONS: usize = 32;
+    let came = Arc::new(AtomicUsize::new(0));
+    let (release, released) = mpsc::channel::<()>();
+    let (count, released) = (Arc::clone(&came), std::sync::Mutex::new(released));
+    // SETTINGS_MAX_CONCURRENT_STREAMS: 1.
+    let server = RawServer::start(&[0, 3, 0, 0, 0, 1], move |client, _| {
+        while let Some(stream) = client.next_request() {
+            count.fetch_add(1, Ordering::SeqCst);
+            // Fails once all may go.
+            let _ = released.lock().unwrap().recv();
+            client.respond(stream, "v1");
+        }
+    });
+    let service = Service::only(server.port()).pools("timeouts: { connect: 3s, first_byte: 60s }");
+    let gate = Gate::start(&over_h2c(service).top("threads: 1").text());
+    std::thread::scope(|scope| {
+        let held: Vec<_> = (1..=CONNECTIONS)
+            .map(|n| {
+                let one = scope.spawn(|| {
+                    let mut client = gate.client();
+                    client.set_read_timeout(3 * PATIENCE);
+                    client.request("POST", "/", &[], b"x").status
+                });
+                eventually(PATIENCE, "it is there", || came.load(Ordering::SeqCst) == n);
+                one
+            })
+            .collect();
+        let (status, text) = ask(&gate, "POST", b"x");
+        assert_eq!(status, 503, "{text}");
+        assert!(text.contains("the proxy has no room"), "{text}");
+        drop(release);
+        assert!(held.into_iter().all(|one| one.join().unwrap() == 200));
+    });
+    assert_eq!(server.connections(), CONNECTIONS);
+    let line = gate.access_line("the one too many", |line| line["status"] == 503);
+    let why = "connecting to the endpoint: all 32 streams that the endpoint allows of this thread's 32 connections were taken for \
+               timeouts.connect";
+    assert_eq!(
+        (&line["error"], &line["termination"]),
+        (&why.into(), &"internal".into())
+    );
+    assert_eq!(gate.metrics().sum("rollgate_request_failures_total", &[]), 0.0);
+    assert_eq!(gate.metric("rollgate_endpoint_healthy", &[]), 1.0);
+    assert_eq!(ask(&gate, "POST", b"x").0, 200);
+}
+
+/// A server of gRPC ends a connection on which it is asked for a sign of life a third time within minutes of saying nothing.
+#[test]
+fn an_endpoint_that_lives_and_is_silent_is_not_asked_again_soon() {
+    let pings = Arc::new(AtomicUsize::new(0));
+    let asked = Arc::clone(&pings);
+    let server = RawServer::start(&[], move |client, _| {
+        let stream = client.next_request().unwrap();
+        let begun = Instant::now();
+        client.set_patience(Duration::from_millis(100));
+        while begun.elapsed() < Duration::from_secs(24) {
+            let Ok(frame) = client.try_read() else {
+                continue;
+            };
+            let frame = frame.expect("the connection lives");
+            if frame.kind == PING && !frame.has(ACK) {
+                asked.fetch_add(1, Ordering::SeqCst);
+                client.send(PING, ACK, 0, frame.payload);
+            }
+        }
+        client.respond(stream, "late");
+    });
+    let service = Service::only(server.port()).pools("timeouts: { first_byte: 60s }");
+    let gate = Gate::start(&over_h2c(service).top("threads: 1").text());
+    let mut client = gate.client();
+    client.set_read_timeout(3 * PATIENCE);
+    let answer = client.request("POST", "/", &[], b"x");
+    assert_eq!((answer.status, answer.text()), (200, "late".to_owned()));
+    assert_eq!(pings.load(Ordering::SeqCst), 1);
 }

@@ -96,6 +96,11 @@ impl FrameCount {
         self.ending = (self.last && whole).then_some(u32::from_be_bytes(stream) & !RESERVED_BIT);
     }
 
+    /// Whether some of them carry something.
+    pub fn carries(&self) -> bool {
+        self.frames.carrying > 0
+    }
+
     /// Frames since this was asked last.
     pub fn take(&mut self) -> Frames {
         std::mem::take(&mut self.frames)

@@ -13,6 +13,7 @@
 mod budget;
 mod frame_count;
 pub mod grpc;
+mod liveness;
 mod read;
 mod write;
 
@@ -21,6 +22,7 @@ mod tests;
 
 pub use budget::Budget;
 pub use frame_count::{FrameCount, Frames};
+pub use liveness::Liveness;
 pub use read::{read_answer, read_request, read_trailers};
 pub use write::{Untranslatable, answer, request, trailers};
 

@@ -156,12 +156,12 @@ impl<'c> Exchange<'c> {
         })
     }
 
-    /// The client's deadline has passed, which says nothing of the version: hardly anybody could have kept it, or the answer
-    /// had begun, and its length is the affair of both sides.
-    fn is_nobodys_delay(&self, answer_begun: bool) -> bool {
-        self.grpc_timeout
-            .get()
-            .is_some_and(|timeout| answer_begun || timeout < LEAST_DEADLINE)
+    /// A deadline has passed, which says nothing of the version: its client gave less than hardly anybody could have kept, or
+    /// the answer had begun, and its length is the affair of both sides, or of a client that has not sent all.
+    fn is_nobodys_delay(&self, answer_begun: bool, uploaded: bool) -> bool {
+        let of_client = self.grpc_timeout.get();
+        let is_of_client = of_client.is_some_and(|timeout| answer_begun || timeout < LEAST_DEADLINE);
+        is_of_client || (self.is_grpc && answer_begun && !uploaded)
     }
 
     fn snapshot(&self) -> &Snapshot {

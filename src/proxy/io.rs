@@ -37,6 +37,8 @@ pub struct Meter {
     control: RefCell<Budget>,
     /// Something has come in since this was asked last.
     heard: Cell<bool>,
+    /// Likewise, HEADERS or DATA.
+    carried: Cell<bool>,
     /// How often the `h2` crate has asked for bytes. It has used all it had whenever it does.
     reads: Cell<u64>,
     /// The answers that may end before their requests, by stream, each with the read that brought its end.
@@ -54,6 +56,7 @@ impl Meter {
             written: RefCell::new(FrameCount::new(to_peer)),
             control: RefCell::new(Budget::new(CONTROL_FRAMES, CONTROL_FRAMES_PER_SECOND, now)),
             heard: Cell::new(false),
+            carried: Cell::new(false),
             reads: Cell::new(0),
             answers: RefCell::default(),
         })
@@ -76,11 +79,13 @@ impl Meter {
 
     fn read(&self, bytes: &[u8]) {
         self.heard.set(true);
-        self.read.borrow_mut().pass(bytes, |stream| {
+        let mut count = self.read.borrow_mut();
+        count.pass(bytes, |stream| {
             if let Some(ended) = self.answers.borrow_mut().get_mut(&stream) {
                 ended.get_or_insert(self.reads.get());
             }
         });
+        self.carried.set(self.carried.get() || count.carries());
     }
 
     /// Whether the peer sends so many frames that carry nothing that its connection had better end (as CVE-2019-9512,
@@ -95,6 +100,11 @@ impl Meter {
     /// Whether anything has come in since this was asked last.
     pub fn heard(&self) -> bool {
         self.heard.take()
+    }
+
+    /// Whether HEADERS or DATA have come in since this was asked last.
+    pub fn carried(&self) -> bool {
+        self.carried.take()
     }
 }
 

@@ -330,12 +330,12 @@ impl Exchange<'_> {
     }
 
     fn blame_for_connecting(&self, version: &VersionInForce, endpoint: &Endpoint, error: &io::Error) {
-        if upstream::is_ours(error) {
+        if !upstream::is_ours(error) {
+            version.pool.failed(endpoint, FailureKind::Connect, self.now_ms());
+        } else if !upstream::is_full(error) {
             // No endpoint is to blame: what is idle gives its descriptors up.
             self.client.worker.idle.borrow_mut().clear();
             self.client.worker.multiplexed.borrow_mut().clear();
-        } else {
-            version.pool.failed(endpoint, FailureKind::Connect, self.now_ms());
         }
     }
 

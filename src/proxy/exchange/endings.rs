@@ -139,10 +139,11 @@ impl Exchange<'_> {
             ..
         } = failure;
         match failed {
-            Failed::Client(_) if self.client_waited_long_enough() => {
+            // Where the client itself had not sent all, it kept the version waiting, as when our time for it is up first.
+            Failed::Client(_) if (uploaded || answer_begun) && self.client_waited_long_enough() => {
                 self.record.ends(self.shown(504), Termination::Deadline, None);
                 self.record.says(self.is_grpc.then(|| grpc::status_for(504)));
-                self.excuse(answer_begun);
+                self.excuse(answer_begun, uploaded);
                 Next::Close
             }
             Failed::Client(termination) => {
@@ -172,7 +173,7 @@ impl Exchange<'_> {
                     self.fail(504, Termination::Deadline, self.time_limit_key(), !uploaded)
                         .await
                 };
-                self.excuse(answer_begun);
+                self.excuse(answer_begun, uploaded);
                 next
             }
             Failed::Idle => self.cut(Termination::Idle),
@@ -201,8 +202,8 @@ impl Exchange<'_> {
     }
 
     /// Takes a failure back that was nobody's.
-    fn excuse(&self, answer_begun: bool) {
-        if self.is_nobodys_delay(answer_begun) {
+    fn excuse(&self, answer_begun: bool, uploaded: bool) {
+        if self.is_nobodys_delay(answer_begun, uploaded) {
             self.record.excused();
         }
     }
@@ -307,7 +308,7 @@ fn told_of(termination: Termination, status: u16, why: &str) -> &str {
         Termination::UpstreamTimeout => why,
         Termination::UpstreamReset => "the endpoint closed the connection before its answer",
         Termination::UpstreamProtocol => "the answer of the endpoint is broken",
-        Termination::Internal => "the proxy has no room for another connection",
+        Termination::Internal => "the proxy has no room for another connection to the endpoint, or stream on one",
         _ => "the endpoint failed",
     }
 }

@@ -1,6 +1,7 @@
 //! The task of a connection of HTTP/2: moves its frames, tells who waits for room on it, and finds out whether it still lives.
 
 use super::multiplexed::Load;
+use crate::http2::Liveness;
 use crate::proxy::deadlines::Slot;
 use crate::proxy::io::Io;
 use crate::proxy::worker::Worker;
@@ -11,11 +12,6 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
-
-/// A connection on which requests wait is asked for a sign of life after so much silence, and given up after so much more.
-const QUIET: Duration = Duration::from_secs(10);
-const NO_PONG: Duration = Duration::from_secs(5);
 
 /// See the module.
 pub struct Driver {
@@ -28,8 +24,7 @@ pub struct Driver {
     most: usize,
     /// Streams wait, so that silence is watched.
     watched: bool,
-    /// A sign of life was asked for.
-    asked: bool,
+    liveness: Liveness,
 }
 
 impl Driver {
@@ -42,7 +37,7 @@ impl Driver {
             slot: worker.deadlines.slot(),
             load,
             watched: false,
-            asked: false,
+            liveness: Liveness::default(),
         }
     }
 
@@ -74,26 +69,26 @@ impl Driver {
     fn watch(&mut self, context: &mut Context<'_>) {
         let heard = self.load.meter.heard();
         let waits = self.load.streams.get() > 0;
-        if heard && let Some(ping) = &mut self.ping {
+        if heard {
             // An answer that is not taken is in the way of the next question.
-            let _ = ping.poll_pong(context);
+            let _ = self.ping.as_mut().map(|ping| ping.poll_pong(context));
+            self.liveness.heard(self.load.meter.carried());
         }
         if !waits {
             self.slot.clear_phase();
         } else if heard || !self.watched {
-            self.asked = false;
-            self.slot.set_phase(QUIET);
+            self.slot.set_phase(self.liveness.patience(self.worker.recently()));
         }
         self.watched = waits;
     }
 
     /// Asks for a sign of life; `false`: that was done, in vain.
     fn ask(&mut self, context: &mut Context<'_>) -> bool {
-        if self.asked {
+        let now = self.worker.recently();
+        if !self.liveness.ask(now) {
             return false;
         }
-        self.asked = true;
-        self.slot.set_phase(NO_PONG);
+        self.slot.set_phase(self.liveness.patience(now));
         // Fails while an earlier one is not answered: that answer will do.
         let _ = self.ping.as_mut().map(|ping| ping.send_ping(Ping::opaque()));
         context.waker().wake_by_ref();

@@ -7,6 +7,7 @@ mod multiplexed;
 
 pub use idle::IdlePool;
 pub use link::{Link, NotBegun};
+use multiplexed::NoStream;
 pub use multiplexed::{Lease, Multiplexed};
 
 use super::downstream::Client;
@@ -14,11 +15,19 @@ use super::stream::{Stream, Tls};
 use crate::config::snapshot::Timeouts;
 use crate::opening::{Addresses, write_proxy_header};
 use crate::shared::{Endpoint, Transport, explain_tls};
+use socket2::{SockRef, TcpKeepalive};
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
+
+/// A silent host is asked by the kernel for a sign of life after so much silence, and so often.
+const PROBED_AFTER: Duration = Duration::from_secs(10);
+const PROBED_EVERY: Duration = Duration::from_secs(5);
+
+/// A host that acknowledges nothing for so long is gone.
+const HOST_GONE: Duration = Duration::from_secs(30);
 
 /// A connection to an endpoint, and whether it has carried a request before.
 pub struct Connection {
@@ -138,6 +147,9 @@ fn out_of_time() -> io::Error {
 async fn open_unhurried(on_behalf: &OnBehalf<'_>, endpoint: &Endpoint) -> io::Result<Connection> {
     let tcp = TcpStream::connect(endpoint.address).await?;
     tcp.set_nodelay(true)?;
+    if endpoint.transport.http2 {
+        end_with_host(&tcp)?;
+    }
     let Transport {
         send_proxy_protocol,
         tls,
@@ -165,6 +177,15 @@ async fn open_unhurried(on_behalf: &OnBehalf<'_>, endpoint: &Endpoint) -> io::Re
     })
 }
 
+/// Has the kernel end a connection whose other host is gone. Streams may be silent on it for long, with a PING only every few
+/// minutes (see [`crate::http2::Liveness`]), and what is sent to nobody would be repeated for a quarter of an hour.
+fn end_with_host(tcp: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(tcp);
+    let probes = TcpKeepalive::new().with_time(PROBED_AFTER).with_interval(PROBED_EVERY);
+    socket.set_tcp_keepalive(&probes)?;
+    socket.set_tcp_user_timeout(Some(HOST_GONE))
+}
+
 /// Why there is no TLS with an endpoint, also told in the log: somebody has to look at its certificate, or at ours.
 fn not_shaken(on_behalf: &OnBehalf<'_>, endpoint: &Endpoint, error: &io::Error) -> io::Error {
     let why = explain_tls(error);
@@ -175,12 +196,37 @@ fn not_shaken(on_behalf: &OnBehalf<'_>, endpoint: &Endpoint, error: &io::Error) 
     io::Error::new(error.kind(), format!("TLS: {why}"))
 }
 
-/// Whether a connection could not be made for want of something of our own: descriptors, ports, memory.
+/// Whether there was no stream because as many are open as there may be.
+pub fn is_full(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|cause| cause.is::<NoStream>())
+}
+
+/// Whether there was no connection for want of something of our own: descriptors, ports, memory, streams.
 pub fn is_ours(error: &io::Error) -> bool {
     use nix::errno::Errno;
+    if is_full(error) {
+        return true;
+    }
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(
         errno,
         Some(Errno::EMFILE | Errno::ENFILE | Errno::EADDRNOTAVAIL | Errno::ENOBUFS | Errno::ENOMEM)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_kernel_watches_over_the_host() {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        end_with_host(&tcp).unwrap();
+        let socket = SockRef::from(&tcp);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), PROBED_AFTER);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), PROBED_EVERY);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(HOST_GONE));
+    }
 }

@@ -37,8 +37,20 @@ const UNTOLD: usize = usize::MAX - 1;
 /// streams is sent beyond them, it refuses.
 const STREAMS_UNTOLD: usize = 1;
 
-/// Connections of one thread to one endpoint; when all of them are full, requests wait.
+/// Connections of one thread to one endpoint; when all of them are full, requests wait. With their windows it bounds what an
+/// endpoint may have us hold.
 const CONNECTIONS: usize = 32;
+
+/// No stream came free in time: all that our connections may carry were taken. The bound is ours even where the endpoint
+/// allows few streams on each, since it might well take more connections.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "all {streams} streams{} of this thread's {CONNECTIONS} connections were taken for timeouts.connect",
+    if *streams < CONNECTIONS * STREAMS { " that the endpoint allows" } else { "" }
+)]
+pub struct NoStream {
+    streams: usize,
+}
 
 /// Bytes an endpoint may send on one stream before they are passed on. On all of them together so many times more: a client
 /// that takes nothing holds up its own answer, and nobody else's.
@@ -146,12 +158,16 @@ pub(super) struct Load {
 }
 
 impl Shared {
-    fn has_room(&self) -> bool {
-        let most = match self.send.current_max_send_streams() {
+    /// Streams at once that it may carry.
+    fn most(&self) -> usize {
+        match self.send.current_max_send_streams() {
             UNTOLD => STREAMS_UNTOLD,
             told => told.min(STREAMS),
-        };
-        self.load.streams.get() < most
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.load.streams.get() < self.most()
     }
 
     fn is_untold(&self) -> bool {
@@ -235,6 +251,16 @@ impl Multiplexed {
             .iter()
             .any(|shared| shared.number > after && shared.is_untold());
         untold.then_some(Wait::Untold)
+    }
+
+    /// Why there was no room in time.
+    fn why_late(&mut self, endpoint: &Arc<Endpoint>, client: Option<IpAddr>) -> io::Error {
+        let connections = &self.entry(endpoint, client).connections;
+        if connections.len() < CONNECTIONS || connections.iter().any(Shared::is_untold) {
+            return out_of_time();
+        }
+        let streams = connections.iter().map(Shared::most).sum();
+        io::Error::other(NoStream { streams })
     }
 
     /// Connections up to this number are too old for a request.
@@ -393,7 +419,10 @@ pub async fn lease(
         timeouts.connect,
         lease_unhurried(on_behalf, endpoint, timeouts, age, sure),
     );
-    leased.await.map_err(|_| out_of_time())?
+    leased.await.unwrap_or_else(|_| {
+        let mut pool = on_behalf.client.worker.multiplexed.borrow_mut();
+        Err(pool.why_late(endpoint, on_behalf.bound_to(endpoint)))
+    })
 }
 
 async fn lease_unhurried(
