@@ -11,6 +11,7 @@ mod files;
 mod inventory;
 mod listed;
 mod material;
+mod tickets;
 
 pub use files::TlsFiles;
 pub use material::Unusable;
