@@ -74,11 +74,21 @@ pub fn pair(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<Pair, 
         facts.push(read.map_err(|error| Unusable::new(cert, format!("certificate {} in it: {error}", position + 1)))?);
     }
     let private = private_key(key, &read(key)?)?;
-    let certified = CertifiedKey::from_der(chain, private, provider).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => Unusable::new(
-            key,
-            format!("this key does not belong to the certificate in {}", cert.display()),
-        ),
+    let belongs_to = |chain| CertifiedKey::from_der(chain, private.clone_key(), provider);
+    let certified = belongs_to(chain.clone()).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+            let is_further_down = chain.iter().any(|der| belongs_to(vec![der.clone()]).is_ok());
+            let (position, help) = if is_further_down {
+                ("first ", ", but to another one in it: that one has to come first")
+            } else {
+                ("", "")
+            };
+            let cert = cert.display();
+            Unusable::new(
+                key,
+                format!("this key does not belong to the {position}certificate in {cert}{help}"),
+            )
+        }
         rustls::Error::InvalidCertificate(error) => Unusable::new(
             cert,
             format!("this certificate cannot be used; it has to be one of X.509 version 3: {error:?}"),
@@ -337,6 +347,10 @@ mod tests {
         expect(
             why(other.as_bytes(), key),
             ("a.key", "does not belong to the certificate in"),
+        );
+        expect(
+            why(&[other.as_bytes(), cert].concat(), key),
+            ("a.key", "in it: that one has to come first"),
         );
         let encrypted = b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----\n";
         expect(why(cert, encrypted), ("a.key", "the key is encrypted"));
