@@ -229,9 +229,12 @@ impl Inner {
         entry.judged = now;
         match read {
             Ok(material) => {
+                entry.error = None;
+                if material.is(&entry.material) {
+                    return;
+                }
                 material.tell(source);
                 entry.material = material;
-                entry.error = None;
                 self.make_anew(source, provider);
             }
             Err(unusable) => {

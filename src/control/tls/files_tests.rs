@@ -335,3 +335,29 @@ fn one_certificate_with_two_keys_is_told_of_as_the_worse_of_them() {
         assert_eq!(files.status().len(), 1);
     }
 }
+
+#[test]
+fn files_that_are_only_touched_change_nothing() {
+    let directory = Files::new();
+    directory.write("a", "one.test");
+    let mut spec = directory.listener(&["a"]);
+    spec.clients = Some(ClientCertificates {
+        ca: directory.pair("a").cert,
+        required: true,
+    });
+    let files = TlsFiles::default();
+    assert!(files.prepare(&snapshot(&spec)).is_empty());
+    let tls = files.listener(&spec, None);
+    let before = tls.load().unwrap();
+    let cert = directory.pair("a").cert;
+    replace(&cert, &std::fs::read_to_string(&cert).unwrap());
+    for _ in 0..3 {
+        files.look();
+    }
+    assert!(Arc::ptr_eq(&tls.load().unwrap(), &before));
+    directory.write("a", "two.test");
+    files.look();
+    files.look();
+    assert!(!Arc::ptr_eq(&tls.load().unwrap(), &before));
+    assert_eq!(names(&files), ["two.test"]);
+}
