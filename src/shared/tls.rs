@@ -8,8 +8,8 @@ use rustls::{AlertDescription, ClientConfig, ServerConfig};
 use std::io;
 use std::sync::Arc;
 
-/// Protocols that a TLS listener offers (ALPN), the preferred first. Clients that name none speak the last.
-pub const LISTENER_PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+/// Protocols that a TLS listener offers (ALPN), the preferred first. Clients that name none speak HTTP/1.
+pub const LISTENER_PROTOCOLS: [&[u8]; 3] = [b"h2", b"http/1.1", b"http/1.0"];
 
 /// TLS of a listener.
 pub struct ServerTls(ArcSwapOption<ServerConfig>);
