@@ -87,7 +87,7 @@ impl Transport {
     }
 }
 
-/// Why there is no TLS with an endpoint, and what to do where that is known.
+/// Why there is no TLS with an endpoint, or no more of it, and what to do where that is known.
 pub fn explain(error: &io::Error) -> String {
     use rustls::CertificateError as Bad;
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
