@@ -58,8 +58,7 @@ impl Source {
 
     /// As the files are now, links followed. Blocks on the disk.
     pub fn stamps(&self) -> Stamps {
-        let stamp = |file: &Path| std::fs::metadata(file).ok().map(|metadata| Stamp::of(&metadata));
-        self.files().into_iter().map(stamp).collect()
+        self.files().into_iter().map(Stamp::at).collect()
     }
 
     /// What is in the files. Blocks on the disk.
