@@ -230,6 +230,8 @@ fn client_and_proxy_agree_on_a_protocol() {
         (&["h2", "http/1.1"][..], Some("h2")),
         (&["http/1.1", "h2"], Some("h2")),
         (&["http/1.1"], Some("http/1.1")),
+        (&["http/1.0", "http/1.1"], Some("http/1.1")),
+        (&["http/1.0"], Some("http/1.0")),
         (&[], None),
     ] {
         let trust = shop.trust().speaking(offered);
@@ -239,8 +241,20 @@ fn client_and_proxy_agree_on_a_protocol() {
             assert_eq!(client.get("/", &[]).status, 200);
         }
     }
-    let refused = shop.try_client(&shop.trust().speaking(&["smtp"])).err().unwrap();
-    assert!(refused.to_string().contains("NoApplicationProtocol"), "{refused}");
+    let said = shop.curl(&["--http1.0", "--write-out", " HTTP/%{http_version}"]);
+    assert!(said.0 && said.1.starts_with("v1 HTTP/1"), "{said:?}");
+    eventually(PATIENCE, "why there is no TLS is in the log", || {
+        let refused = shop.try_client(&shop.trust().speaking(&["smtp"])).err().unwrap();
+        assert!(refused.to_string().contains("NoApplicationProtocol"), "{refused}");
+        shop.gate
+            .log()
+            .contains("it offers (ALPN) no protocol that is spoken here")
+    });
+    eventually(PATIENCE, "plain HTTP is told, too", || {
+        let mut plain = Client::connect(shop.gate.port());
+        assert!(plain.try_request("GET", "/", &[], b"").is_err());
+        shop.gate.log().contains("plain HTTP, perhaps")
+    });
 }
 
 #[test]

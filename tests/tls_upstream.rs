@@ -289,7 +289,7 @@ fn an_endpoint_that_asks_is_shown_the_certificate() {
     let nobody = Shop::before(authority, upstream, "");
     let response = nobody.gate.get("/", &[]);
     assert_eq!(response.status, 502);
-    error_is(&nobody.gate, "CertificateRequired");
+    error_is(&nobody.gate, "CertificateRequired: `tls.cert` must be set");
 }
 
 // ---- connections ----

@@ -102,6 +102,7 @@ mod tests {
         config::parse(text, Path::new("")).map_err(|problems| LoadError::Invalid {
             file: "shop.yaml".into(),
             problems,
+            named: Vec::new(),
         })
     }
 

@@ -1,5 +1,6 @@
 //! The file on disk -> [`Snapshot`], with the files it names checked. `check`, `run` and a reload all load through here.
 
+use super::stamp::Stamp;
 use super::tls::{TlsFiles, Unusable};
 use crate::config::snapshot::Unsupported;
 use crate::config::tokens::{self, Tokens};
@@ -16,7 +17,12 @@ pub enum LoadError {
     /// It cannot be read.
     Read { file: PathBuf, source: std::io::Error },
     /// It was read, and this is wrong with it: one problem or more.
-    Invalid { file: PathBuf, problems: Vec<Problem> },
+    Invalid {
+        file: PathBuf,
+        problems: Vec<Problem>,
+        /// Where only files are wrong that it names: all it names, as they were before they were looked at.
+        named: Vec<(PathBuf, Option<Stamp>)>,
+    },
 }
 
 impl LoadError {
@@ -34,7 +40,7 @@ impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Read { file, source } => write!(f, "{}: {source}", file.display()),
-            Self::Invalid { file, problems } => {
+            Self::Invalid { file, problems, .. } => {
                 for (index, problem) in problems.iter().enumerate() {
                     let end_of_last = if index == 0 { "" } else { "\n" };
                     write!(f, "{end_of_last}{}:{problem}", file.display())?;
@@ -74,6 +80,7 @@ pub fn check(file: &Path) -> Result<Snapshot, LoadError> {
         return Err(invalid(
             file,
             all.map(|unusable| problem(&snapshot, unusable)).collect(),
+            Vec::new(),
         ));
     }
     let untimely = tls.untimely().into_iter().map(|(file, why)| Unusable {
@@ -143,27 +150,29 @@ pub fn compile(file: &Path, bytes: &[u8]) -> Result<Snapshot, LoadError> {
 /// As [`compile`].
 pub fn compile_beside(file: &Path, bytes: &[u8], tls: &TlsFiles) -> Result<Snapshot, LoadError> {
     let snapshot = parse(file, bytes)?;
+    // Before they are read: what changes while they are is then seen to have.
+    let named = snapshot.files.iter().map(|named| &named.file);
+    let named = named.map(|file| (file.clone(), Stamp::at(file))).collect();
     let unusable = named_files(&snapshot, tls);
     if unusable.is_empty() {
         return Ok(snapshot);
     }
-    Err(invalid(
-        file,
-        unusable.iter().map(|unusable| problem(&snapshot, unusable)).collect(),
-    ))
+    let problems = unusable.iter().map(|unusable| problem(&snapshot, unusable));
+    Err(invalid(file, problems.collect(), named))
 }
 
 fn parse(file: &Path, bytes: &[u8]) -> Result<Snapshot, LoadError> {
     let base = file.parent().unwrap_or(Path::new(""));
-    config::parse_bytes(bytes, base).map_err(|problems| invalid(file, problems))
+    config::parse_bytes(bytes, base).map_err(|problems| invalid(file, problems, Vec::new()))
 }
 
 /// In the order of the file.
-fn invalid(file: &Path, mut problems: Vec<Problem>) -> LoadError {
+fn invalid(file: &Path, mut problems: Vec<Problem>, named: Vec<(PathBuf, Option<Stamp>)>) -> LoadError {
     problems.sort_by_key(|problem| (problem.line, problem.column));
     LoadError::Invalid {
         file: file.to_owned(),
         problems,
+        named,
     }
 }
 

@@ -3,9 +3,10 @@
 
 use super::assembly::LOOKUP_BOUND;
 use super::commands::{Envelope, NotDone};
-use super::load;
+use super::load::{self, LoadError};
 use super::resolver::Resolver;
-use super::tls::TlsFiles;
+use super::stamp::Stamp;
+use super::tls::{LOOK_EVERY, Look, Stamps, TlsFiles, judge};
 use crate::config::Snapshot;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,6 +27,7 @@ pub struct Loading {
 }
 
 struct Run {
+    text: Arc<str>,
     task: JoinHandle<Result<Prepared, NotDone>>,
     asked: Vec<Envelope>,
 }
@@ -48,21 +50,95 @@ impl Loading {
             return;
         }
         if let Some((text, asked)) = self.waiting.take() {
-            let task = tokio::spawn(prepare(path.to_owned(), text, Arc::clone(resolver), Arc::clone(tls)));
-            self.running = Some(Run { task, asked });
+            let prepared = prepare(
+                path.to_owned(),
+                Arc::clone(&text),
+                Arc::clone(resolver),
+                Arc::clone(tls),
+            );
+            let task = tokio::spawn(prepared);
+            self.running = Some(Run { text, task, asked });
         }
     }
 
-    /// What came of the load under way, and who asked for it (nobody: the watcher did). Never ready when there is none.
-    /// Nothing is lost when this is dropped.
-    pub async fn finished(&mut self) -> (Result<Prepared, NotDone>, Vec<Envelope>) {
+    /// What came of the load under way. Never ready when there is none. Nothing is lost when this is dropped.
+    pub async fn finished(&mut self) -> Finished {
         let Some(run) = &mut self.running else {
             return std::future::pending().await;
         };
         let outcome = (&mut run.task).await;
         let outcome = outcome.unwrap_or_else(|error| Err(NotDone::RefusesToRun(format!("loading the file: {error}"))));
+        let lacking = Lacking::of(&run.text, &outcome);
         let asked = self.running.take().map(|run| run.asked).unwrap_or_default();
-        (outcome, asked)
+        Finished {
+            outcome,
+            asked,
+            lacking,
+        }
+    }
+}
+
+/// A load that is over.
+pub struct Finished {
+    pub outcome: Result<Prepared, NotDone>,
+    /// Who asked for it; nobody: the watcher did.
+    pub asked: Vec<Envelope>,
+    pub lacking: Option<Lacking>,
+}
+
+/// A text that files it names stand against: certificates are often made after the configuration that wants them. They are
+/// looked at until it is dropped.
+pub struct Lacking {
+    text: Arc<str>,
+    looking: JoinHandle<()>,
+}
+
+impl Lacking {
+    fn of(text: &Arc<str>, outcome: &Result<Prepared, NotDone>) -> Option<Self> {
+        let Err(NotDone::File(LoadError::Invalid { named, .. })) = outcome else {
+            return None;
+        };
+        let (files, judged): (Vec<PathBuf>, Stamps) = named.iter().cloned().unzip();
+        (!files.is_empty()).then(|| Self {
+            text: Arc::clone(text),
+            looking: tokio::spawn(changed(files.into(), judged)),
+        })
+    }
+
+    /// The text, once its files are others and have rested. Never ready without one. Nothing is lost when this is dropped.
+    pub async fn has_changed(lacking: &mut Option<Self>) -> Arc<str> {
+        let Some(one) = lacking else {
+            return std::future::pending().await;
+        };
+        // Broken off is over, too: another try tells.
+        let _ = (&mut one.looking).await;
+        let text = Arc::clone(&one.text);
+        *lacking = None;
+        text
+    }
+}
+
+impl Drop for Lacking {
+    fn drop(&mut self) {
+        self.looking.abort();
+    }
+}
+
+/// Until the files are others than those that were judged, and have been for one look.
+async fn changed(files: Arc<[PathBuf]>, judged: Stamps) {
+    let mut seen = judged.clone();
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let looked_at = Arc::clone(&files);
+        // On a thread that may wait for a disk.
+        let look = move || looked_at.iter().map(|file| Stamp::at(file)).collect();
+        let Ok(now) = tokio::task::spawn_blocking(look).await else {
+            return;
+        };
+        if judge(&judged, &seen, &now) == Look::Read {
+            return;
+        }
+        seen = now;
     }
 }
 

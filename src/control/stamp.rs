@@ -2,6 +2,7 @@
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// Identity of a file's content as far as the file system tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +17,11 @@ pub struct Stamp {
 }
 
 impl Stamp {
+    /// Of the file as it is now, links followed; `None`: it is not there. Blocks on the disk.
+    pub fn at(file: &Path) -> Option<Self> {
+        std::fs::metadata(file).ok().map(|metadata| Self::of(&metadata))
+    }
+
     pub fn of(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),

@@ -17,7 +17,7 @@ use super::commands::{Done, Envelope, Hold, NotDone, Order, Orders};
 use super::damping::Damping;
 use super::file_watcher::{FileEvent, FileWatcher};
 use super::health_checker::HealthChecker;
-use super::loading::Loading;
+use super::loading::{Lacking, Loading};
 use super::records::{PATIENT_BOUND, Records, Saving, on_disk, on_disk_within};
 use crate::config::Snapshot;
 use crate::runtime::{self, Change, Command, Origin, State};
@@ -59,6 +59,8 @@ pub struct Writer {
 #[derive(Default)]
 pub struct Reading {
     loading: Loading,
+    /// The text on the disk, where files that it names stood against it.
+    lacking: Option<Lacking>,
     /// Reloads that wait for the watcher to read the file.
     asked: Vec<Envelope>,
     damping: Damping,
@@ -81,8 +83,11 @@ impl Writer {
                 Some(envelope) = self.orders.urgent.recv() => self.on_urgent(envelope).await,
                 Some(hold) = self.orders.holds.recv() => self.on_hold(hold).await,
                 Some(envelope) = self.orders.ordinary.recv() => self.on_order(envelope).await,
-                (loaded, asked) = self.reading.loading.finished() => self.on_loaded(loaded, asked).await,
+                finished = self.reading.loading.finished() => self.on_loaded(finished).await,
                 Some(event) = self.events.recv() => self.on_file(event),
+                text = Lacking::has_changed(&mut self.reading.lacking), if !self.reading.loading.is_running() => {
+                    self.reading.loading.add(text, Vec::new());
+                }
                 Ok(()) = addresses.changed(), if !self.reading.loading.is_running() => self.on_addresses().await,
                 () = tokio::time::sleep_until(held_until.unwrap_or_else(Instant::now)), if held_until.is_some() => {
                     self.on_quiet();

@@ -12,7 +12,7 @@ use crate::opening::{Addresses, MAX_HEADER_BYTES, parse_proxy_header, read_certi
 use crate::outcome::{Handshake, Refusal};
 use crate::routing::ClientCert;
 use crate::shared::ServerTls;
-use rustls::{AlertDescription, CertificateError, CommonState, HandshakeKind};
+use rustls::{AlertDescription, CertificateError, CommonState, HandshakeKind, InvalidMessage};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -177,6 +177,10 @@ fn meaning(error: &rustls::Error) -> Option<&'static str> {
             "nobody in `client_ca` vouches for the certificate it has shown"
         }
         Error::InvalidCertificate(_) => "the certificate it has shown is refused",
+        Error::NoApplicationProtocol => "it offers (ALPN) no protocol that is spoken here",
+        Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            "what it sends is not TLS (plain HTTP, perhaps): this listener speaks `https`"
+        }
         Error::NoCertificatesPresented => "it has shown no certificate, and `client_auth` is `required`",
         Error::PeerIncompatible(_) | Error::General(_) => {
             "it speaks no version, or knows no algorithm, that is spoken here"

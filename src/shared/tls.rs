@@ -8,8 +8,8 @@ use rustls::{AlertDescription, ClientConfig, ServerConfig};
 use std::io;
 use std::sync::Arc;
 
-/// Protocols that a TLS listener offers (ALPN), the preferred first. Clients that name none speak the last.
-pub const LISTENER_PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+/// Protocols that a TLS listener offers (ALPN), the preferred first. Clients that name none speak HTTP/1.
+pub const LISTENER_PROTOCOLS: [&[u8]; 3] = [b"h2", b"http/1.1", b"http/1.0"];
 
 /// TLS of a listener.
 pub struct ServerTls(ArcSwapOption<ServerConfig>);
@@ -87,7 +87,7 @@ impl Transport {
     }
 }
 
-/// Why there is no TLS with an endpoint, and what to do where that is known.
+/// Why there is no TLS with an endpoint, or no more of it, and what to do where that is known.
 pub fn explain(error: &io::Error) -> String {
     use rustls::CertificateError as Bad;
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref());

@@ -17,6 +17,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// Who vouches for certificates.
 pub struct Authority {
@@ -94,10 +95,16 @@ impl Authority {
 
     /// For a client.
     pub fn client(&self, cn: &str, email: &str) -> Leaf {
+        self.client_until(cn, email, rcgen::date_time_ymd(4096, 1, 1).into())
+    }
+
+    /// For a client, valid until then.
+    pub fn client_until(&self, cn: &str, email: &str, end: SystemTime) -> Leaf {
         let mut params = CertificateParams::new(vec![]).unwrap();
         params.distinguished_name.push(DnType::CommonName, cn);
         params.subject_alt_names = vec![SanType::Rfc822Name(email.try_into().unwrap())];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.not_after = end.into();
         self.sign(params, KeyPair::generate().unwrap())
     }
 
@@ -222,6 +229,11 @@ impl Trust {
     /// Shows `leaf` when it is asked.
     pub fn showing(authority: &Authority, leaf: &Leaf) -> Self {
         Self::made(authority, &[&TLS13, &TLS12], Some(leaf))
+    }
+
+    /// As [`Self::showing`], in TLS 1.2.
+    pub fn tls12_showing(authority: &Authority, leaf: &Leaf) -> Self {
+        Self::made(authority, &[&TLS12], Some(leaf))
     }
 
     /// Shows `leaf`, and signs with the key of `other`.

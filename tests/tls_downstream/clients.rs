@@ -2,7 +2,7 @@
 
 use crate::Shop;
 use crate::support::{Authority, Config, Gate, PATIENCE, Service, Trust, Upstream, eventually, rollgate, self_signed};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 /// With the canary, which the rules send some to.
 fn with_clients(auth: &str) -> (Shop, Upstream) {
@@ -235,4 +235,36 @@ fn a_session_does_not_outlive_the_authorities_that_let_it_in() {
         shop.try_client(&trust).is_err()
     });
     assert!(shop.try_client(&trust).is_err());
+}
+
+#[test]
+fn a_session_does_not_outlive_the_certificate_that_let_it_in() {
+    let (shop, _canary) = with_clients("required");
+    let end = SystemTime::now() + Duration::from_secs(10);
+    let ops = shop.authority.client_until("ops", "ops@example.test", end);
+    let both = [
+        Trust::showing(&shop.authority, &ops),
+        Trust::tls12_showing(&shop.authority, &ops),
+    ];
+    for trust in &both {
+        assert!(!shop.try_client(trust).unwrap().wire().is_resumed());
+        assert!(shop.try_client(trust).unwrap().wire().is_resumed());
+    }
+    for trust in &both {
+        eventually(PATIENCE, "it is refused, though it has resumed all the time", || {
+            shop.try_client(trust).is_err()
+        });
+        assert!(SystemTime::now() > end, "not before");
+        // What the client has to do is to show another: it is asked for one, ticket or not.
+        assert!(shop.try_client(trust).is_err());
+    }
+    let told = "the certificate it has shown is refused";
+    eventually(PATIENCE, "the log tells", || shop.gate.log().contains(told));
+    assert!(
+        shop.gate
+            .metric("rollgate_tls_handshakes_total", &[("result", "failed")])
+            >= 4.0
+    );
+    let renewed = shop.authority.client("ops", "ops@example.test");
+    assert!(shop.try_client(&Trust::showing(&shop.authority, &renewed)).is_ok());
 }

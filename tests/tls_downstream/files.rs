@@ -163,6 +163,43 @@ fn a_reload_brings_and_takes_certificates_without_a_restart() {
 }
 
 #[test]
+fn a_configuration_that_is_before_its_certificate_is_taken_when_that_comes() {
+    let shop = Shop::new();
+    let (late, directory) = (shop.authority.server(&["late.test"]), shop.files.path());
+    let of = |name: &str| format!("{{ cert: {0}/{name}.pem, key: {0}/{name}.key }}", directory.display());
+    let text = format!("tls: {{ certificates: [{}, {}] }}", of("shop"), of("late"));
+    let text = Config::with(Service::only(shop.upstream.port())).listener(&text).text();
+    let lacks = |name: &str| status(&shop).contains(&format!("{name}: cannot read it: No such file"));
+    let generation = || shop.gate.metric("rollgate_config_generation", &[]);
+    let before = generation();
+    shop.gate.write_config(&text, Write::Rename);
+    eventually(PATIENCE, "the file is refused", || {
+        lacks("late.pem") && lacks("late.key")
+    });
+    file(directory, "late.pem", &late.cert);
+    eventually(PATIENCE, "one of both has come", || {
+        !lacks("late.pem") && lacks("late.key")
+    });
+    let refused = || {
+        let failures = [("result", "failure")];
+        shop.gate.metric("rollgate_config_reloads_total", &failures)
+    };
+    assert!(
+        (2.0..=3.0).contains(&refused()),
+        "tried when something changes, not all the time"
+    );
+    file(directory, "late.key", &late.key);
+    let trust = shop.trust();
+    eventually(PATIENCE, "it is in force", || {
+        Client::try_connect_tls(shop.gate.port(), &trust, "late.test").is_ok()
+    });
+    shop.gate
+        .expect_metric("rollgate_config_last_reload_successful", &[], 1.0);
+    assert!(!lacks("late.key"));
+    assert!(generation() - before < 1.5, "one generation");
+}
+
+#[test]
 fn what_is_wrong_with_files_is_a_problem_of_check_and_run_and_what_is_missing_of_run_alone() {
     let authority = Authority::new("tests");
     let (a, b) = (authority.server(&["a.test"]), authority.server(&["b.test"]));

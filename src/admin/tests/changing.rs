@@ -198,6 +198,7 @@ fn a_bad_file_is_refused_with_every_problem() {
         Err(LoadError::Invalid {
             file: "shop.yaml".into(),
             problems: config::parse("listeners: 1\nservices: 2\n", std::path::Path::new("")).unwrap_err(),
+            named: Vec::new(),
         }
         .into())
     });

@@ -10,6 +10,7 @@ use hyper::HeaderMap;
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::error::Error as _;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -31,7 +32,7 @@ pub enum ProbeError {
     Timeout,
     #[error("the probe cannot be written: {0}")]
     Request(#[from] http::Error),
-    #[error("no valid answer: {0}")]
+    #[error("no valid answer: {}", no_answer(.0))]
     Answer(#[from] hyper::Error),
     #[error("status {0}")]
     Status(http::StatusCode),
@@ -42,6 +43,12 @@ pub enum ProbeError {
     NoHealth,
     #[error("it says that it is {}", serving_status(*.0))]
     NotServing(u64),
+}
+
+/// In TLS 1.3 an endpoint's refusal comes after our handshake is done.
+fn no_answer(error: &hyper::Error) -> String {
+    let cause = error.source().and_then(|cause| cause.downcast_ref());
+    cause.map_or_else(|| error.to_string(), explain_tls)
 }
 
 /// One probe.

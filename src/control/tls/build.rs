@@ -3,6 +3,7 @@
 use super::listed::Authorities;
 use super::material::Pair;
 use super::now_s;
+use super::tickets::Tickets;
 use crate::config::snapshot::{ListenerTls, PoolTls, TlsVersion};
 use crate::opening::ServerNames;
 use crate::shared::LISTENER_PROTOCOLS;
@@ -52,12 +53,14 @@ pub fn server(
     Ok(Arc::new(config))
 }
 
-/// Tickets sealed by a key that is replaced every six hours, and taken for twelve.
+/// Tickets sealed by a key that is replaced every six hours, and taken for twelve, at most until the certificate ends that
+/// the client has shown.
 ///
 /// # Errors
 /// The kernel gives no random bytes.
 pub fn ticketer() -> Result<Arc<dyn ProducesTickets>, String> {
-    rustls::crypto::ring::Ticketer::new().map_err(|error| error.to_string())
+    let sealer = rustls::crypto::ring::Ticketer::new().map_err(|error| error.to_string())?;
+    Ok(Arc::new(Tickets { sealer }))
 }
 
 /// The certificates of a listener by name.

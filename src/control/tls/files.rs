@@ -161,11 +161,29 @@ impl TlsFiles {
         let status = used
             .iter()
             .filter_map(|(source, serves)| inner.inventory.0.get(source)?.status(source, *serves));
-        let mut status: Vec<CertificateStatus> = status.collect();
-        status.sort_by(|a, b| a.file.cmp(&b.file));
-        status.dedup_by(|a, b| a.file == b.file);
-        status.into()
+        worst_by_file(status.collect())
     }
+}
+
+/// One for each file, whatever it is used for and however often: with an error if there is one for any use, with the
+/// time of the first to expire, in whichever order they come.
+fn worst_by_file(mut status: Vec<CertificateStatus>) -> Box<[CertificateStatus]> {
+    status.sort_by(|a, b| {
+        let rank = |one: &CertificateStatus| (one.error.is_none(), one.expires_s.is_none(), one.expires_s);
+        (&a.file, rank(a), &a.error, &a.names).cmp(&(&b.file, rank(b), &b.error, &b.names))
+    });
+    status.dedup_by(|later, worst| {
+        let same = later.file == worst.file;
+        if same {
+            worst.expires_s = [worst.expires_s, later.expires_s].into_iter().flatten().min();
+            worst.begins_s = worst.begins_s.max(later.begins_s);
+            if worst.names.is_empty() {
+                worst.names = std::mem::take(&mut later.names);
+            }
+        }
+        same
+    });
+    status.into()
 }
 
 fn usable<T>(made: Result<T, String>) -> Option<T> {
@@ -211,9 +229,12 @@ impl Inner {
         entry.judged = now;
         match read {
             Ok(material) => {
+                entry.error = None;
+                if material.is(&entry.material) {
+                    return;
+                }
                 material.tell(source);
                 entry.material = material;
-                entry.error = None;
                 self.make_anew(source, provider);
             }
             Err(unusable) => {

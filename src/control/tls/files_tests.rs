@@ -280,3 +280,84 @@ fn without_what_it_needs_nobody_can_connect() {
     });
     assert!(pool.load().0.is_none(), "no authorities: nothing is sent");
 }
+
+#[test]
+fn of_a_file_that_is_used_more_than_once_the_worst_is_told_in_any_order() {
+    let of = |file: &str, names: &[&str], expires_s: Option<i64>, error: Option<&str>| CertificateStatus {
+        file: file.into(),
+        names: names.iter().map(|name| (*name).to_owned()).collect(),
+        begins_s: expires_s.map(|expires_s| expires_s - 10),
+        expires_s,
+        error: error.map(Into::into),
+    };
+    let all = [
+        of("a", &["shop.test"], Some(100), None),
+        of("a", &[], Some(50), None),
+        of("a", &[], None, Some("the key is broken")),
+        of("a", &[], None, Some("the key is lost")),
+        of("b", &[], None, None),
+    ];
+    let expected = CertificateStatus {
+        begins_s: Some(90),
+        ..of("a", &["shop.test"], Some(50), Some("the key is broken"))
+    };
+    for turn in 0..all.len() {
+        let mut turned = all.to_vec();
+        turned.rotate_left(turn);
+        for order in [turned.clone(), turned.into_iter().rev().collect()] {
+            assert_eq!(*worst_by_file(order), [expected.clone(), all[4].clone()]);
+        }
+    }
+}
+
+#[test]
+fn one_certificate_with_two_keys_is_told_of_as_the_worse_of_them() {
+    let directory = Files::new();
+    directory.write("a", "one.test");
+    directory.write("b", "other.test");
+    let (a, b) = (directory.pair("a"), directory.pair("b"));
+    let second = a.key.with_file_name("second.key");
+    std::fs::copy(&a.key, &second).unwrap();
+    let mut spec = directory.listener(&["a"]);
+    let twice = CertificateFiles {
+        cert: a.cert,
+        key: second.clone(),
+    };
+    spec.certificates = [&*spec.certificates, &[twice]].concat().into();
+    let files = TlsFiles::default();
+    assert!(files.prepare(&snapshot(&spec)).is_empty());
+    let _tls = files.listener(&spec, None);
+    replace(&second, &std::fs::read_to_string(&b.key).unwrap());
+    files.look();
+    files.look();
+    for _ in 0..20 {
+        assert!(error(&files).unwrap().contains("second.key"));
+        assert_eq!(files.status().len(), 1);
+    }
+}
+
+#[test]
+fn files_that_are_only_touched_change_nothing() {
+    let directory = Files::new();
+    directory.write("a", "one.test");
+    let mut spec = directory.listener(&["a"]);
+    spec.clients = Some(ClientCertificates {
+        ca: directory.pair("a").cert,
+        required: true,
+    });
+    let files = TlsFiles::default();
+    assert!(files.prepare(&snapshot(&spec)).is_empty());
+    let tls = files.listener(&spec, None);
+    let before = tls.load().unwrap();
+    let cert = directory.pair("a").cert;
+    replace(&cert, &std::fs::read_to_string(&cert).unwrap());
+    for _ in 0..3 {
+        files.look();
+    }
+    assert!(Arc::ptr_eq(&tls.load().unwrap(), &before));
+    directory.write("a", "two.test");
+    files.look();
+    files.look();
+    assert!(!Arc::ptr_eq(&tls.load().unwrap(), &before));
+    assert_eq!(names(&files), ["two.test"]);
+}

@@ -58,8 +58,7 @@ impl Source {
 
     /// As the files are now, links followed. Blocks on the disk.
     pub fn stamps(&self) -> Stamps {
-        let stamp = |file: &Path| std::fs::metadata(file).ok().map(|metadata| Stamp::of(&metadata));
-        self.files().into_iter().map(stamp).collect()
+        self.files().into_iter().map(Stamp::at).collect()
     }
 
     /// What is in the files. Blocks on the disk.
@@ -88,6 +87,15 @@ pub enum Material {
 }
 
 impl Material {
+    /// Whether this is what `other` is: files that were only touched. Of a pair the certificate tells; the key belongs to it.
+    pub fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Pair(one), Self::Pair(other)) => one.certified.cert == other.certified.cert,
+            (Self::Authorities(one), Self::Authorities(other)) => one.listed == other.listed,
+            _ => false,
+        }
+    }
+
     /// Tells of a new one, and of a certificate whose time is not now.
     pub fn tell(&self, source: &Source) {
         let Source::Pair(files) = source else {

@@ -15,6 +15,9 @@ use std::sync::Arc;
 /// Bytes of a file that are read; a longer one is refused.
 const FILE_BYTES: u64 = 1 << 20;
 
+/// What begins a certificate in PEM (RFC 7468 section 5.1).
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
+
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Why files cannot be used.
@@ -71,11 +74,21 @@ pub fn pair(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<Pair, 
         facts.push(read.map_err(|error| Unusable::new(cert, format!("certificate {} in it: {error}", position + 1)))?);
     }
     let private = private_key(key, &read(key)?)?;
-    let certified = CertifiedKey::from_der(chain, private, provider).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => Unusable::new(
-            key,
-            format!("this key does not belong to the certificate in {}", cert.display()),
-        ),
+    let belongs_to = |chain| CertifiedKey::from_der(chain, private.clone_key(), provider);
+    let certified = belongs_to(chain.clone()).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+            let is_further_down = chain.iter().any(|der| belongs_to(vec![der.clone()]).is_ok());
+            let (position, help) = if is_further_down {
+                ("first ", ", but to another one in it: that one has to come first")
+            } else {
+                ("", "")
+            };
+            let cert = cert.display();
+            Unusable::new(
+                key,
+                format!("this key does not belong to the {position}certificate in {cert}{help}"),
+            )
+        }
         rustls::Error::InvalidCertificate(error) => Unusable::new(
             cert,
             format!("this certificate cannot be used; it has to be one of X.509 version 3: {error:?}"),
@@ -163,10 +176,28 @@ fn chain(file: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, Unus
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
     let chain = chain.map_err(|error| Unusable::new(file, format!("broken PEM: {}", of_pem(&error))))?;
     if chain.is_empty() {
-        let why = "no certificate in it: expected PEM with `-----BEGIN CERTIFICATE-----`";
+        let why = format!("no certificate in it: expected PEM with `{CERTIFICATE}`");
+        return Err(Unusable::new(file, why));
+    }
+    let begun = begun(bytes);
+    if begun > chain.len() {
+        let why = format!(
+            "only {} of {begun} certificates in it can be read: each `{CERTIFICATE}` must be at the beginning of a line",
+            chain.len()
+        );
         return Err(Unusable::new(file, why));
     }
     Ok(chain)
+}
+
+/// How many certificates somebody wrote: one that does not begin a line is passed over by the reader of PEM, and would be
+/// missed by clients alone. Those in lines that are commented out are not meant.
+fn begun(bytes: &[u8]) -> usize {
+    let lines = bytes.split(|byte| matches!(byte, b'\n' | b'\r'));
+    let meant = lines.filter(|line| !line.trim_ascii_start().starts_with(b"#"));
+    meant
+        .map(|line| memchr::memmem::find_iter(line, CERTIFICATE).count())
+        .sum()
 }
 
 fn private_key(file: &Path, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, Unusable> {
@@ -274,6 +305,35 @@ mod tests {
     }
 
     #[test]
+    fn no_certificate_of_a_chain_is_passed_over() {
+        let ((cert, key), (issuer, _)) = (made(&["a.test"]), made(&["issuer"]));
+        let cert = cert.trim_end();
+        for (joined, read) in [
+            (format!("{cert}{issuer}"), None),
+            (format!("{cert}\n\u{feff}{issuer}"), None),
+            (format!("{cert}\nissuer: {issuer}"), None),
+            (format!("{cert}\n# {CERTIFICATE}\n{issuer}"), Some(2)),
+            (format!("{cert}\r\n{issuer}"), Some(2)),
+        ] {
+            match (loaded(joined.as_bytes(), key.as_bytes()), read) {
+                (Ok(pair), Some(count)) => assert_eq!(pair.certified.cert.len(), count),
+                (Err(unusable), None) => {
+                    let why = unusable.to_string();
+                    assert!(
+                        why.contains("a.pem: only 1 of 2 certificates in it can be read"),
+                        "{why}"
+                    );
+                }
+                (got, _) => panic!("{joined}: {:?}", got.err()),
+            }
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("ca.pem");
+        std::fs::write(&file, format!("{cert}{issuer}")).unwrap();
+        assert!(authorities(&file).unwrap_err().why.contains("only 1 of 2"));
+    }
+
+    #[test]
     fn what_is_wrong_is_said_of_the_file_it_is_wrong_with() {
         let ((cert, key), (other, _)) = (made(&["a.test"]), made(&["b.test"]));
         let (cert, key) = (cert.as_bytes(), key.as_bytes());
@@ -287,6 +347,10 @@ mod tests {
         expect(
             why(other.as_bytes(), key),
             ("a.key", "does not belong to the certificate in"),
+        );
+        expect(
+            why(&[other.as_bytes(), cert].concat(), key),
+            ("a.key", "in it: that one has to come first"),
         );
         let encrypted = b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----\n";
         expect(why(cert, encrypted), ("a.key", "the key is encrypted"));

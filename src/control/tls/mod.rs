@@ -11,6 +11,7 @@ mod files;
 mod inventory;
 mod listed;
 mod material;
+mod tickets;
 
 pub use files::TlsFiles;
 pub use material::Unusable;
@@ -23,7 +24,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// How often the files are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Follows the files in use until it is dropped.
 pub async fn follow(files: Arc<TlsFiles>, shared: Arc<Shared>) -> Infallible {
@@ -47,11 +48,11 @@ fn now_s() -> i64 {
 }
 
 /// What the files of one purpose looked like; `None`: not there.
-type Stamps = Vec<Option<Stamp>>;
+pub(super) type Stamps = Vec<Option<Stamp>>;
 
 /// What a look at files leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Look {
+pub(super) enum Look {
     /// They are those that were judged last.
     Same,
     /// They are others, which may be on the move.
@@ -61,7 +62,7 @@ enum Look {
 }
 
 /// `judged`: as they were when they were read last, whether or not they could be used. `seen`: at the last look.
-fn judge(judged: &Stamps, seen: &Stamps, now: &Stamps) -> Look {
+pub(super) fn judge(judged: &Stamps, seen: &Stamps, now: &Stamps) -> Look {
     match (now == judged, now == seen) {
         (true, _) => Look::Same,
         (false, true) => Look::Read,

@@ -7,7 +7,7 @@ use crate::control::commands::{Done, NotDone};
 use crate::control::damping::{CHANGES, QUIET, WINDOW};
 use crate::control::file_rule::How;
 use crate::control::file_watcher::FileEvent;
-use crate::control::loading::Prepared;
+use crate::control::loading::{Finished, Prepared};
 use crate::control::records::{Saving, on_disk};
 use crate::runtime::{self, Change, Command, EventKind, Happened, Origin, State};
 use serde_json::{Value, json};
@@ -29,6 +29,8 @@ impl Writer {
 
     pub(super) fn on_file(&mut self, event: FileEvent) {
         let before = self.reading.held.take();
+        // What is on the disk now is another text, or none.
+        self.reading.lacking = None;
         match event {
             FileEvent::Changed {
                 text,
@@ -60,9 +62,15 @@ impl Writer {
         }
     }
 
-    pub(super) async fn on_loaded(&mut self, loaded: Result<Prepared, NotDone>, asked: Vec<Envelope>) {
-        self.reading.damping.judged(loaded.is_ok(), self.shared.uptime());
-        let prepared = match loaded {
+    pub(super) async fn on_loaded(&mut self, finished: Finished) {
+        let Finished {
+            outcome,
+            asked,
+            lacking,
+        } = finished;
+        self.reading.lacking = lacking;
+        self.reading.damping.judged(outcome.is_ok(), self.shared.uptime());
+        let prepared = match outcome {
             Ok(prepared) => prepared,
             Err(not_done) => return self.on_failed(not_done, asked),
         };

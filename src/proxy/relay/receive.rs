@@ -13,6 +13,7 @@ use crate::proxy::downstream::Link;
 use crate::proxy::stream::Stream;
 use crate::proxy::upstream::{self, Lease};
 use crate::routing::HeaderFields;
+use crate::shared::explain_tls;
 use h2::Reason;
 use std::time::Instant;
 
@@ -178,7 +179,8 @@ impl Attempt<'_> {
                 self.heard();
                 Ok(())
             }
-            Err(error) => Err(reset(format!("reading the answer: {error}"))),
+            // In TLS 1.3 an endpoint's refusal comes after our handshake is done.
+            Err(error) => Err(reset(format!("reading the answer: {}", explain_tls(&error)))),
         }
     }
 
