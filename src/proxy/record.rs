@@ -250,6 +250,8 @@ impl Record {
         match (self.failure.get(), termination) {
             (Some(kind), _) => Outcome::Failure(kind),
             (None, Termination::Ok) => Outcome::Success,
+            // What was asked for came, and went on for as long as anybody wanted it.
+            (None, Termination::Idle) if self.status.get() == 101 => Outcome::Success,
             (None, _) => Outcome::ClientAbort,
         }
     }
