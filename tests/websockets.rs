@@ -397,6 +397,46 @@ fn who_breaks_a_socket_off_is_told_and_an_endpoint_that_does_has_failed() {
     }
 }
 
+/// An endpoint that changes to WebSocket, and has fields of its own.
+fn talkative(name: &'static str) -> Upstream {
+    Upstream::with(name, move |exchange| {
+        exchange.send(format!(
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nserver: {name}/1.0\r\n\
+             content-length: 0\r\nset-cookie: own=1\r\nx-name: {name}\r\n\r\n"
+        ));
+        exchange.io().take(usize::MAX).ok();
+        Then::Close
+    })
+}
+
+#[test]
+fn a_101_gets_what_other_last_answers_get() {
+    let (v1, v2) = (talkative("v1"), talkative("v2"));
+    let service = Service::split(v1.port(), 50, v2.port(), 50)
+        .key("affinity: { cookie: { name: rollgate }, keep: true }")
+        .key("expose_version: true")
+        .key("response_headers: { set: { x-frame-options: DENY }, remove: [server] }");
+    let gate = Gate::start(&Config::with(service).text());
+    let first = gate.get("/chat", &WEB_SOCKET);
+    let cookies: Vec<&str> = first.head.all("set-cookie").collect();
+    assert_eq!((first.status, cookies.len(), cookies[0]), (101, 2, "own=1"));
+    let name = first.header("x-name").unwrap();
+    assert_eq!(first.header("x-rollgate-version"), Some(name));
+    assert_eq!(first.header("x-frame-options"), Some("DENY"));
+    assert_eq!((first.header("server"), first.header("content-length")), (None, None));
+    assert_eq!(
+        (first.header("upgrade"), first.header("connection")),
+        (Some("websocket"), Some("Upgrade"))
+    );
+    // Whoever asks for nothing but sockets is known by its cookie, too.
+    let cookie = cookies[1].split(';').next().unwrap();
+    assert!(cookie.starts_with("rollgate="), "{cookie}");
+    for _ in 0..10 {
+        let again = gate.get("/chat", &[&WEB_SOCKET[..], &[("cookie", cookie)]].concat());
+        assert_eq!((again.status, again.header("x-name")), (101, Some(name)));
+    }
+}
+
 #[test]
 fn sockets_are_served_over_tls() {
     let v1 = Upstream::with("v1", |exchange| {
