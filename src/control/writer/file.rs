@@ -113,7 +113,7 @@ impl Writer {
         });
         let changed = self.changed(&text);
         let mut happened = change.happened;
-        happened.insert(0, reloaded(&previous.snapshot, &snapshot));
+        happened.insert(0, reloaded(&previous.snapshot, &snapshot, &restart));
         self.succeeded(Arc::clone(&text), restart.clone());
         let state = Arc::new(change.state);
         let generation = self.publish_snapshot(snapshot, Arc::clone(&state)).await;
@@ -200,8 +200,8 @@ impl Writer {
     }
 }
 
-/// What another text changes, in a sentence.
-fn reloaded(before: &Snapshot, after: &Snapshot) -> Happened {
+/// What another text changes, in a sentence; `restart`: what is not as at the start.
+fn reloaded(before: &Snapshot, after: &Snapshot, restart: &[String]) -> Happened {
     let diff = diff(before, after);
     let named = |what: &str, names: Vec<String>| (!names.is_empty()).then(|| format!("{what} {}", names.join(", ")));
     let changed = diff
@@ -215,6 +215,7 @@ fn reloaded(before: &Snapshot, after: &Snapshot) -> Happened {
         named("services removed:", diff.services_removed.clone()),
         named("segments changed:", diff.segments_changed.clone()),
         named("settings changed:", diff.settings_changed.clone()),
+        named("only after a restart:", restart.to_vec()),
     ]
     .into_iter()
     .flatten()
@@ -232,6 +233,7 @@ fn reloaded(before: &Snapshot, after: &Snapshot) -> Happened {
             "services_added": diff.services_added,
             "services_changed": diff.services_changed.iter().map(|service| &service.name).collect::<Vec<_>>(),
             "services_removed": diff.services_removed,
+            "settings_changed": diff.settings_changed,
         }),
         text: format!("the file was read and is in force: {what}"),
     }
