@@ -389,6 +389,18 @@ async fn a_reload_is_answered_with_what_came_of_it() {
     });
     assert!(matches!(refused, Err(NotDone::File(_))), "{refused:?}");
     assert_eq!(bench.weights(), [70, 30]);
+    // What is in force already makes nobody's knowledge stale.
+    let (again, ()) = tokio::join!(reload(), async {
+        sleep(Duration::from_millis(1)).await;
+        let event = FileEvent::Changed {
+            text: text("70/30", false),
+            how: How::Explicit,
+        };
+        bench.files.send(event).await.unwrap();
+    });
+    let again = again.unwrap();
+    assert_eq!((again.changed, again.generation), (false, done.generation));
+    assert_eq!(bench.shared.load().generation, done.generation);
 }
 
 #[tokio::test(start_paused = true)]

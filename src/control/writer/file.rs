@@ -112,11 +112,13 @@ impl Writer {
             text: String::new(),
         });
         let changed = self.changed(&text);
+        // Who has the file read once more stands in nobody's way. (What it refers to may have changed.)
+        let same = !changed && change.happened.is_empty();
         let mut happened = change.happened;
         happened.insert(0, reloaded(&previous.snapshot, &snapshot, &restart));
         self.succeeded(Arc::clone(&text), restart.clone());
         let state = Arc::new(change.state);
-        let generation = self.publish_snapshot(snapshot, Arc::clone(&state)).await;
+        let generation = self.publish_snapshot(snapshot, Arc::clone(&state), same).await;
         let events = self.records.number(happened, by, &previous, generation);
         let saving = self.records.settle(state, events);
         self.hand_over(change.asks);
