@@ -404,6 +404,20 @@ async fn a_reload_is_answered_with_what_came_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_change_for_all_services_names_the_evidence_of_each() {
+    let bench = Bench::new().await;
+    bench.order(Command::Kill(Scope::All)).await.unwrap();
+    bench.order(Command::Unkill(Scope::All)).await.unwrap();
+    bench.file(text("70/30", false)).await;
+    let events = bench.log.after(0, 1000).unwrap();
+    let of_all: Vec<_> = events.iter().filter(|event| event.service.is_none()).collect();
+    assert_eq!(of_all.len(), 3, "{events:?}");
+    for event in of_all {
+        assert_eq!(event.evidence["s"]["v2"]["requests"], 0, "{event:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn while_another_process_takes_over_only_a_kill_is_in_force_and_rings() {
     let bench = Bench::new().await;
     bench.commander.freeze().await;
