@@ -320,7 +320,7 @@ impl Handshake {
 /// sent whole is [`Self::Ok`] (and a failure of its version, [`FailureKind::Status5xx`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Termination {
-    /// The whole answer was sent; or a tunnel was closed by one of its ends.
+    /// The whole answer was sent; or a tunnel was closed in order by one of its ends.
     Ok,
     /// Refused by the proxy itself before a version was tried; the [`Refusal`] says why.
     Refused,
@@ -346,7 +346,7 @@ pub enum Termination {
     UpstreamProtocol,
     /// The whole request took longer than `limits.request_timeout`.
     Deadline,
-    /// An event stream on which nothing came for `timeouts.idle`: nobody's failure.
+    /// An event stream on which nothing came for `timeouts.idle`, or a tunnel on which nothing moved: nobody's failure.
     Idle,
     /// Still in flight when `limits.drain_timeout` had passed.
     Drain,

@@ -89,6 +89,8 @@ fn what_was_done_is_told_with_who_and_survives() {
         "{who}"
     );
     assert_eq!(before[2].1, "token ci");
+    let killed = &site.ask("GET /v1/events?after=1&limit=1", "").json["events"][0];
+    assert_eq!(killed["evidence"]["shop"]["v2"]["failures"], 0, "{killed}");
     gate.signal("KILL");
     gate.wait(PATIENCE);
     drop(gate);
@@ -229,6 +231,11 @@ fn a_file_is_reloaded_on_demand_and_refused_with_its_problems() {
     let taken = site.ask("POST /v1/config/reload", "");
     assert_eq!(taken.status, 200, "{taken:?}");
     assert_eq!(served_by(&gate), "v1");
+    let again = site.ask("POST /v1/config/reload", "");
+    assert_eq!(
+        (&again.json["changed"], &again.json["generation"]),
+        (&false.into(), &taken.json["generation"])
+    );
     let config = site.ask("GET /v1/config", "").json;
     assert_eq!(config["text"], good);
     let status = site.ask("GET /v1/status", "").json;

@@ -222,3 +222,18 @@ fn a_real_server_that_redirects_sends_clients_to_where_they_can_go() {
         );
     }
 }
+
+#[test]
+fn an_endpoint_elsewhere_that_wants_https_is_asked_by_https() {
+    let upstream = Upstream::with("v1", |exchange| {
+        exchange.read_body();
+        let to = format!("https://{}/a", exchange.request.head.get("host").unwrap_or("nobody"));
+        exchange.answer(301, &[("location", to.as_str())], b"")
+    });
+    let service = Service::only(upstream.port()).key("rewrite: { host: shop.internal }");
+    let gate = Gate::start(&Config::with(service).text());
+    for named in ["shop.example", "shop.example:8080"] {
+        let response = gate.get("/a", &[("host", named)]);
+        assert_eq!(response.header("location"), Some("https://shop.example/a"), "{named}");
+    }
+}

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
-use support::{Config, Gate, Nginx, PATIENCE, Prometheus, Service, Then, Upstream, eventually};
+use support::{Config, Gate, Nginx, Operator, PATIENCE, Prometheus, Service, Then, Upstream, eventually};
 
 /// Answers with a status that the test changes; 0: not before it is another.
 struct Other {
@@ -148,6 +148,39 @@ fn nothing_goes_to_a_canary_before_its_gate_says_yes() {
     // It is asked again after 10 s.
     eventually(PATIENCE, "the canary gets its share", || share(&gate) == 50.0);
     assert_eq!(asked.said().last(), Some(&200));
+}
+
+#[test]
+fn a_kill_ends_what_waits_for_its_gate_and_who_steers_is_told_so() {
+    let (v1, v2) = (Upstream::named("v1"), Upstream::named("v2"));
+    let asked = Other::new(403);
+    let rollout = format!(
+        "rollout: {{ steps: [{{ share: 50%, hold: 1h }}, {{ share: 100%, hold: 1s }}], gates: [{{ before: start, webhook: \
+         \"http://127.0.0.1:{}/gate/check\" }}] }}",
+        asked.upstream.port()
+    );
+    let gate = site(&v2, &v1, &rollout);
+    let operator = Operator::of(&gate);
+    eventually(PATIENCE, "the gate has said no", || asked.said() == [403]);
+    let kill = "/v1/services/shop/kill";
+    // Nobody has looked at it yet when the second one comes.
+    for what in ["waiting for its gate", "tried again"] {
+        operator.put(kill, "").expect_ok();
+        let now = support::rollouts::rollout(&operator);
+        assert_eq!(
+            (&now["phase"], &now["cause"]),
+            (&"rolled_back".into(), &"killed".into()),
+            "{what}"
+        );
+        let released = operator.delete(kill).expect_ok();
+        let said = released["message"].as_str().unwrap();
+        assert!(said.contains("its rollout was rolled back"), "{said}");
+        operator.post("/v1/services/shop/rollout/retry", "").expect_ok();
+    }
+    let set = operator.weights(80, 20).expect_ok();
+    let said = set["message"].as_str().unwrap();
+    assert!(said.contains("its rollout is paused"), "{said}");
+    assert_eq!(share(&gate), 20.0);
 }
 
 #[test]

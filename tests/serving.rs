@@ -6,6 +6,7 @@ mod support;
 use std::collections::{HashMap, HashSet};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
+use support::frames::RawClient;
 use support::{Broken, Client, Config, Gate, PATIENCE, Service, Then, Upstream, WEB_SOCKET, eventually, in_parallel};
 
 /// `shop` between two upstreams that answer with their names.
@@ -714,6 +715,84 @@ fn a_websocket_is_tunnelled_after_a_101_both_ways_and_closes_with_either_side() 
     assert!(client.is_closed_within(PATIENCE));
     gate.expect_metric("rollgate_requests_total", &[("code", "101")], 1.0);
     gate.expect_metric("rollgate_requests_in_flight", &[], 0.0);
+}
+
+/// Heads and what frames a body are none of it, whatever the client speaks, and whoever answers.
+#[test]
+fn response_bytes_in_the_access_log_are_those_of_bodies() {
+    let large = "a".repeat(100_000);
+    let upstream = Upstream::with("v1", move |exchange| {
+        exchange.read_body();
+        match exchange.request.target.as_str() {
+            "/ten" => exchange.answer(200, &[], b"0123456789"),
+            "/large" => exchange.answer(200, &[], large.as_bytes()),
+            "/chunked" => {
+                let chunk = format!("{:x}\r\n{large}\r\n", large.len());
+                exchange.send(format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{chunk}"));
+                exchange.send("3\r\nend\r\n0\r\nx-trailer: t\r\n\r\n");
+                Then::Keep
+            }
+            "/cut" => {
+                exchange.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n");
+                Then::Close
+            }
+            _ => {
+                exchange.send("HTTP/1.1 304 Not Modified\r\netag: \"1\"\r\ncontent-length: 10\r\n\r\n");
+                Then::Keep
+            }
+        }
+    });
+    let service = Service::only(upstream.port()).route("path_prefix: /");
+    let own = "routes:\n  - { path: /said, respond: { status: 200, body: \"of our own\" } }\n  - { path: /gone, redirect: { \
+               path: /ten } }\n  - { path_prefix: /nowhere, respond: { status: 404 } }";
+    let gate = Gate::start(&Config::with(service).top(own).text());
+    let logged = |path: &str, protocol: &str| {
+        let line = gate.access_line(path, |line| line["path"] == path && line["protocol"] == protocol);
+        line["response_bytes"].as_u64().unwrap()
+    };
+    let sizes = [
+        ("/ten", 10),
+        ("/large", 100_000),
+        ("/chunked", 100_003),
+        ("/same", 0),
+        ("/said", 10),
+        ("/nowhere", 0),
+    ];
+    for (path, size) in sizes {
+        assert_eq!(gate.get(path, &[]).body.len(), size, "{path}");
+        assert_eq!(logged(path, "HTTP/1.1"), size as u64, "{path}");
+    }
+    let moved = gate.get("/gone", &[]).body.len() as u64;
+    assert_eq!((moved > 0, logged("/gone", "HTTP/1.1")), (true, moved));
+    let mut client = gate.client();
+    assert_eq!(
+        client.request("HEAD", "/ten?head", &[], b"").header("content-length"),
+        Some("10")
+    );
+    assert_eq!(logged("/ten?head", "HTTP/1.1"), 0);
+    assert!(gate.client().try_request("GET", "/cut", &[], b"").is_err());
+    assert_eq!(logged("/cut", "HTTP/1.1"), 5);
+    let refused = gate.client().send("GET / HTTP/1.1\r\n\r\n").read(false).unwrap();
+    let line = gate.access_line("what is no request", |line| line["refusal"] == "bad_request");
+    assert_eq!(
+        (refused.status, &line["response_bytes"]),
+        (400, &refused.body.len().into())
+    );
+
+    let mut client = RawClient::greeted(gate.port());
+    for (stream, (path, size)) in (1..).step_by(2).zip(sizes.into_iter().filter(|(_, size)| *size <= 10)) {
+        client.request(
+            stream,
+            &[
+                (":method", "GET"),
+                (":scheme", "http"),
+                (":authority", "a"),
+                (":path", path),
+            ],
+        );
+        assert_eq!(client.answer(stream).1.len(), size, "{path}");
+        assert_eq!(logged(path, "HTTP/2.0"), size as u64, "{path}");
+    }
 }
 
 #[test]

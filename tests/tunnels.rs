@@ -187,6 +187,31 @@ fn a_tunnel_on_which_nothing_moves_is_closed_without_a_word() {
     assert!(idle.is_closed_within(PATIENCE));
     used.send("b\n");
     assert_eq!(used.read_bytes(2), b"B\n");
+    drop(idle);
+    let line = gate.access_line("the idle one", |line| line["status"] == 101);
+    assert_eq!(line["termination"], "idle");
+}
+
+/// Where its messages end is not known: only a reset tells.
+#[test]
+fn an_endpoint_that_resets_a_tunnel_has_failed() {
+    for (then, termination, failures) in [(Then::Reset, "upstream_reset", 1.0), (Then::Close, "ok", 0.0)] {
+        let v1 = Upstream::with("v1", move |exchange| {
+            exchange.send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: SPDY/3.1\r\n\r\n");
+            exchange.send(GREETING);
+            exchange.io().take(1).ok();
+            then
+        });
+        let gate = gate(&v1, LISTED);
+        let mut client = greeted(&gate, &ASKS);
+        client.send("x");
+        assert!(client.is_closed_within(PATIENCE));
+        drop(client);
+        let line = gate.access_line("the tunnel", |line| line["status"] == 101);
+        assert_eq!(line["termination"], termination);
+        let failed = gate.metric("rollgate_request_failures_total", &[("version", "v1")]);
+        assert_eq!(failed, failures, "{then:?}");
+    }
 }
 
 #[test]

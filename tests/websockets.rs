@@ -5,6 +5,7 @@
 mod support;
 
 use futures_util::{SinkExt, StreamExt};
+use serde_json::Value::Null;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -257,6 +258,9 @@ async fn a_socket_on_which_nothing_moves_is_closed_and_one_that_pings_is_not() {
     assert_eq!(closed_with(&mut idle).await, 1001);
     v1.expect_closed(&[Some(1001)]);
     assert_eq!(ask(&mut used, "who").await, "v1");
+    drop(idle);
+    let line = gate.access_line("the idle socket", |line| line["status"] == 101);
+    assert_eq!((&line["termination"], &line["failure"]), (&"idle".into(), &Null));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -323,6 +327,113 @@ fn a_close_frame_is_sent_between_frames_and_never_into_one() {
             client.is_closed_within(PATIENCE),
             "{bytes:?}: more came, or the tunnel is open"
         );
+    }
+}
+
+/// An empty ping, and a close frame, of a client.
+const PING: [u8; 6] = *b"\x89\x80abcd";
+const CLOSE: [u8; 6] = *b"\x88\x80abcd";
+
+/// How the log tells the end of a socket on which the endpoint sends `bytes`, and ends so when it has got a ping. Where it
+/// does not (`None`), the client is `left` to end it.
+fn told(bytes: &'static [u8], then: Option<Then>, left: impl FnOnce(Client)) -> (serde_json::Value, f64) {
+    let v1 = Upstream::with("v1", move |exchange| {
+        exchange.send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n");
+        exchange.send(bytes);
+        let expected = then.map_or(usize::MAX, |_| PING.len());
+        exchange.io().take(expected).ok();
+        then.unwrap_or(Then::Close)
+    });
+    let gate = Gate::start(&Config::with(Service::only(v1.port())).text());
+    let mut client = gate.client();
+    assert_eq!(client.get("/", &WEB_SOCKET).status, 101);
+    assert_eq!(client.read_bytes(bytes.len()), bytes);
+    if then.is_some() {
+        client.send(PING);
+        assert!(client.is_closed_within(PATIENCE), "{bytes:?} {then:?}");
+    }
+    left(client);
+    let line = gate.access_line("the socket", |line| line["status"] == 101);
+    let failures = gate.metric("rollgate_request_failures_total", &[("version", "v1")]);
+    (line, failures)
+}
+
+#[test]
+fn who_breaks_a_socket_off_is_told_and_an_endpoint_that_does_has_failed() {
+    let whole = b"\x82\x03abc";
+    let (reset, close) = (Some(Then::Reset), Some(Then::Close));
+    for (bytes, then, termination, failure) in [
+        (&whole[..], reset, "upstream_reset", "reset".into()),
+        (b"\x82\x05abc", reset, "upstream_reset", "reset".into()),
+        (b"\x82\x05abc", close, "upstream_truncated", "reset".into()),
+        (b"\x82", close, "upstream_truncated", "reset".into()),
+        (whole, close, "ok", Null),
+        (b"\x88\x02\x03\xe8", reset, "ok", Null),
+        (b"\x88\x02\x03\xe8", close, "ok", Null),
+    ] {
+        let (line, failures) = told(bytes, then, drop);
+        let expected = (&termination.into(), &failure);
+        assert_eq!((&line["termination"], &line["failure"]), expected, "{bytes:?} {then:?}");
+        assert_eq!(failures > 0.0, failure != Null, "{bytes:?} {then:?}");
+    }
+    let leave = |bytes: &'static [u8]| {
+        move |mut client: Client| {
+            client.send(bytes);
+            client.half_close();
+            assert!(client.is_closed_within(PATIENCE));
+        }
+    };
+    type Leave = Box<dyn FnOnce(Client)>;
+    let leaves: [(&str, Leave, &str); 4] = [
+        ("reset", Box::new(Client::reset), "client_abort_answer"),
+        ("a close frame", Box::new(leave(&CLOSE)), "ok"),
+        ("no word", Box::new(leave(&PING)), "ok"),
+        ("half a frame", Box::new(leave(&PING[..3])), "client_abort_answer"),
+    ];
+    for (what, left, termination) in leaves {
+        let (line, failures) = told(whole, None, left);
+        assert_eq!((&line["termination"], failures), (&termination.into(), 0.0), "{what}");
+        assert_eq!(line["failure"], Null, "{what}");
+    }
+}
+
+/// An endpoint that changes to WebSocket, and has fields of its own.
+fn talkative(name: &'static str) -> Upstream {
+    Upstream::with(name, move |exchange| {
+        exchange.send(format!(
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nserver: {name}/1.0\r\n\
+             content-length: 0\r\nset-cookie: own=1\r\nx-name: {name}\r\n\r\n"
+        ));
+        exchange.io().take(usize::MAX).ok();
+        Then::Close
+    })
+}
+
+#[test]
+fn a_101_gets_what_other_last_answers_get() {
+    let (v1, v2) = (talkative("v1"), talkative("v2"));
+    let service = Service::split(v1.port(), 50, v2.port(), 50)
+        .key("affinity: { cookie: { name: rollgate }, keep: true }")
+        .key("expose_version: true")
+        .key("response_headers: { set: { x-frame-options: DENY }, remove: [server] }");
+    let gate = Gate::start(&Config::with(service).text());
+    let first = gate.get("/chat", &WEB_SOCKET);
+    let cookies: Vec<&str> = first.head.all("set-cookie").collect();
+    assert_eq!((first.status, cookies.len(), cookies[0]), (101, 2, "own=1"));
+    let name = first.header("x-name").unwrap();
+    assert_eq!(first.header("x-rollgate-version"), Some(name));
+    assert_eq!(first.header("x-frame-options"), Some("DENY"));
+    assert_eq!((first.header("server"), first.header("content-length")), (None, None));
+    assert_eq!(
+        (first.header("upgrade"), first.header("connection")),
+        (Some("websocket"), Some("Upgrade"))
+    );
+    // Whoever asks for nothing but sockets is known by its cookie, too.
+    let cookie = cookies[1].split(';').next().unwrap();
+    assert!(cookie.starts_with("rollgate="), "{cookie}");
+    for _ in 0..10 {
+        let again = gate.get("/chat", &[&WEB_SOCKET[..], &[("cookie", cookie)]].concat());
+        assert_eq!((again.status, again.header("x-name")), (101, Some(name)));
     }
 }
 

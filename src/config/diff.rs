@@ -1,6 +1,6 @@
 //! What changed between two configurations, and what of it needs a restart.
 
-use super::snapshot::Snapshot;
+use super::snapshot::{Listener, Snapshot};
 use crate::routing::{Affinity, Condition, Destination, Operator, Policy, Route, Rule, SegmentId, Target};
 use std::collections::HashMap;
 
@@ -81,13 +81,12 @@ pub fn diff(old: &Snapshot, new: &Snapshot) -> Diff {
 /// The keys whose value in `new` holds only after a restart of a process that started with `old`.
 pub fn restart_required(old: &Snapshot, new: &Snapshot) -> Vec<String> {
     let mut keys = Vec::new();
+    let pairs = listener_pairs(old, new);
     if old.listeners.len() != new.listeners.len() {
         keys.push("listeners".to_owned());
-    }
-    for (index, (a, b)) in old.listeners.iter().zip(&new.listeners).enumerate() {
-        if a.address != b.address {
-            keys.push(format!("listeners[{index}].address"));
-        }
+    } else {
+        let unknown = pairs.iter().enumerate().filter(|(_, (before, _))| before.is_none());
+        keys.extend(unknown.map(|(index, _)| format!("listeners[{index}].address")));
     }
     let log_path = |snapshot: &Snapshot| snapshot.access_log.as_ref().map(|log| log.path.clone());
     let fixed = [
@@ -107,11 +106,37 @@ pub fn restart_required(old: &Snapshot, new: &Snapshot) -> Vec<String> {
     keys
 }
 
+/// Each listener of `new`, with the one of `old` that has its address: by preference at the same place, and none twice. Its
+/// socket goes by that, and not by its place.
+fn listener_pairs<'s>(old: &'s Snapshot, new: &'s Snapshot) -> Vec<(Option<&'s Listener>, &'s Listener)> {
+    let at_its_place = |index: usize, listener: &Listener| {
+        let before = old.listeners.get(index);
+        before.filter(|before| before.address == listener.address)
+    };
+    let mut others: Vec<&Listener> = old.listeners.iter().collect();
+    let stay = |(index, before): (usize, &Listener)| {
+        new.listeners
+            .get(index)
+            .is_some_and(|now| now.address == before.address)
+    };
+    let mut places = old.listeners.iter().enumerate();
+    others.retain(|_| !places.next().is_some_and(stay));
+    let pair = |(index, now): (usize, &'s Listener)| {
+        let before = at_its_place(index, now).or_else(|| {
+            let found = others.iter().position(|before| before.address == now.address)?;
+            Some(others.swap_remove(found))
+        });
+        (before, now)
+    };
+    new.listeners.iter().enumerate().map(pair).collect()
+}
+
 fn settings_changed(old: &Snapshot, new: &Snapshot) -> Vec<String> {
     let sample = |snapshot: &Snapshot| snapshot.access_log.as_ref().map(|log| log.sample);
     // Another number or address is a matter of a restart.
-    let listeners = old.listeners.iter().zip(&new.listeners);
-    let listeners_differ = listeners.into_iter().any(|(a, b)| a.address == b.address && a != b);
+    let listeners_differ = listener_pairs(old, new)
+        .iter()
+        .any(|(before, now)| before.is_some_and(|before| before != *now));
     let settings = [
         ("listeners", listeners_differ),
         ("access_log.sample", sample(old) != sample(new)),

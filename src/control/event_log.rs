@@ -33,7 +33,8 @@ pub struct Event {
     pub text: String,
     /// The generation in which it took effect.
     pub generation: u64,
-    /// Golden signals of the service's versions at that moment; `null` where none was in question.
+    /// Golden signals at that moment: of the service's versions, by name. Where it concerns all services: those of each that has a
+    /// canary, by the service's name, 50 services at most. `null` where none was in question.
     pub evidence: Value,
 }
 

@@ -1,8 +1,9 @@
 //! What the writer remembers: the state that moves at run time, its number of the next event, and where both are kept.
 
 use super::event_log::{Event, EventLog};
-use crate::runtime::{Happened, Origin, State};
-use crate::shared::InForce;
+use crate::routing::Service;
+use crate::runtime::{EventKind, Happened, Origin, State};
+use crate::shared::{InForce, ServiceInForce};
 use serde_json::{Value, json};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,6 +16,9 @@ const DISK_BOUND: Duration = Duration::from_secs(1);
 /// How long a change that must be durable first waits for the disk, before it is refused: a disk that is merely busy is no
 /// reason.
 pub const PATIENT_BOUND: Duration = Duration::from_secs(5);
+
+/// Services of which an event for all of them holds the evidence.
+const MOST_EVIDENCE: usize = 50;
 
 /// Comes true when what was handed over is on the disk; an error says why it is not.
 pub type Saving = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
@@ -64,10 +68,11 @@ impl Records {
         let number = |happened: Happened| {
             let seq = self.next_seq;
             self.next_seq += 1;
-            let evidence = happened
-                .service
-                .as_deref()
-                .map_or(Value::Null, |service| evidence(in_force, service));
+            let evidence = match (happened.service.as_deref(), happened.kind) {
+                (Some(service), _) => evidence(in_force, service),
+                (None, EventKind::Kill | EventKind::Unkill | EventKind::Reload) => evidence_of_all(in_force),
+                (None, _) => Value::Null,
+            };
             Arc::new(Event::new(seq, happened, by, generation, evidence))
         };
         happened.into_iter().map(number).collect()
@@ -162,11 +167,23 @@ pub async fn on_disk_within(bound: Duration, saving: Saving) -> Result<(), Strin
 
 /// The golden signals of a service's versions at this moment, counted since each version appeared.
 fn evidence(in_force: &InForce, name: &str) -> Value {
-    let services = in_force.snapshot.policy.services.iter().zip(&*in_force.services);
-    let found = services.into_iter().find(|(service, _)| *service.name == *name);
-    let Some((service, live)) = found else {
-        return Value::Null;
-    };
+    let found = services(in_force).find(|(service, _)| *service.name == *name);
+    found.map_or(Value::Null, |(service, live)| signals(service, live))
+}
+
+/// The same of the services that have a canary, by name: as many as an event has room for.
+fn evidence_of_all(in_force: &InForce) -> Value {
+    let with_canaries = services(in_force).filter(|(service, _)| service.versions.len() > 1);
+    let signals = |(service, live): (&Service, &ServiceInForce)| (service.name.to_string(), signals(service, live));
+    let signals = with_canaries.take(MOST_EVIDENCE).map(signals);
+    signals.collect::<serde_json::Map<_, _>>().into()
+}
+
+fn services(in_force: &InForce) -> impl Iterator<Item = (&Service, &ServiceInForce)> {
+    in_force.snapshot.policy.services.iter().zip(&*in_force.services)
+}
+
+fn signals(service: &Service, live: &ServiceInForce) -> Value {
     let signals = |(version, live): (&crate::routing::Version, &crate::shared::VersionInForce)| {
         let totals = live.stats.totals();
         let signals = json!({

@@ -296,25 +296,21 @@ impl Writer {
     }
 
     async fn on_addresses(&mut self) {
-        let previous = self.shared.load();
-        let (snapshot, state) = (Arc::clone(&previous.snapshot), Arc::clone(&self.records.state));
-        let next = self.assembly.next(snapshot, state, Some(&previous), Duration::ZERO);
-        // Nothing that anybody asked for is other than before.
-        let next = InForce {
-            generation: previous.generation,
-            ..next.await
-        };
-        self.publish(next);
+        let snapshot = Arc::clone(&self.shared.load().snapshot);
+        let state = Arc::clone(&self.records.state);
+        self.publish_snapshot(snapshot, state, true).await;
     }
 
-    /// The names of `snapshot` have been looked up: none is waited for.
-    async fn publish_snapshot(&mut self, snapshot: Arc<Snapshot>, state: Arc<State>) -> u64 {
+    /// The names of `snapshot` have been looked up: none is waited for. `same`: nothing that anybody asked for is other than
+    /// before, and the generation stays.
+    async fn publish_snapshot(&mut self, snapshot: Arc<Snapshot>, state: Arc<State>, same: bool) -> u64 {
         let previous = self.shared.load();
         let next = self
             .assembly
             .next(snapshot, state, Some(&previous), Duration::ZERO)
             .await;
-        self.publish(next)
+        let generation = if same { previous.generation } else { next.generation };
+        self.publish(InForce { generation, ..next })
     }
 
     fn publish_traffic(&self, state: Arc<State>, previous: &InForce) -> u64 {

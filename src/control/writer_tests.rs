@@ -389,6 +389,32 @@ async fn a_reload_is_answered_with_what_came_of_it() {
     });
     assert!(matches!(refused, Err(NotDone::File(_))), "{refused:?}");
     assert_eq!(bench.weights(), [70, 30]);
+    // What is in force already makes nobody's knowledge stale.
+    let (again, ()) = tokio::join!(reload(), async {
+        sleep(Duration::from_millis(1)).await;
+        let event = FileEvent::Changed {
+            text: text("70/30", false),
+            how: How::Explicit,
+        };
+        bench.files.send(event).await.unwrap();
+    });
+    let again = again.unwrap();
+    assert_eq!((again.changed, again.generation), (false, done.generation));
+    assert_eq!(bench.shared.load().generation, done.generation);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_for_all_services_names_the_evidence_of_each() {
+    let bench = Bench::new().await;
+    bench.order(Command::Kill(Scope::All)).await.unwrap();
+    bench.order(Command::Unkill(Scope::All)).await.unwrap();
+    bench.file(text("70/30", false)).await;
+    let events = bench.log.after(0, 1000).unwrap();
+    let of_all: Vec<_> = events.iter().filter(|event| event.service.is_none()).collect();
+    assert_eq!(of_all.len(), 3, "{events:?}");
+    for event in of_all {
+        assert_eq!(event.evidence["s"]["v2"]["requests"], 0, "{event:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

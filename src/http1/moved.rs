@@ -71,11 +71,8 @@ impl Moved<'_> {
             return None;
         }
         let (named, told) = (parts(authority)?, parts(self.host.unwrap_or(client))?);
-        let standard = if address.scheme.eq_ignore_ascii_case("https:") {
-            443
-        } else {
-            80
-        };
+        let is_secure = address.scheme.eq_ignore_ascii_case("https:");
+        let standard = if is_secure { 443 } else { 80 };
         let is_told = named.1.unwrap_or(standard) == told.1.unwrap_or(standard);
         // Servers may name the port they listen on, whatever they are told.
         let is_own = named.1.is_some() && named.1 == self.port;
@@ -86,6 +83,8 @@ impl Moved<'_> {
             (scheme, _) if is_told && self.host.is_none() => format!("{scheme}//{authority}{led}"),
             ("", _) => format!("//{client}{led}"),
             (_, true) => format!("https://{client}{led}"),
+            // By http the client would be sent where it comes from, for ever. The port that it named speaks http.
+            (_, false) if is_secure => format!("https://{}{led}", parts(client)?.0),
             (_, false) => format!("http://{client}{led}"),
         };
         (led != location).then_some(led)
@@ -168,6 +167,37 @@ mod tests {
     }
 
     #[test]
+    fn an_endpoint_that_wants_https_gets_it() {
+        let host = Moved {
+            stripped: "",
+            added: "",
+            ..MOVED
+        };
+        for (location, by_http, by_https) in [
+            (
+                "https://shop.internal/a",
+                "https://shop.example/a",
+                "https://shop.example:8080/a",
+            ),
+            (
+                "http://shop.internal/a",
+                "http://shop.example:8080/a",
+                "https://shop.example:8080/a",
+            ),
+            (
+                "HTTPS://shop.internal:9001/a",
+                "https://shop.example/a",
+                "https://shop.example:8080/a",
+            ),
+        ] {
+            for (https, expected) in [(false, by_http), (true, by_https)] {
+                let led = host.lead_back(location, "shop.example:8080", https);
+                assert_eq!(led.as_deref(), Some(expected), "{location} {https}");
+            }
+        }
+    }
+
+    #[test]
     fn what_does_not_stays_as_it_is() {
         for location in [
             "http://shop.internal:81/inner/a",
@@ -224,12 +254,16 @@ mod tests {
             prop_assert_eq!(back, format!("{}{asked}", if whole { "http://out.example" } else { "" }));
         }
 
-        /// Whatever an endpoint says: a path stays a path, and another host is never made the client's, nor the other way.
+        /// Whatever an endpoint says: a path stays a path, https stays https, and another host is never made the client's, nor
+        /// the other way.
         #[test]
-        fn no_way_to_another_host(location in "((https?:)?//)?[ab5./:?#-]{0,12}", stripped in prefix(), added in prefix(), own: bool) {
+        fn no_way_to_another_host(
+            location in "((https?:)?//)?[ab5./:?#-]{0,12}", stripped in prefix(), added in prefix(), own: bool, https: bool,
+        ) {
             let moved = Moved { host: own.then_some("b"), port: Some(5), stripped: &stripped, added: &added };
-            if let Some(led) = moved.lead_back(&location, "a", true) {
+            if let Some(led) = moved.lead_back(&location, "a", https) {
                 let (was, is) = (Address::parse(&location).unwrap(), Address::parse(&led).unwrap());
+                prop_assert!(was.scheme != "https:" || is.scheme == "https:", "{} -> {}", location, led);
                 prop_assert_eq!(was.authority.is_some(), is.authority.is_some(), "{} -> {}", location, led);
                 if let (Some(was), Some(is)) = (was.authority, is.authority) {
                     let told = if own { "b" } else { "a" };

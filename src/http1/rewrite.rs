@@ -176,6 +176,11 @@ pub enum Framing {
 }
 
 impl ResponseHead {
+    /// Whether it is the last answer to its request: after a 101 another protocol is spoken.
+    pub fn is_final(&self) -> bool {
+        self.status >= 200 || self.status == 101
+    }
+
     /// How this answer's body is best sent to a client that speaks `client`: as it came, except that HTTP/1.0 knows no
     /// chunks, and that a body until close is sent in chunks, so that the connection stays and a cut one is seen as cut.
     pub fn forward_framing(&self, client: Version) -> Framing {
@@ -217,7 +222,8 @@ pub struct ResponseAdditions<'a> {
 
 /// Writes the head of `head`, read from `buf`, for the client, in the text of HTTP/1.1.
 ///
-/// Interim answers (1xx) get neither framing nor `Connection`; 101 says `Connection: Upgrade`, and to what.
+/// Interim answers (1xx) get neither framing nor `Connection`. 101 says `Connection: Upgrade`, and to what; as the last answer
+/// to its request it gets what others do, but for framing (RFC 9110 section 8.6).
 pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, buf: &[u8], add: &ResponseAdditions<'_>) {
     out.reserve(head.len + 256);
     // Writing to a Vec cannot fail.
@@ -248,7 +254,7 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, buf: &[u8], add: &
     if let Some((edits, moved)) = moved {
         write_locations(out, head, buf, &edits, &moved);
     }
-    if head.status >= 200 {
+    if head.is_final() {
         if let Some(edits) = edits {
             edits.write(out);
         }
@@ -261,6 +267,8 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, buf: &[u8], add: &
         if let Some(cookie) = add.set_cookie {
             write_field(out, b"Set-Cookie: ", cookie);
         }
+    }
+    if head.status >= 200 {
         write_framing(out, head, add);
     }
     if add.client < Version::Http2 {

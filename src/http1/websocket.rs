@@ -50,7 +50,17 @@ impl FrameScan {
 
     /// Whether a frame may follow: none is half sent, and none has said that it is the last.
     pub fn may_follow(&self) -> bool {
-        self.held == 0 && self.left == 0 && !self.closed
+        !self.is_within_frame() && !self.closed
+    }
+
+    /// Whether a frame is half sent.
+    pub fn is_within_frame(&self) -> bool {
+        self.held > 0 || self.left > 0
+    }
+
+    /// Whether a frame has said that it is the last.
+    pub fn has_closed(&self) -> bool {
+        self.closed
     }
 
     /// As far as is known: two bytes tell.
@@ -133,6 +143,7 @@ mod tests {
                 scan.feed(&all[at..next]);
                 at = next;
                 prop_assert_eq!(scan.may_follow(), ends.contains(&at), "at {}", at);
+                prop_assert_eq!(scan.is_within_frame(), !ends.contains(&at), "at {}", at);
             }
         }
 
@@ -140,10 +151,10 @@ mod tests {
         fn nothing_follows_a_close(before in any_frame(), mask in any::<Option<[u8; 4]>>(), code in any::<u16>()) {
             let mut scan = FrameScan::default();
             scan.feed(&before);
-            prop_assert!(scan.may_follow());
+            prop_assert!(scan.may_follow() && !scan.has_closed());
             let close = close_frame(code, mask);
             scan.feed(&close);
-            prop_assert!(!scan.may_follow());
+            prop_assert!(!scan.may_follow() && scan.has_closed() && !scan.is_within_frame());
             let mut payload = code.to_be_bytes();
             let key = mask.unwrap_or_default();
             payload.iter_mut().zip(key).for_each(|(byte, key)| *byte ^= key);

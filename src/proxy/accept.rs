@@ -355,7 +355,7 @@ fn serve_formally(client: Client, formalities: Formalities, counted: Counted) {
 fn turn_away(worker: &Worker, tcp: &TcpStream, peer: IpAddr, speaks_tls: bool) {
     let request_id = super::headers::hex_id(worker.draw_id());
     let request_id = std::str::from_utf8(&request_id).unwrap_or_default();
-    log_unread(worker, peer, Version::Http11, Refusal::MaxConnections, request_id);
+    let unread = log_unread(worker, peer, Version::Http11, Refusal::MaxConnections, request_id);
     if speaks_tls {
         return;
     }
@@ -374,7 +374,9 @@ fn turn_away(worker: &Worker, tcp: &TcpStream, peer: IpAddr, speaks_tls: bool) {
         content: None,
     }
     .write(&mut out);
+    let head = out.len();
     out.extend_from_slice(&body);
     // What it does not take is lost with the connection.
-    let _ = tcp.try_write(&out);
+    let taken = tcp.try_write(&out).unwrap_or_default().saturating_sub(head);
+    unread.response_bytes.set(taken as u64);
 }

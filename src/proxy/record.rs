@@ -165,6 +165,11 @@ impl Record {
         self.request_bytes.set(bytes);
     }
 
+    /// Of the body of the answer that the client gets.
+    pub fn response_bytes(&self) -> &Cell<u64> {
+        &self.response_bytes
+    }
+
     fn progressed(&self, progress: &Progress, began: Instant) {
         self.request_bytes
             .set(self.request_bytes.get() + progress.tunneled.get());
@@ -245,6 +250,8 @@ impl Record {
         match (self.failure.get(), termination) {
             (Some(kind), _) => Outcome::Failure(kind),
             (None, Termination::Ok) => Outcome::Success,
+            // What was asked for came, and went on for as long as anybody wanted it.
+            (None, Termination::Idle) if self.status.get() == 101 => Outcome::Success,
             (None, _) => Outcome::ClientAbort,
         }
     }
@@ -418,19 +425,50 @@ pub fn keep_broken(worker: &Worker, endpoint: &Endpoint, why: &str, bytes: &[u8]
     });
 }
 
-/// The telling of what could not be read as a request; `version`: what its connection speaks, as far as is known.
-pub fn log_unread(worker: &Worker, peer: IpAddr, version: Version, refusal: Refusal, request_id: &str) {
+/// See [`log_unread`].
+pub struct Unread<'a> {
+    worker: &'a Worker,
+    peer: IpAddr,
+    version: Version,
+    refusal: Refusal,
+    request_id: &'a str,
+    /// Of the body of its answer.
+    pub response_bytes: Cell<u64>,
+}
+
+/// The telling of what could not be read as a request: it is counted now, and in the log when what is returned is dropped.
+/// `version`: what its connection speaks, as far as is known.
+pub fn log_unread<'a>(
+    worker: &'a Worker,
+    peer: IpAddr,
+    version: Version,
+    refusal: Refusal,
+    request_id: &'a str,
+) -> Unread<'a> {
     worker.stats.refused(refusal);
     worker.stats.terminated(Termination::Refused);
-    if let Some(log) = worker.log.borrow_mut().as_mut() {
+    Unread {
+        worker,
+        peer,
+        version,
+        refusal,
+        request_id,
+        response_bytes: Cell::new(0),
+    }
+}
+
+impl Drop for Unread<'_> {
+    fn drop(&mut self) {
+        let mut log = self.worker.log.borrow_mut();
+        let Some(log) = log.as_mut() else { return };
         log.record(&Line {
             time: SystemTime::now(),
-            client_ip: peer,
+            client_ip: self.peer,
             method: "",
             host: "",
             path: "",
-            protocol: version.as_str(),
-            status: refusal.status(),
+            protocol: self.version.as_str(),
+            status: self.refusal.status(),
             service: None,
             version: None,
             rescued: None,
@@ -440,16 +478,16 @@ pub fn log_unread(worker: &Worker, peer: IpAddr, version: Version, refusal: Refu
             endpoint: None,
             attempts: 0,
             request_bytes: 0,
-            response_bytes: 0,
+            response_bytes: self.response_bytes.get(),
             duration: Duration::ZERO,
             upstream_time: None,
             termination: Termination::Refused,
-            request_id,
+            request_id: self.request_id,
             trace_id: None,
             user_agent: None,
             grpc_status: None,
             failure: None,
-            refusal: Some(refusal),
+            refusal: Some(self.refusal),
             error: None,
         });
     }

@@ -156,7 +156,7 @@ pub struct Progress {
     pub sent: Cell<u64>,
     /// Likewise, of what the client sent behind an upgrade.
     pub tunneled: Cell<u64>,
-    /// Bytes the client's socket accepted, of the final answer.
+    /// Bytes the client's socket accepted of the final answer's body, or behind a 101.
     pub answered: Cell<u64>,
     /// Likewise, of interim answers.
     interim: Cell<u64>,

@@ -1,8 +1,11 @@
 //! After a 101: bytes both ways, until both sides have finished or nothing moves for `timeouts.idle`, or the
 //! version it runs on has been revoked, or the process stops. A WebSocket that the proxy ends itself it ends with a close
 //! frame, wherever one fits: between two frames. Of other protocols it knows nothing, and closes both connections.
+//!
+//! Who ends it first, ends it: what breaks after that is of no account. A side breaks it off with a reset, or within a frame
+//! of a WebSocket. Nobody does once a close frame has passed: both are leaving, and few wait for the other's.
 
-use super::body::{Accepted, BodyReader, BodyWriter, Coding, Framing};
+use super::body::{Accepted, BodyError, BodyReader, BodyWriter, Coding, Framing};
 use super::buffer::{Buffer, HeadBytes};
 use super::deadlines::{Expired, Slot};
 use super::stream::Stream;
@@ -11,7 +14,7 @@ use crate::http1::websocket::{FrameScan, GOING_AWAY, SERVICE_RESTART, close_fram
 use crate::outcome::Termination;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::io::IoSlice;
+use std::io::{ErrorKind, IoSlice};
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -34,10 +37,29 @@ pub struct Ends<'a> {
     pub mask: [u8; 4],
 }
 
+/// What both directions know of the end.
+#[derive(Default)]
+struct End {
+    /// A WebSocket's close frame has passed.
+    closing: Cell<bool>,
+    /// By one of both sides.
+    first: Cell<Option<Termination>>,
+}
+
+impl End {
+    /// A side has ended it; `broken`: without a word.
+    fn settle(&self, broken: Option<Termination>) {
+        let ended = broken.filter(|_| !self.closing.get()).unwrap_or(Termination::Ok);
+        self.first.set(self.first.get().or(Some(ended)));
+    }
+}
+
 /// One direction: from one side, whose buffer has what it had already sent and goes first, to the other.
 struct Way<'a> {
     from: &'a Stream,
     to: &'a Stream,
+    breaks: Breaks,
+    end: &'a End,
     passed: Accepted<'a>,
     /// Of a WebSocket.
     frames: Option<RefCell<FrameScan>>,
@@ -53,8 +75,15 @@ pub async fn run(ends: &Ends<'_>, up: (&mut Buffer, Accepted<'_>), down: (&mut B
     let slot = ends.slot;
     slot.clear_total();
     slot.set_phase(ends.idle);
-    let to_endpoint = Way::new(ends.client, ends.upstream, up.1, ends.web_socket);
-    let to_client = Way::new(ends.upstream, ends.client, down.1, ends.web_socket);
+    let end = End::default();
+    let to_endpoint = Way::new((ends.client, ends.upstream), Breaks::UP, &end, up.1, ends.web_socket);
+    let to_client = Way::new(
+        (ends.upstream, ends.client),
+        Breaks::DOWN,
+        &end,
+        down.1,
+        ends.web_socket,
+    );
     let ended = {
         let mut up = pin!(to_endpoint.copy(up.0));
         let mut down = pin!(to_client.copy(down.0));
@@ -72,17 +101,22 @@ pub async fn run(ends: &Ends<'_>, up: (&mut Buffer, Accepted<'_>), down: (&mut B
         });
         slot.guard(both).await
     };
+    // What the endpoint sent before it was gone may have been read after a write had told of that.
+    let said = to_client
+        .frames
+        .as_ref()
+        .is_some_and(|frames| frames.borrow().has_closed());
+    let broken = end.first.get().filter(|&first| first != Termination::Ok && !said);
     let (termination, code) = match ended {
-        Ok(Ended::Itself) => return Termination::Ok,
+        Ok(Ended::Itself) => return broken.unwrap_or(Termination::Ok),
         Ok(Ended::Drained) => (Termination::Drain, GOING_AWAY),
         Err(Expired::Revoked) => (Termination::Revoked, SERVICE_RESTART),
-        // Idle for too long: that is how most tunnels end.
-        Err(Expired::Phase | Expired::Total) => (Termination::Ok, GOING_AWAY),
+        Err(Expired::Phase | Expired::Total) => (Termination::Idle, GOING_AWAY),
     };
     slot.off_canary();
     to_client.close(slot, &close_frame(code, None)).await;
     to_endpoint.close(slot, &close_frame(GOING_AWAY, Some(ends.mask))).await;
-    termination
+    broken.unwrap_or(termination)
 }
 
 /// How a tunnel ends that no limit ends.
@@ -93,11 +127,42 @@ enum Ended {
     Drained,
 }
 
+/// What it is when a direction breaks.
+struct Breaks {
+    /// Whose bytes they are has reset the connection.
+    reset: Termination,
+    /// Or ended within a frame.
+    cut: Termination,
+    /// Who is to get them has reset the connection.
+    refused: Termination,
+}
+
+impl Breaks {
+    const UP: Self = Self {
+        reset: Termination::ClientAbortAnswer,
+        cut: Termination::ClientAbortAnswer,
+        refused: Termination::UpstreamReset,
+    };
+    const DOWN: Self = Self {
+        reset: Termination::UpstreamReset,
+        cut: Termination::UpstreamTruncated,
+        refused: Termination::ClientAbortAnswer,
+    };
+}
+
 impl<'a> Way<'a> {
-    fn new(from: &'a Stream, to: &'a Stream, passed: Accepted<'a>, web_socket: bool) -> Self {
+    fn new(
+        (from, to): (&'a Stream, &'a Stream),
+        breaks: Breaks,
+        end: &'a End,
+        passed: Accepted<'a>,
+        web_socket: bool,
+    ) -> Self {
         Self {
             from,
             to,
+            breaks,
+            end,
             passed,
             frames: web_socket.then(RefCell::default),
             writing: Cell::new(false),
@@ -108,13 +173,21 @@ impl<'a> Way<'a> {
     async fn copy(&self, buffer: &mut Buffer) {
         let mut reader = BodyReader::wire(self.from, buffer, Framing::UntilClose);
         let mut writer = BodyWriter::wire(self.to, HeadBytes::default(), Coding::Plain, self.passed);
-        while let Ok(Some(piece)) = reader.next().await {
-            if let Some(frames) = &self.frames {
-                frames.borrow_mut().feed(piece);
+        loop {
+            match reader.next().await {
+                Ok(Some(piece)) => self.feed(piece),
+                Ok(None) => break self.finished(),
+                // Many leave TLS without a word.
+                Err(BodyError::Io(error)) if error.kind() == ErrorKind::UnexpectedEof => break self.finished(),
+                Err(_) => break self.end.settle(Some(self.breaks.reset)),
             }
             self.passed.slot.set_phase(self.passed.idle);
             self.writing.set(true);
-            if writer.pass(&mut reader).await.is_err() {
+            if let Err(error) = writer.pass(&mut reader).await {
+                // It had finished before: the other direction knows how.
+                if error.kind() != ErrorKind::BrokenPipe {
+                    self.end.settle(Some(self.breaks.refused));
+                }
                 break;
             }
             self.writing.set(false);
@@ -122,6 +195,21 @@ impl<'a> Way<'a> {
         self.writing.set(true);
         // A peer that is gone cannot be told.
         let _ = self.to.finish().await;
+    }
+
+    fn feed(&self, piece: &[u8]) {
+        if let Some(frames) = &self.frames {
+            let mut frames = frames.borrow_mut();
+            frames.feed(piece);
+            self.end.closing.set(self.end.closing.get() || frames.has_closed());
+        }
+    }
+
+    /// Whose bytes they are has said that there are no more.
+    fn finished(&self) {
+        let frames = self.frames.as_ref();
+        let within = frames.is_some_and(|frames| frames.borrow().is_within_frame());
+        self.end.settle(within.then_some(self.breaks.cut));
     }
 
     /// Sends `frame`, if it fits in.

@@ -301,11 +301,13 @@ impl Machine<'_> {
     }
 
     fn killed(&mut self, by: &super::event::By) {
-        self.state.killed = true;
+        let already = std::mem::replace(&mut self.state.killed, true);
         let sentence = format!("{}: killed {by}: everything goes to stable", self.plan.service);
         self.notify(Notice::Kill, sentence);
-        // Before its first step there is nothing to take back: it waits for the end of the switch.
-        if self.state.owns_split() && (self.state.step > 0 || self.state.share > Share::ZERO) {
+        // What began under a switch waits for its end. What comes under one is over, also before its first step: whoever kills
+        // does not want what would begin at the end of the switch.
+        let begun = self.state.step > 0 || self.state.share > Share::ZERO;
+        if self.state.owns_split() && (begun || !already) {
             self.roll_back(Cause::Killed, &format!("killed {by}"));
         }
     }

@@ -346,6 +346,40 @@ fn a_kill_switch_takes_all_back_and_its_end_gives_nothing() {
 }
 
 #[test]
+fn a_kill_switch_ends_what_waits_for_its_first_step() {
+    let mut plan = small_plan();
+    plan.gates = [gate(Before::Start)].into();
+    for retried in [false, true] {
+        let mut led = if retried {
+            let mut led = Led::at(small_plan(), 2);
+            led.command(Verb::Rollback);
+            led.plan = plan.clone();
+            led.command(Verb::Retry);
+            led
+        } else {
+            let mut led = Led::new(plan.clone());
+            led.command(Verb::Start);
+            led.pass();
+            assert_eq!((led.state.step, led.state.wait), (0, Wait::Gate));
+            led
+        };
+        led.happen(Event::Killed(by("bob")));
+        assert_eq!(led.state.phase.reason().unwrap().cause, Cause::Killed, "{retried}");
+        led.happen(Event::Unkilled(by("bob")));
+        let (window, answer) = (led.state.window, Answer::Yes);
+        led.happen(Event::Gate {
+            gate: 0,
+            window,
+            answer,
+        });
+        for _ in 0..10 {
+            assert!(led.after(10, Judgement::Pass).is_empty(), "{retried}");
+        }
+        assert_eq!(led.share(), 0);
+    }
+}
+
+#[test]
 fn a_candidate_that_appears_while_killed_waits_for_the_end_of_the_switch() {
     let mut automatic = small_plan();
     automatic.start = Start::Automatic;

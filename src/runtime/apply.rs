@@ -5,7 +5,7 @@ use super::state::{FileSplit, FileVersion, Latch, ServiceState, State, WeightsSe
 use super::{Command, EventKind, Happened, Origin, Refusal, Scope, Weights};
 use crate::config::Snapshot;
 use crate::config::snapshot;
-use crate::rollout::Now;
+use crate::rollout::{Cause, Now, Phase};
 use crate::routing::{Policy, SegmentId, Service, ServiceTraffic, Split, StepMirror, Traffic, VersionId};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -45,6 +45,7 @@ pub fn apply(state: &State, snapshot: &Snapshot, command: &Command, by: &Origin,
         _ => Vec::new(),
     };
     let mut steering = Steering::new(snapshot, by, now, change.state);
+    let mut text = change.text;
     match command {
         Command::Restore => {
             steering.restored();
@@ -52,13 +53,13 @@ pub fn apply(state: &State, snapshot: &Snapshot, command: &Command, by: &Origin,
         }
         Command::Load => steering.loaded(&edited),
         Command::Weights { service, weights } if !change.happened.is_empty() => {
-            steering.weights_set(service, weights);
+            text += &steering.weights_set(service, weights);
         }
         Command::Rollout { service, steer } => steering.steer(service, steer)?,
         Command::Weights { .. } | Command::Kill(_) | Command::Unkill(_) => {}
     }
     steering.tell_kills();
-    Ok(finished(steering, change.happened, change.text))
+    Ok(finished(steering, change.happened, text))
 }
 
 /// What the command did comes first, and then what rollouts made of it.
@@ -496,11 +497,41 @@ fn unkill(state: &State, snapshot: &Snapshot, scope: &Scope) -> Result<Change, R
         Scope::Service(name) => next.edit(name, |service| service.kill = None),
     }
     forget_departed(&mut next, snapshot);
-    let still = match scope {
-        Scope::Service(_) if next.all_killed() => "; the switch for all services still sends everything to stable",
-        _ => "; the weights from before are in force again",
-    };
-    let text = format!("{scope}: the kill switch is released{still}");
+    let text = format!(
+        "{scope}: the kill switch is released; {}",
+        after_unkill(&next, snapshot, scope)
+    );
     let (before, after) = (json!({ "killed": true }), json!({ "killed": false }));
     Ok(changed(next, EventKind::Unkill, name_of(scope), before, after, text))
+}
+
+/// What is in force when the switch of `scope` is released.
+fn after_unkill(state: &State, snapshot: &Snapshot, scope: &Scope) -> String {
+    let concerned = |service: &&Service| name_of(scope).is_none_or(|name| *service.name == *name);
+    let services = snapshot.policy.services.iter().filter(concerned);
+    let ended = services
+        .filter(|service| state.service(&service.name).is_some_and(has_nothing_since_a_kill))
+        .count();
+    match scope {
+        Scope::Service(_) if state.all_killed() => {
+            "the switch for all services still sends everything to stable".to_owned()
+        }
+        Scope::Service(name) if ended > 0 => {
+            format!("its rollout was rolled back: `rollgate rollout retry {name}` begins again")
+        }
+        Scope::All if ended > 0 => format!(
+            "the weights from before are in force again, but rollouts were rolled back, and their candidates get nothing \
+             ({ended}; `rollgate rollout retry` begins again)"
+        ),
+        _ => "the weights from before are in force again".to_owned(),
+    }
+}
+
+/// Whether a kill switch rolled its rollout back, and nobody has given the candidate anything since.
+fn has_nothing_since_a_kill(service: &ServiceState) -> bool {
+    service.rollout.as_ref().is_some_and(|rollout| {
+        let killed = matches!(&rollout.machine.phase, Phase::RolledBack(reason) if reason.cause == Cause::Killed);
+        let candidate = rollout.machine.candidate.as_deref().unwrap_or_default();
+        killed && service.weights().get(candidate).is_none_or(|&weight| weight == 0)
+    })
 }

@@ -222,6 +222,8 @@ impl<'a> Steering<'a> {
                 .unwrap_or_default();
             self.happen(name, Event::FileWeights(weights));
         }
+        // A switch ends what was under way, and not what the file begins beside it.
+        self.tell_kills();
         let snapshot = self.snapshot;
         for plan in snapshot.plans() {
             let rules = plan.analysis.rules();
@@ -277,10 +279,10 @@ impl<'a> Steering<'a> {
         }
     }
 
-    /// A person set the weights of `name`.
-    pub(super) fn weights_set(&mut self, name: &str, weights: &Weights) {
+    /// A person set the weights of `name`. Returns what that did to its rollout, for who asked.
+    pub(super) fn weights_set(&mut self, name: &str, weights: &Weights) -> String {
         let (Some(service), Some(plan)) = (policy(self.snapshot, name), plan(self.snapshot, name)) else {
-            return;
+            return String::new();
         };
         let known = self.machine(name).candidate;
         let candidate = known.as_ref().unwrap_or(&plan.candidate);
@@ -290,6 +292,12 @@ impl<'a> Steering<'a> {
         let share = share_of(&in_order, position.unwrap_or(usize::MAX));
         let by = self.person();
         self.happen(name, Event::WeightsSet { share, by });
+        match self.state.rollout(name) {
+            Some(rollout) if rollout.weights_are_a_persons() => {
+                format!("; its rollout is paused: `rollgate rollout resume {name}` goes on")
+            }
+            _ => String::new(),
+        }
     }
 
     fn person(&self) -> By {

@@ -347,7 +347,11 @@ fn weights_of_the_file_wait_for_the_end() {
 #[test]
 fn weights_of_a_command_pause_it_first() {
     let mut world = World::at(10.0);
-    world.weights(80, 20).unwrap();
+    let said = world.weights(80, 20).unwrap().text;
+    assert_eq!(
+        said,
+        "shop: v1=80 v2=20 (was v1=90 v2=10); its rollout is paused: `rollgate rollout resume shop` goes on"
+    );
     assert_eq!((world.share(), world.cause()), (20.0, Some(Cause::Weights)));
     assert_eq!(world.notices(), [Notice::Pause]);
     // A version that joins has nothing, and what the person set stays.
@@ -361,26 +365,6 @@ fn weights_of_a_command_pause_it_first() {
         "back to what its step gives: {}",
         world.share()
     );
-}
-
-#[test]
-fn a_kill_ends_it_and_only_a_person_begins_again() {
-    for scope in [
-        crate::runtime::Scope::All,
-        crate::runtime::Scope::Service("shop".to_owned()),
-    ] {
-        let mut world = World::at(50.0);
-        let change = world.command(Command::Kill(scope.clone())).unwrap();
-        assert_eq!(change.happened[0].kind, EventKind::Kill);
-        assert_eq!((world.share(), world.cause()), (0.0, Some(Cause::Killed)));
-        assert!(world.verb(Verb::Retry).is_err(), "not while the switch is on");
-        world.command(Command::Unkill(scope)).unwrap();
-        world.look(0);
-        assert_eq!(world.share(), 0.0);
-        world.verb(Verb::Retry).unwrap();
-        world.look(0);
-        assert_eq!(world.machine().step, 1);
-    }
 }
 
 #[test]
@@ -598,3 +582,6 @@ fn a_latch_set_before_there_was_a_rollout_holds_it() {
 
 #[path = "mirror_tests.rs"]
 mod mirror;
+
+#[path = "kill_tests.rs"]
+mod kill;

@@ -1,6 +1,8 @@
 //! What routes answer that lead to no service.
 
+use super::rewrite::written_variable;
 use super::{Context, text};
+use crate::config::decode::List;
 use crate::config::problem::{Path, shown};
 use crate::config::schema;
 use crate::routing::{NewPath, Redirect, Respond, RouteAnswer, Scheme};
@@ -80,13 +82,26 @@ impl Context<'_> {
         match (&redirect.path, &redirect.path_prefix, &route.path_prefix) {
             (None, None, _) => Some(NewPath::Same),
             (Some(whole), None, _) => {
-                let whole = self.any_path(whole, &path.key("path"))?;
+                let here = path.key("path");
+                let whole = self.new_place(whole, &here)?;
+                if route.path.as_deref() == Some(whole) && comes_again(redirect, route) {
+                    self.leads_back(&here);
+                    return None;
+                }
                 Some(NewPath::Whole(whole.into()))
             }
             (None, Some(to), Some(from)) => {
-                let to = self.any_path(to, &path.key("path_prefix"))?.trim_end_matches('/');
-                let from = from.trim_end_matches('/').into();
-                Some(NewPath::Prefix { from, to: to.into() })
+                let here = path.key("path_prefix");
+                let to = self.new_place(to, &here)?.trim_end_matches('/');
+                let from = from.trim_end_matches('/');
+                if from == to && comes_again(redirect, route) {
+                    self.leads_back(&here);
+                    return None;
+                }
+                Some(NewPath::Prefix {
+                    from: from.into(),
+                    to: to.into(),
+                })
             }
             (None, Some(_), None) => {
                 let message = "the route has no `path_prefix` that it could stand in place of: expected `path`";
@@ -101,6 +116,21 @@ impl Context<'_> {
         }
     }
 
+    /// A path to send clients to.
+    fn new_place<'t>(&mut self, written: &'t str, path: &Path<'_>) -> Option<&'t str> {
+        if let Some(variable) = written_variable(written) {
+            let message = format!("variables have no meaning here: clients would be sent to `{variable}` as it stands");
+            self.problems.add(path, message);
+            return None;
+        }
+        self.any_path(written, path)
+    }
+
+    fn leads_back(&mut self, path: &Path<'_>) {
+        let message = "leads back to where the client came from, for ever: expected another path";
+        self.problems.add(path, message);
+    }
+
     fn respond(&mut self, respond: &schema::Respond, path: &Path<'_>) -> Option<Respond> {
         let status = u16::try_from(respond.status.0).ok()?;
         let body = respond.body.as_deref().unwrap_or_default();
@@ -108,6 +138,10 @@ impl Context<'_> {
             let message = format!("an answer of status {status} has no body");
             self.problems.add(&path.key("body"), message);
             return None;
+        }
+        if let Some(variable) = written_variable(body) {
+            let message = format!("variables have no meaning here: `{variable}` is sent as it stands");
+            self.warn(&path.key("body"), message);
         }
         let content_type = respond.content_type.as_str();
         let visible = content_type.bytes().all(|byte| (b' '..=b'~').contains(&byte));
@@ -125,4 +159,16 @@ impl Context<'_> {
             body: body.into(),
         })
     }
+}
+
+/// Whether a client that is sent to the path it asked for comes to this route again. It may come with GET after another method
+/// (RFC 9110 section 15.4).
+fn comes_again(redirect: &schema::Redirect, route: &schema::AnswerRoute) -> bool {
+    let elsewhere = redirect.scheme.is_some() || redirect.host.is_some() || redirect.port.is_some();
+    let keeps_method = matches!(
+        redirect.status,
+        schema::RedirectStatus::S307 | schema::RedirectStatus::S308
+    );
+    let takes_get = |methods: &List<String>| methods.iter().any(|(_, method)| method == "GET");
+    !elsewhere && (keeps_method || route.methods.as_ref().is_none_or(takes_get))
 }

@@ -42,6 +42,24 @@ fn variable(name: &str) -> Option<Part> {
     })
 }
 
+/// The first variable in `text` as rules of headers write it: `${host}`.
+pub(super) fn written_variable(text: &str) -> Option<String> {
+    let written = VARIABLES.iter().map(|name| format!("${{{name}}}"));
+    written.into_iter().find(|variable| text.contains(variable))
+}
+
+/// The first variable in `text` as others write it: `$host`.
+fn bare_variable(text: &str) -> Option<&'static str> {
+    let of_name = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    let begins_with = |after: &str, name: &str| {
+        after
+            .strip_prefix(name)
+            .is_some_and(|rest| !rest.as_bytes().first().is_some_and(of_name))
+    };
+    let mut after_signs = text.split('$').skip(1);
+    after_signs.find_map(|after| VARIABLES.into_iter().find(|name| begins_with(after, name)))
+}
+
 /// A line that a rule adds; its name as it is written.
 type Line = (String, Vec<Part>);
 
@@ -294,6 +312,12 @@ impl Context<'_> {
             );
             self.problems.add(path, message);
             return None;
+        }
+        if let Some(name) = bare_variable(value) {
+            self.warn(
+                path,
+                format!("`${name}` is sent as it stands: did you mean `${{{name}}}`?"),
+            );
         }
         let mut parts = Vec::new();
         let mut rest = value;

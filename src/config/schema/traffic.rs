@@ -58,7 +58,8 @@ settings! {
         status: Whole<200, 599> = "200",
         /// What the body is.
         content_type: String = "text/plain; charset=utf-8",
-        /// The body, at most 4096 bytes. `HEAD` gets its head alone. Absent: an empty one.
+        /// The body, at most 4096 bytes, as it stands: variables of header rules mean nothing here. `HEAD` gets its head alone.
+        /// Absent: an empty one.
         body: Option<String>,
     }
 

@@ -40,6 +40,29 @@ fn what_needs_a_restart_is_named() {
 }
 
 #[test]
+fn a_listener_is_known_by_its_address() {
+    let file = |listeners: &[(u16, &str)]| {
+        let line = |(port, more): &(u16, &str)| format!("  - {{ address: \"127.0.0.1:{port}\"{more} }}\n");
+        let lines: String = listeners.iter().map(line).collect();
+        with_service("").replace("  - address: 127.0.0.1:8080\n", &lines)
+    };
+    let proxied = ", proxy_protocol: true";
+    let told = |old: &[(u16, &str)], new: &[(u16, &str)]| {
+        let diff = between(&file(old), &file(new));
+        let (restart, settings) = (diff.restart_required.join(" "), diff.settings_changed.join(" "));
+        format!("{restart}; {settings}")
+    };
+    let old = [(1, ""), (2, "")];
+    assert_eq!(told(&old, &[(2, ""), (1, "")]), "; ", "another order");
+    assert_eq!(told(&old, &[(2, proxied), (1, "")]), "; listeners");
+    assert_eq!(told(&old, &[(1, ""), (3, "")]), "listeners[1].address; ");
+    assert_eq!(told(&old, &[(3, ""), (2, proxied)]), "listeners[0].address; listeners");
+    assert_eq!(told(&old, &[(3, ""), (1, ""), (2, proxied)]), "listeners; listeners");
+    assert_eq!(told(&old, &[(2, proxied)]), "listeners; listeners");
+    assert_eq!(told(&[(0, ""), (0, proxied)], &[(0, ""), (0, "")]), "; listeners");
+}
+
+#[test]
 fn each_kind_of_change_is_told_apart() {
     let old = with_service("");
     assert_eq!(

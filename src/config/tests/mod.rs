@@ -6,6 +6,7 @@ mod changes;
 mod meaning;
 mod plans;
 mod robustness;
+mod variables;
 
 use super::{Problem, Snapshot, parse};
 use std::path::Path;

@@ -120,11 +120,13 @@ impl Writer {
             text: String::new(),
         });
         let changed = self.changed(&text);
+        // Who has the file read once more stands in nobody's way. (What it refers to may have changed.)
+        let same = !changed && change.happened.is_empty();
         let mut happened = change.happened;
-        happened.insert(0, reloaded(&previous.snapshot, &snapshot));
+        happened.insert(0, reloaded(&previous.snapshot, &snapshot, &restart));
         self.succeeded(Arc::clone(&text), restart.clone());
         let state = Arc::new(change.state);
-        let generation = self.publish_snapshot(snapshot, Arc::clone(&state)).await;
+        let generation = self.publish_snapshot(snapshot, Arc::clone(&state), same).await;
         let events = self.records.number(happened, by, &previous, generation);
         let saving = self.records.settle(state, events);
         self.hand_over(change.asks);
@@ -208,8 +210,8 @@ impl Writer {
     }
 }
 
-/// What another text changes, in a sentence.
-fn reloaded(before: &Snapshot, after: &Snapshot) -> Happened {
+/// What another text changes, in a sentence; `restart`: what is not as at the start.
+fn reloaded(before: &Snapshot, after: &Snapshot, restart: &[String]) -> Happened {
     let diff = diff(before, after);
     let named = |what: &str, names: Vec<String>| (!names.is_empty()).then(|| format!("{what} {}", names.join(", ")));
     let changed = diff
@@ -223,6 +225,7 @@ fn reloaded(before: &Snapshot, after: &Snapshot) -> Happened {
         named("services removed:", diff.services_removed.clone()),
         named("segments changed:", diff.segments_changed.clone()),
         named("settings changed:", diff.settings_changed.clone()),
+        named("only after a restart:", restart.to_vec()),
     ]
     .into_iter()
     .flatten()
@@ -240,6 +243,7 @@ fn reloaded(before: &Snapshot, after: &Snapshot) -> Happened {
             "services_added": diff.services_added,
             "services_changed": diff.services_changed.iter().map(|service| &service.name).collect::<Vec<_>>(),
             "services_removed": diff.services_removed,
+            "settings_changed": diff.settings_changed,
         }),
         text: format!("the file was read and is in force: {what}"),
     }

@@ -144,6 +144,11 @@ impl<'c> BodyWriter<'c> {
         Self::Wire(WireWriter::new(stream, head, coding, progress))
     }
 
+    /// The same, telling of the body alone: as on a stream, without head and framing.
+    pub fn wire_body(stream: &'c Stream, head: HeadBytes, coding: Coding, progress: Accepted<'c>) -> Self {
+        Self::Wire(WireWriter::new(stream, head, coding, progress).of_body())
+    }
+
     pub fn frames(outgoing: &'c Outgoing, head: HeadBytes, progress: Accepted<'c>) -> Self {
         Self::Frames(FrameWriter::new(outgoing, head, progress))
     }

@@ -4,6 +4,7 @@ use super::{Accepted, BodyError, BodyReader};
 use crate::http1::{CHUNK_END, ChunkDecoder, ChunkError, write_chunk_head, write_last_chunk};
 use crate::proxy::buffer::{BUFFER_BYTES, Buffer, HeadBytes, SLOW_READ_BYTES};
 use crate::proxy::stream::Stream;
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 
 /// How the length of a body that is read is known.
@@ -200,6 +201,10 @@ pub struct WireWriter<'c> {
     /// The head, until it is written.
     head: HeadBytes,
     coding: Coding,
+    /// Whether `progress` is told of the body alone.
+    of_body: bool,
+    /// Of what is being written: bytes to come before those of the body, and those. (A piece is a buffer, or a frame.)
+    ahead: Cell<(u32, u32)>,
     progress: Accepted<'c>,
 }
 
@@ -209,15 +214,38 @@ impl<'c> WireWriter<'c> {
             stream,
             head,
             coding,
+            of_body: false,
+            ahead: Cell::default(),
             progress,
         }
+    }
+
+    pub(super) fn of_body(self) -> Self {
+        Self { of_body: true, ..self }
+    }
+
+    /// So many bytes are to be written, those of the body behind others.
+    fn begin(&self, others: usize, body: usize) {
+        let bound = |bytes| u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.ahead.set((bound(others), bound(body)));
+    }
+
+    /// The peer has taken so much more.
+    fn took(&self, bytes: u64) {
+        let (others, body) = self.ahead.get();
+        let taken = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let of_others = taken.min(others);
+        let of_body = (taken - of_others).min(body);
+        self.ahead.set((others - of_others, body - of_body));
+        self.progress.add(if self.of_body { u64::from(of_body) } else { bytes });
     }
 
     /// Writes the head, if it was not written yet.
     pub async fn flush(&mut self) -> io::Result<()> {
         let head = std::mem::take(&mut self.head);
+        self.begin(head.len(), 0);
         self.stream
-            .write_all(&mut [IoSlice::new(&head)], |bytes| self.progress.add(bytes))
+            .write_all(&mut [IoSlice::new(&head)], |bytes| self.took(bytes))
             .await
     }
 
@@ -228,7 +256,7 @@ impl<'c> WireWriter<'c> {
         if let Some(rest) = self.write_now(reader.piece(), end).await? {
             reader.slow_down();
             self.stream
-                .write_all(&mut [IoSlice::new(&rest)], |bytes| self.progress.add(bytes))
+                .write_all(&mut [IoSlice::new(&rest)], |bytes| self.took(bytes))
                 .await?;
         }
         Ok(())
@@ -238,7 +266,7 @@ impl<'c> WireWriter<'c> {
     pub async fn write(&mut self, piece: &[u8]) -> io::Result<()> {
         if let Some(rest) = self.write_now(piece, None).await? {
             self.stream
-                .write_all(&mut [IoSlice::new(&rest)], |bytes| self.progress.add(bytes))
+                .write_all(&mut [IoSlice::new(&rest)], |bytes| self.took(bytes))
                 .await?;
         }
         Ok(())
@@ -255,23 +283,21 @@ impl<'c> WireWriter<'c> {
                 write_last_chunk(&mut after, trailers);
             }
         }
+        self.begin(before.len(), piece.len());
         if piece.len() > COPIED_BYTES {
             let mut parts = [IoSlice::new(&before), IoSlice::new(piece), IoSlice::new(&after)];
-            return self
-                .stream
-                .write_now(&mut parts, |bytes| self.progress.add(bytes))
-                .await;
+            return self.stream.write_now(&mut parts, |bytes| self.took(bytes)).await;
         }
         if before.is_empty() {
             return self
                 .stream
-                .write_now(&mut [IoSlice::new(piece)], |bytes| self.progress.add(bytes))
+                .write_now(&mut [IoSlice::new(piece)], |bytes| self.took(bytes))
                 .await;
         }
         before.extend_from_slice(piece);
         before.extend_from_slice(&after);
         self.stream
-            .write_now(&mut [IoSlice::new(&before)], |bytes| self.progress.add(bytes))
+            .write_now(&mut [IoSlice::new(&before)], |bytes| self.took(bytes))
             .await
     }
 

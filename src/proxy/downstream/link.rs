@@ -41,10 +41,10 @@ impl Link {
         }
     }
 
-    /// Writes an answer whose head is `head`.
+    /// Writes an answer whose head is `head`; `progress` is told of its body.
     pub fn writer<'c>(&'c self, head: HeadBytes, coding: Coding, progress: Accepted<'c>) -> BodyWriter<'c> {
         match self {
-            Self::Wire(stream) => BodyWriter::wire(stream, head, coding, progress),
+            Self::Wire(stream) => BodyWriter::wire_body(stream, head, coding, progress),
             Self::Frames(outgoing, _) => BodyWriter::frames(outgoing, head, progress),
             Self::Nowhere => BodyWriter::Nowhere(progress),
         }

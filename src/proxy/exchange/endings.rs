@@ -25,7 +25,7 @@ pub async fn refuse_unread(client: &Client, refusal: Refusal, why: &str, bytes: 
     let request_id = hex_id(client.worker.draw_id());
     let request_id = text(&request_id);
     let version = client.link.version();
-    log_unread(&client.worker, client.peer.ip(), version, refusal, request_id);
+    let unread = log_unread(&client.worker, client.peer.ip(), version, refusal, request_id);
     let answer = Own {
         status: refusal.status(),
         why,
@@ -37,7 +37,7 @@ pub async fn refuse_unread(client: &Client, refusal: Refusal, why: &str, bytes: 
         content: None,
         is_grpc: false,
     };
-    if send_own(client, &answer).await {
+    if send_own(client, &answer, &unread.response_bytes).await {
         Next::Linger
     } else {
         Next::Close
@@ -69,8 +69,9 @@ struct Own<'a> {
     is_grpc: bool,
 }
 
-/// One of our own answers; whether the client took all of it. In a time of its own: the exchange's may be over.
-async fn send_own(client: &Client, answer: &Own<'_>) -> bool {
+/// One of our own answers; whether the client took all of it, and in `bytes` how much of its body. In a time of its own: the
+/// exchange's may be over.
+async fn send_own(client: &Client, answer: &Own<'_>, bytes: &Cell<u64>) -> bool {
     let mut head = HeadBytes::new();
     let date = client.worker.date().to_owned();
     let mut fields = answer.fields.to_owned();
@@ -94,7 +95,7 @@ async fn send_own(client: &Client, answer: &Own<'_>) -> bool {
     client.slot.clear_total();
     client.slot.set_phase(ANSWER_PATIENCE);
     let accepted = Accepted {
-        bytes: &Cell::new(0),
+        bytes,
         slot: &client.slot,
         idle: ANSWER_PATIENCE,
     };
@@ -277,7 +278,10 @@ impl Exchange<'_> {
             content: said.content,
             is_grpc,
         };
-        match (send_own(self.client, &answer).await, close) {
+        match (
+            send_own(self.client, &answer, self.record.response_bytes()).await,
+            close,
+        ) {
             // Half an answer, or none: what came next would be taken for it.
             (false, _) => Next::Close,
             (true, false) => Next::KeepAlive,

@@ -357,19 +357,16 @@ impl Attempt<'_> {
 
     fn write_head(&self, out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], framing: AnswerFraming, close: bool) {
         let date = self.client.worker.date();
-        let Told { version, hsts, edits } = if head.status >= 200 {
-            (self.told)()
-        } else {
-            Told::default()
-        };
+        let is_final = head.is_final();
+        let Told { version, hsts, edits } = if is_final { (self.told)() } else { Told::default() };
         let additions = ResponseAdditions {
             client: self.request.version,
             close,
             keep_alive_10: !close && self.request.version == Version::Http10,
-            set_cookie: self.set_cookie.filter(|_| head.status >= 200),
+            set_cookie: self.set_cookie.filter(|_| is_final),
             version,
             framing,
-            date: (head.status >= 200).then_some(&*date),
+            date: is_final.then_some(&*date),
             hsts,
             via: true,
             upgrading: self.upgrading(),

@@ -238,9 +238,10 @@ impl World {
                 stale: false,
             } if before.is_advancing() => diary.yes |= 1 << gate,
             What::Event(Event::Killed(_)) => {
-                diary.killed = true;
-                let was_out = before.owns_split() && (before.step > 0 || before.share > Share::ZERO);
-                diary.rolled_back[position(before.candidate.as_deref())] |= was_out;
+                let already = std::mem::replace(&mut diary.killed, true);
+                let begun = before.step > 0 || before.share > Share::ZERO;
+                let is_over = before.owns_split() && (begun || !already);
+                diary.rolled_back[position(before.candidate.as_deref())] |= is_over;
             }
             What::Event(Event::Unkilled(_)) => diary.killed = false,
             What::Event(Event::Command(command)) if done => match command.verb {
