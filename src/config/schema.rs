@@ -186,7 +186,8 @@ settings! {
         kill: OnOff<Kill> = "false",
         /// As the key of the same name of the file, for this service. Absent: as there.
         expose_version: Option<bool>,
-        /// How often requests may come; 429 beyond it, with `Retry-After`. At most 16. A request must pass all of them.
+        /// How often requests may come; 429 beyond it, with `Retry-After`. At most 16. A request must pass all of them; one
+        /// that is refused takes from none.
         rate_limits: List<RateLimit> = "[]",
         /// Requests in flight at once, over all versions; 503 beyond it. Absent: no limit.
         max_in_flight: Option<InFlight>,
