@@ -120,8 +120,9 @@ settings! {
     Limits as "limits" {
         /// Connections open at once, over all listeners. Those beyond it are answered 503.
         max_connections: Whole<1, 10_000_000> = "50000",
-        /// From the first byte of a request's head to its last; then 408. A PROXY protocol header and a TLS handshake
-        /// together may take as long.
+        /// From the first byte of a request's head to its last; then 408. The first request of a connection has it from the
+        /// connection's beginning: one on which nothing comes in that time is closed without an answer. A PROXY protocol
+        /// header and a TLS handshake together may take as long.
         header_timeout: Period = "10s",
         /// From the end of a request's head to the end of its answer; then 504, or the answer is cut. Upgraded connections,
         /// event streams (`text/event-stream`) and calls of gRPC are exempt: `timeouts.idle` of the pool bounds them. Long, so that downloads are not cut: the timeouts of a pool find a dead upstream.
