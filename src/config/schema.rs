@@ -263,7 +263,7 @@ settings! {
         /// TLS to the endpoints. Absent: plain text.
         tls: Option<PoolTls>,
         /// The PROXY protocol header that connections to the endpoints begin with: it tells them the client's address. Such a
-        /// connection is used again only for requests of the same client address, so fewer are. Absent: none.
+        /// connection is used again only where the header would be the same, for the same connection of a client. Absent: none.
         send_proxy_protocol: Option<ProxyProtocol>,
     }
 

@@ -110,7 +110,7 @@ impl Exchange<'_> {
             from: From {
                 peer: self.client.peer,
                 client_ip: self.client_ip,
-                destination: self.client.destination.clone(),
+                destination: self.client.connected_to().map(Rc::new),
                 listener: self.client.listener,
             },
             timeouts: self.attempt_timeouts(version).cloned(),
