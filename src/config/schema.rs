@@ -229,11 +229,11 @@ settings! {
         weight: Option<Weight>,
         /// Its addresses and how they are used.
         pool: Required<Pool>,
-        /// Requests in flight at once on this version, whichever way they came to it; 503 beyond it. Those that stable rescues do
-        /// not count there. Absent: no limit.
+        /// Requests in flight at once on this version, whichever way they came to it, copies of a mirror included; 503 beyond it.
+        /// Those that stable rescues do not count there. Absent: no limit.
         max_in_flight: Option<InFlight>,
-        /// How often requests may come to this version, whichever way; 429 beyond it. At most 16. Those that stable rescues do
-        /// not count there.
+        /// How often requests may come to this version, whichever way, copies of a mirror included; 429 beyond it. At most 16.
+        /// Those that stable rescues do not count there.
         rate_limits: List<RateLimit> = "[]",
         /// As the key of the same name of the service, for this version: each key here stands in place of that one.
         rewrite: Rewrite = "{}",

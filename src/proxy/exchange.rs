@@ -11,6 +11,7 @@ mod rewriting;
 
 pub use endings::refuse_unread;
 pub(super) use endings::status_of;
+pub(super) use limits::place_for_copy;
 
 use self::limits::{Beyond, Places};
 use super::body::BodyReader;

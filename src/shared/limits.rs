@@ -132,16 +132,18 @@ impl Rates {
     pub fn take(&self, request: &RequestView<'_>, now: Duration) -> Result<(), Duration> {
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         let waits = self.limiters.iter().filter_map(|rate| rate.wait(request, now));
-        let taken = match waits.max() {
+        match waits.max() {
             Some(longest) => Err(longest),
             None => take_all(&self.limiters, request, now),
-        };
-        taken.inspect_err(|_| {
-            self.rejected.fetch_add(1, Ordering::Relaxed);
-        })
+        }
     }
 
-    /// Requests that one did not let in.
+    /// A request was turned away by one of them.
+    pub fn reject(&self) {
+        self.rejected.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests that were turned away.
     pub fn rejected(&self) -> u64 {
         self.rejected.load(Ordering::Relaxed)
     }
@@ -158,16 +160,16 @@ impl Gate {
     /// One more, until the result is dropped; `None`: `most` are inside already. Exact over all threads.
     pub fn enter(self: &Arc<Self>, most: u32) -> Option<Inside> {
         let next = |inside: u32| (inside < most).then(|| inside + 1);
-        match self.inside.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) {
-            Ok(_) => Some(Inside(Arc::clone(self))),
-            Err(_) => {
-                self.rejected.fetch_add(1, Ordering::Relaxed);
-                None
-            }
-        }
+        let entered = self.inside.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        entered.ok().map(|_| Inside(Arc::clone(self)))
     }
 
-    /// Requests that were not let in.
+    /// A request was turned away by it.
+    pub fn reject(&self) {
+        self.rejected.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests that were turned away.
     pub fn rejected(&self) -> u64 {
         self.rejected.load(Ordering::Relaxed)
     }
