@@ -59,7 +59,7 @@ settings! {
         /// reach such a listener. Connections without the header are closed.
         proxy_protocol: bool = "false",
         /// Answers each request 308 with the same address under `https`: `true` for port 443, or the port. Not beside
-        /// `tls`. A request that a trusted proxy received by `https` (`X-Forwarded-Proto`) is served.
+        /// `tls`. A request that a trusted proxy received by `https` (`X-Forwarded-Proto`, else `Forwarded`) is served.
         redirect_to_https: RedirectToHttps = "false",
     }
 
