@@ -2,7 +2,7 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rollgate::http1::{
-    ChunkDecoder, FieldEdits, HeadLimits, HeadParser, MethodKind, Piece, PieceFacts, RequestAdditions,
+    Chain, ChunkDecoder, FieldEdits, HeadLimits, HeadParser, MethodKind, Piece, PieceFacts, RequestAdditions,
     ResponseAdditions, Rewrite, Upgrading, Version, parse_request, parse_response, write_chunk_head, write_last_chunk,
     write_request, write_response,
 };
@@ -35,6 +35,7 @@ fn request_additions() -> RequestAdditions<'static> {
     RequestAdditions {
         client_ip: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
         peer_trusted: false,
+        chain: Chain::default(),
         https: true,
         forwarded: false,
         via: true,

@@ -66,19 +66,25 @@ pub enum Uncopied {
     Body,
     /// No endpoint of the version was usable.
     NoEndpoint,
-    /// A kill switch was on.
+    /// A kill switch was on, when the copy was to be made or when its turn to be sent came.
     Killed,
     /// The rollout's step that copied it was over before it was sent.
     StepEnded,
+    /// One of the version's `rate_limits`.
+    RateLimited,
+    /// The version's `max_in_flight` was reached.
+    MaxInFlight,
 }
 
 impl Uncopied {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::QueueFull,
         Self::Body,
         Self::NoEndpoint,
         Self::Killed,
         Self::StepEnded,
+        Self::RateLimited,
+        Self::MaxInFlight,
     ];
 
     /// Position in [`Self::ALL`].
@@ -94,6 +100,8 @@ impl Uncopied {
             Self::NoEndpoint => "no_endpoint",
             Self::Killed => "killed",
             Self::StepEnded => "step_ended",
+            Self::RateLimited => "rate_limited",
+            Self::MaxInFlight => "max_in_flight",
         }
     }
 }

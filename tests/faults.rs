@@ -6,8 +6,8 @@ mod support;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use support::{
-    Blackhole, Broken, Client, Config, Dam, Gate, PATIENCE, SLACK, Service, Stop, Then, Upstream, eventually,
-    in_parallel, median,
+    Authority, Blackhole, Broken, Client, Config, Dam, Gate, PATIENCE, SLACK, Service, Stop, Then, Trust, Upstream,
+    eventually, in_parallel, median,
 };
 
 /// One gate before one endpoint that is never set aside.
@@ -536,6 +536,34 @@ fn limited(limit: &str) -> (Upstream, Gate) {
 
 fn refused(gate: &Gate, reason: &str) {
     gate.expect_metric("rollgate_refusals_total", &[("reason", reason)], 1.0);
+}
+
+/// As browsers do, to have it ready. Nobody waits for an answer on it.
+#[test]
+fn a_connection_opened_in_advance_and_never_used_is_closed_in_silence() {
+    let (authority, files) = (Authority::new("tests"), tempfile::tempdir().unwrap());
+    let pair = authority.server(&["shop.test"]).write(files.path(), "shop");
+    let upstream = Upstream::named("v1");
+    let config = Config::with(Service::only(upstream.port()))
+        .and_listener(&format!("tls: {{ certificates: [{pair}] }}"))
+        .limit("header_timeout: 1s");
+    let gate = Gate::start(&config.text());
+    let trust = Trust::new(&authority);
+    let start = Instant::now();
+    let mut begun = gate.client();
+    begun.send("G");
+    for mut unused in [gate.client(), Client::connect_tls(gate.port_of(1), &trust, "shop.test")] {
+        assert!(unused.is_closed_within(PATIENCE), "and no byte before");
+        assert!(start.elapsed() >= Duration::from_millis(800), "{:?}", start.elapsed());
+    }
+    assert_eq!(
+        begun.read(false).unwrap().status,
+        408,
+        "one byte is a request that began"
+    );
+    refused(&gate, "request_timeout");
+    gate.access_line("what began", |line| line["status"] == 408);
+    assert_eq!(gate.access_log_lines().len(), 1);
 }
 
 #[test]

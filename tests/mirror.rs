@@ -5,7 +5,7 @@ mod support;
 
 use std::sync::mpsc;
 use std::time::Duration;
-use support::{Config, Gate, Operator, PATIENCE, Service, Then, Upstream, eventually, in_parallel};
+use support::{Client, Config, Dam, Gate, Operator, PATIENCE, Service, Then, Upstream, eventually, in_parallel};
 
 const COPIES: [(&str, &str); 2] = [("service", "shop"), ("version", "v2")];
 
@@ -254,6 +254,115 @@ fn what_the_version_serves_itself_is_not_copied_and_nothing_is_under_a_kill_swit
     gate.expect_metric("rollgate_mirror_requests_total", &COPIES, 1.0);
     let targets: Vec<_> = v2.requests().into_iter().map(|request| request.target).collect();
     assert_eq!(targets, ["/own", "/again"]);
+}
+
+fn kill(gate: &Gate) {
+    Operator::of(gate)
+        .put("/v1/services/shop/kill", r#"{"reason":"test"}"#)
+        .expect_ok();
+}
+
+/// What was in force when a request began says nothing about where its copy may go when it is answered.
+#[test]
+fn requests_in_flight_at_a_kill_are_not_copied() {
+    let dam = Dam::default();
+    let (v1, v2) = (dam.upstream("v1"), Upstream::named("v2"));
+    let gate = gate(&v1, v2.port(), "methods: [GET, POST]");
+    let port = gate.port();
+    let clients: Vec<_> = (0..4)
+        .map(|_| std::thread::spawn(move || Client::connect(port).request("POST", "/", &[], b"x").status))
+        .collect();
+    eventually(PATIENCE, "all are in flight", || v1.count() == 4);
+    kill(&gate);
+    dam.open();
+    assert!(clients.into_iter().all(|client| client.join().unwrap() == 200));
+    gate.expect_metric(
+        "rollgate_mirror_dropped_total",
+        &with(COPIES, ("reason", "killed")),
+        4.0,
+    );
+    assert_eq!(v2.count(), 0);
+}
+
+#[test]
+fn copies_that_wait_at_a_kill_are_never_sent() {
+    let v1 = Upstream::named("v1");
+    let dam = Dam::default();
+    let v2 = dam.upstream("v2");
+    let service = Service::split(v1.port(), 100, v2.port(), 0).key("mirror: { version: v2 }");
+    let gate = Gate::start(&Config::with(service).top("threads: 1").text());
+    let mut client = gate.client();
+    for _ in 0..164 {
+        assert_eq!(client.get("/", &[]).status, 200);
+    }
+    eventually(PATIENCE, "64 are under way", || v2.count() == 64);
+    kill(&gate);
+    dam.open();
+    gate.expect_metric(
+        "rollgate_mirror_dropped_total",
+        &with(COPIES, ("reason", "killed")),
+        100.0,
+    );
+    gate.expect_metric("rollgate_mirror_requests_total", &with(COPIES, ("code", "200")), 64.0);
+    assert_eq!(v2.count(), 64);
+}
+
+/// As requests do; and what is refused has no part in what is told of requests.
+#[test]
+fn a_version_gets_no_more_copies_than_its_own_limits_allow() {
+    let v1 = Upstream::named("v1");
+    let dam = Dam::default();
+    let v2 = dam.upstream("v2");
+    let rule = "rules:\n  - { name: forced, when: { header: x-version, equals: v2 }, version: v2 }";
+    let limited = |limits: &str| {
+        let service = Service::split(v1.port(), 100, v2.port(), 0)
+            .key("mirror: { version: v2 }")
+            .key("rate_limits: [{ requests: 30, per: 1h }]")
+            .key(rule);
+        let text = Config::with(service).text();
+        let (before, after) = text.rsplit_once("        pool:").unwrap();
+        Gate::start(&format!("{before}        {limits}\n        pool:{after}"))
+    };
+    let dropped = |gate: &Gate, reason, count| {
+        gate.expect_metric(
+            "rollgate_mirror_dropped_total",
+            &with(COPIES, ("reason", reason)),
+            count,
+        );
+        gate.expect_metric("rollgate_requests_limited_total", &[], 0.0);
+    };
+    let gate = limited("max_in_flight: 3");
+    let mut client = gate.client();
+    for n in 1..=10 {
+        assert_eq!(client.get("/", &[]).served_by(), "v1");
+        eventually(PATIENCE, "the copy is under way", || v2.count() == n.min(3));
+    }
+    dropped(&gate, "max_in_flight", 7.0);
+    assert_eq!(
+        client.get("/", &[("x-version", "v2")]).status,
+        503,
+        "they take up places"
+    );
+    dam.open();
+    gate.expect_metric("rollgate_mirror_requests_in_flight", &COPIES, 0.0);
+    assert_eq!(client.get("/", &[("x-version", "v2")]).served_by(), "v2", "and leave");
+
+    let before = v2.count();
+    let gate = limited("rate_limits: [{ requests: 2, per: 1h, key: [{ header: x-user }] }]");
+    let mut client = gate.client();
+    for _ in 0..10 {
+        for user in ["ada", "bob"] {
+            assert_eq!(client.get("/", &[("x-user", user)]).served_by(), "v1");
+        }
+    }
+    dropped(&gate, "rate_limited", 16.0);
+    gate.expect_metric("rollgate_mirror_requests_total", &COPIES, 4.0);
+    assert_eq!(v2.count(), before + 4);
+    let mut served = || client.get("/", &[]).status == 200;
+    assert!(
+        (0..10).all(|_| served()) && !served(),
+        "copies are no requests of the service"
+    );
 }
 
 #[test]

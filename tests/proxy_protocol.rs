@@ -279,10 +279,10 @@ fn endpoints_are_told_the_client_and_no_connection_serves_another() {
         let requests: Vec<_> = upstream.requests().into_iter().filter(|r| r.target == "/").collect();
         assert_eq!(requests.len(), 12);
         for request in &requests {
-            let source = request.told.unwrap();
-            assert_eq!(source.0, number);
+            let told = request.told.unwrap();
+            assert_eq!(told.0, number);
             let forwarded_for = request.head.get("x-forwarded-for").unwrap();
-            assert_eq!(source.1.unwrap().to_string(), format!("{forwarded_for}:4711"));
+            assert_eq!(told.1.unwrap()[0].to_string(), format!("{forwarded_for}:4711"));
         }
         let connections: std::collections::HashSet<_> = requests.iter().map(|r| r.connection).collect();
         assert_eq!(connections.len(), 2, "one for each address, used again: {requests:#?}");
@@ -291,6 +291,49 @@ fn endpoints_are_told_the_client_and_no_connection_serves_another() {
             let mut probes = requests.iter().filter(|r| r.target == "/healthz").peekable();
             probes.peek().is_some() && probes.all(|probe| probe.told == Some((number, None)))
         });
+    }
+}
+
+/// The ports and the destination as well: an endpoint tells by them at which of its addresses it was asked.
+#[test]
+fn endpoints_are_told_where_each_client_connected_to() {
+    let upstream = Upstream::proxied("v1");
+    let gate = sending("v1", &upstream);
+    let pairs = [
+        "203.0.113.7 198.51.100.1 4711 443",
+        "203.0.113.7 198.51.100.1 4711 80",
+        "203.0.113.7 198.51.100.2 4711 443",
+        "203.0.113.7 198.51.100.1 4712 443",
+    ];
+    let mut connections = Vec::new();
+    for pair in pairs.into_iter().chain(pairs) {
+        let mut client = gate.client();
+        client.send(format!("PROXY TCP4 {pair}\r\n"));
+        assert_eq!(client.get("/", &[]).status, 200);
+        let requests = upstream.requests();
+        let request = requests.iter().rfind(|request| request.target == "/").unwrap();
+        let [source, destination] = request.told.unwrap().1.unwrap();
+        let told = [source.ip(), destination.ip()].map(|ip| ip.to_string()).join(" ");
+        assert_eq!(format!("{told} {} {}", source.port(), destination.port()), pair);
+        connections.push(request.connection);
+    }
+    assert_eq!(connections[..4], connections[4..], "one for each, used again");
+}
+
+#[test]
+fn a_copy_tells_what_its_original_did() {
+    let (v1, v2) = (Upstream::proxied("v1"), Upstream::proxied("v2"));
+    let service = Service::split(v1.port(), 100, v2.port(), 0)
+        .pools("send_proxy_protocol: v2")
+        .key("mirror: { version: v2 }");
+    let gate = Gate::start(&Config::with(service).text());
+    let mut client = gate.client();
+    assert_eq!(client.get("/", &[]).served_by(), "v1");
+    eventually(PATIENCE, "the copy arrives", || v2.count() == 1);
+    let stream = client.stream();
+    let pair = [stream.local_addr().unwrap(), stream.peer_addr().unwrap()];
+    for upstream in [v1, v2] {
+        assert_eq!(upstream.last().told, Some((2, Some(pair))));
     }
 }
 
@@ -306,7 +349,7 @@ fn a_client_that_a_trusted_proxy_names_is_told_without_port() {
     let told: Vec<String> = upstream
         .requests()
         .iter()
-        .map(|r| r.told.unwrap().1.unwrap().to_string())
+        .map(|r| r.told.unwrap().1.unwrap()[0].to_string())
         .collect();
     assert_eq!(told[..2], ["[2001:db8::5]:0", "192.0.2.1:0"]);
     assert_eq!(

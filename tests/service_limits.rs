@@ -82,6 +82,20 @@ fn each_key_has_a_rate_of_its_own_and_a_refused_one_takes_nothing_from_the_other
 }
 
 #[test]
+fn a_request_that_one_rate_refuses_takes_nothing_from_the_others() {
+    let upstream = Upstream::named("v1");
+    let limits = "rate_limits: [{ requests: 3, per: 1h, key: [{ header: x-team }] }, { requests: 1, per: 1h, key: [{ header: x-user }] }]";
+    let gate = Gate::start(&Config::with(Service::only(upstream.port()).key(limits)).text());
+    let mut client = gate.client();
+    let mut served = |user: &str, times: usize| {
+        let fields = [("x-team", "red"), ("x-user", user)];
+        (0..times).filter(|_| client.get("/", &fields).status == 200).count()
+    };
+    assert_eq!((served("ada", 20), served("bob", 20), served("cyd", 20)), (1, 1, 1));
+    assert_eq!(served("dan", 1), 0, "the team's own rate is used up");
+}
+
+#[test]
 fn a_reload_neither_refills_a_rate_nor_forgets_who_is_inside() {
     let dam = Dam::default();
     let upstream = dam.upstream("v1");

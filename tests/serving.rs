@@ -603,6 +603,71 @@ fn forwarded_fields_are_replaced_for_strangers_and_extended_for_trusted_proxies(
     });
 }
 
+/// Whichever way a trusted proxy says it, who decides, what is sent on and what variables stand for agree.
+#[test]
+fn a_trusted_proxy_is_believed_in_whichever_words_it_speaks() {
+    let headers = "request_headers: { set: { x-facts: \"${client_ip} ${scheme}\" } }";
+    let shop = Shop::built(
+        1,
+        0,
+        |service| service.key(headers),
+        |config| {
+            config
+                .top("trusted_proxies: [127.0.0.0/8]")
+                .and_listener("redirect_to_https: true")
+        },
+    );
+    let mut redirecting = Client::connect(shop.gate.port_of(1));
+    for (fields, client, scheme) in [
+        (
+            &[("forwarded", "for=192.0.2.5;proto=https;host=h.x")][..],
+            "192.0.2.5",
+            "https",
+        ),
+        (
+            &[("forwarded", "For=\"[2001:db8::5]:80\"; Proto=HTTPS")],
+            "2001:db8::5",
+            "https",
+        ),
+        (&[("forwarded", "for=192.0.2.5;proto=http")], "192.0.2.5", "http"),
+        (&[("x-forwarded-proto", "HTTPS")], "127.0.0.1", "https"),
+        (&[("x-forwarded-proto", "http, https")], "127.0.0.1", "https"),
+        (&[("x-forwarded-proto", "https,http")], "127.0.0.1", "http"),
+        (
+            &[
+                ("x-forwarded-for", "192.0.2.5, 127.0.0.9"),
+                ("x-forwarded-proto", "https, http"),
+            ],
+            "192.0.2.5",
+            "https",
+        ),
+    ] {
+        shop.gate.get("/", fields);
+        let head = shop.v1.last().head;
+        let first = head
+            .get("x-forwarded-for")
+            .unwrap()
+            .split(',')
+            .next()
+            .unwrap()
+            .to_owned();
+        assert_eq!(
+            (first.as_str(), head.get("x-forwarded-proto")),
+            (client, Some(scheme)),
+            "{fields:?}"
+        );
+        assert_eq!(
+            head.get("x-facts"),
+            Some(format!("{client} {scheme}").as_str()),
+            "{fields:?}"
+        );
+        let status = if scheme == "https" { 200 } else { 308 };
+        assert_eq!(redirecting.get("/", fields).status, status, "{fields:?}");
+    }
+    shop.gate.get("/", &[("forwarded", "for=192.0.2.5;host=h.x")]);
+    assert_eq!(shop.v1.last().head.get("x-forwarded-host"), Some("h.x"));
+}
+
 #[test]
 fn internal_fields_of_clients_and_hop_by_hop_fields_are_not_forwarded() {
     let shop = Shop::new(1, 0);

@@ -59,7 +59,7 @@ settings! {
         /// reach such a listener. Connections without the header are closed.
         proxy_protocol: bool = "false",
         /// Answers each request 308 with the same address under `https`: `true` for port 443, or the port. Not beside
-        /// `tls`. A request that a trusted proxy received by `https` (`X-Forwarded-Proto`) is served.
+        /// `tls`. A request that a trusted proxy received by `https` (`X-Forwarded-Proto`, else `Forwarded`) is served.
         redirect_to_https: RedirectToHttps = "false",
     }
 
@@ -120,8 +120,9 @@ settings! {
     Limits as "limits" {
         /// Connections open at once, over all listeners. Those beyond it are answered 503.
         max_connections: Whole<1, 10_000_000> = "50000",
-        /// From the first byte of a request's head to its last; then 408. A PROXY protocol header and a TLS handshake
-        /// together may take as long.
+        /// From the first byte of a request's head to its last; then 408. The first request of a connection has it from the
+        /// connection's beginning: one on which nothing comes in that time is closed without an answer. A PROXY protocol
+        /// header and a TLS handshake together may take as long.
         header_timeout: Period = "10s",
         /// From the end of a request's head to the end of its answer; then 504, or the answer is cut. Upgraded connections,
         /// event streams (`text/event-stream`) and calls of gRPC are exempt: `timeouts.idle` of the pool bounds them. Long, so that downloads are not cut: the timeouts of a pool find a dead upstream.
@@ -187,7 +188,8 @@ settings! {
         kill: OnOff<Kill> = "false",
         /// As the key of the same name of the file, for this service. Absent: as there.
         expose_version: Option<bool>,
-        /// How often requests may come; 429 beyond it, with `Retry-After`. At most 16. A request must pass all of them.
+        /// How often requests may come; 429 beyond it, with `Retry-After`. At most 16. A request must pass all of them; one
+        /// that is refused takes from none.
         rate_limits: List<RateLimit> = "[]",
         /// Requests in flight at once, over all versions; 503 beyond it. Absent: no limit.
         max_in_flight: Option<InFlight>,
@@ -228,11 +230,11 @@ settings! {
         weight: Option<Weight>,
         /// Its addresses and how they are used.
         pool: Required<Pool>,
-        /// Requests in flight at once on this version, whichever way they came to it; 503 beyond it. Those that stable rescues do
-        /// not count there. Absent: no limit.
+        /// Requests in flight at once on this version, whichever way they came to it, copies of a mirror included; 503 beyond it.
+        /// Those that stable rescues do not count there. Absent: no limit.
         max_in_flight: Option<InFlight>,
-        /// How often requests may come to this version, whichever way; 429 beyond it. At most 16. Those that stable rescues do
-        /// not count there.
+        /// How often requests may come to this version, whichever way, copies of a mirror included; 429 beyond it. At most 16.
+        /// Those that stable rescues do not count there.
         rate_limits: List<RateLimit> = "[]",
         /// As the key of the same name of the service, for this version: each key here stands in place of that one.
         rewrite: Rewrite = "{}",
@@ -262,7 +264,7 @@ settings! {
         /// TLS to the endpoints. Absent: plain text.
         tls: Option<PoolTls>,
         /// The PROXY protocol header that connections to the endpoints begin with: it tells them the client's address. Such a
-        /// connection is used again only for requests of the same client address, so fewer are. Absent: none.
+        /// connection is used again only where the header would be the same, for the same connection of a client. Absent: none.
         send_proxy_protocol: Option<ProxyProtocol>,
     }
 

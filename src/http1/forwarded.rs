@@ -1,5 +1,6 @@
 //! What a proxy tells the upstream of the client: `X-Forwarded-*`, `Forwarded` (RFC 7239), request id, trace context.
 
+use super::chain::{address_of, forwarded_for};
 use super::field::Kind;
 use super::head::slice;
 use super::rewrite::RequestAdditions;
@@ -9,6 +10,9 @@ use std::net::IpAddr;
 
 /// Longest request id that is kept, in bytes.
 const MAX_REQUEST_ID: usize = 128;
+
+/// A hop without an address (RFC 7239 section 6.2), in both kinds of fields.
+const UNKNOWN: &[u8] = b"unknown";
 
 impl RequestHead {
     /// The request id that a trusted peer sent: one `x-request-id` of 1 to 128 of `[A-Za-z0-9._-]`. From others it is
@@ -34,6 +38,15 @@ impl RequestHead {
         let mut found = self.index.0.iter().filter(|f| f.kind == kind);
         let first = found.next()?;
         found.next().is_none().then(|| slice(buf, first.value))
+    }
+
+    /// The entries of a list over all fields of this kind, without empty ones.
+    fn entries<'b>(&self, buf: &'b [u8], kind: Kind) -> impl Iterator<Item = &'b str> {
+        let entries = self
+            .values(buf, kind)
+            .flat_map(|value| value.split(|&byte| byte == b','));
+        let entries = entries.map(|entry| str::from_utf8(entry).unwrap_or("?").trim());
+        entries.filter(|entry| !entry.is_empty())
     }
 
     /// The values of all fields of this kind, without empty ones.
@@ -71,29 +84,30 @@ fn is_traceparent(value: &[u8]) -> bool {
         && hex(flags)
 }
 
-/// Writes the fields of this module, those of trusted peers continued.
+/// Writes the fields of this module, those of trusted peers continued. Where such a peer speaks `Forwarded` alone, or
+/// `X-Forwarded-*` alone, the others say the same.
 pub(super) fn write(out: &mut Vec<u8>, head: &RequestHead, buf: &[u8], add: &RequestAdditions<'_>) {
     let client = add.client_ip.to_canonical();
     out.extend_from_slice(b"X-Forwarded-For: ");
-    if add.peer_trusted && head.has(Kind::XForwardedFor) {
-        for value in head.values(buf, Kind::XForwardedFor) {
-            out.extend_from_slice(value);
-            out.extend_from_slice(b", ");
-        }
+    if add.peer_trusted {
+        write_chain(out, head, buf);
     }
     write_ip(out, client);
     out.extend_from_slice(b"\r\n");
-    if !(add.peer_trusted && head.has(Kind::XForwardedProto)) {
-        out.extend_from_slice(if add.https {
-            b"X-Forwarded-Proto: https\r\n"
-        } else {
-            b"X-Forwarded-Proto: http\r\n"
-        });
-    }
+    // One value, the one that decided here: what reads a list may take another of it.
+    line(
+        out,
+        b"X-Forwarded-Proto: ",
+        scheme(add.chain.https.unwrap_or(add.https)),
+    );
     let authority = head.authority(buf);
-    let told = add.peer_trusted && head.has(Kind::XForwardedHost);
-    if !told && !authority.is_empty() {
-        line(out, b"X-Forwarded-Host: ", authority.as_bytes());
+    if !(add.peer_trusted && head.has(Kind::XForwardedHost)) {
+        let fields = head.fields(buf);
+        let told = add.peer_trusted.then(|| add.chain.forwarded_host(&fields)).flatten();
+        let host = told.unwrap_or(authority);
+        if !host.is_empty() {
+            line(out, b"X-Forwarded-Host: ", host.as_bytes());
+        }
     }
     if add.forwarded {
         write_forwarded(out, head, buf, add, client, authority);
@@ -105,6 +119,28 @@ pub(super) fn write(out: &mut Vec<u8>, head: &RequestHead, buf: &[u8], add: &Req
         line(out, b"traceparent: ", add.traceparent.as_bytes());
     }
     line(out, b"x-rollgate-version: ", add.version.as_bytes());
+}
+
+/// The hops before a trusted peer, each with a comma behind.
+fn write_chain(out: &mut Vec<u8>, head: &RequestHead, buf: &[u8]) {
+    if head.has(Kind::XForwardedFor) {
+        for value in head.values(buf, Kind::XForwardedFor) {
+            out.extend_from_slice(value);
+            out.extend_from_slice(b", ");
+        }
+        return;
+    }
+    for element in head.entries(buf, Kind::Forwarded) {
+        match forwarded_for(element) {
+            Some(address) => write_ip(out, address),
+            None => out.extend_from_slice(UNKNOWN),
+        }
+        out.extend_from_slice(b", ");
+    }
+}
+
+fn scheme(https: bool) -> &'static [u8] {
+    if https { b"https" } else { b"http" }
 }
 
 fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
@@ -122,21 +158,10 @@ fn write_forwarded(
     authority: &str,
 ) {
     out.extend_from_slice(b"Forwarded: ");
-    if add.peer_trusted && head.has(Kind::Forwarded) {
-        for value in head.values(buf, Kind::Forwarded) {
-            out.extend_from_slice(value);
-            out.extend_from_slice(b", ");
-        }
+    if add.peer_trusted {
+        write_elements(out, head, buf, add);
     }
-    // An IPv6 address is quoted for its colons and brackets (RFC 7239 section 6).
-    let quote: &[u8] = if client.is_ipv6() { b"\"" } else { b"" };
-    let bracket = |b: &'static [u8]| -> &'static [u8] { if client.is_ipv6() { b } else { b"" } };
-    out.extend_from_slice(b"for=");
-    out.extend_from_slice(quote);
-    out.extend_from_slice(bracket(b"["));
-    write_ip(out, client);
-    out.extend_from_slice(bracket(b"]"));
-    out.extend_from_slice(quote);
+    write_for(out, Some(client));
     if !authority.is_empty() {
         let quote: &[u8] = if is_token(authority.as_bytes()) { b"" } else { b"\"" };
         out.extend_from_slice(b";host=");
@@ -144,11 +169,37 @@ fn write_forwarded(
         out.extend_from_slice(authority.as_bytes());
         out.extend_from_slice(quote);
     }
-    out.extend_from_slice(if add.https {
-        b";proto=https\r\n"
-    } else {
-        b";proto=http\r\n"
-    });
+    line(out, b";proto=", scheme(add.https));
+}
+
+/// The hops before a trusted peer, likewise. Of a chain in `X-Forwarded-For` the client's element has the client's scheme.
+fn write_elements(out: &mut Vec<u8>, head: &RequestHead, buf: &[u8], add: &RequestAdditions<'_>) {
+    if head.has(Kind::Forwarded) {
+        for value in head.values(buf, Kind::Forwarded) {
+            out.extend_from_slice(value);
+            out.extend_from_slice(b", ");
+        }
+        return;
+    }
+    let count = head.entries(buf, Kind::XForwardedFor).count();
+    for (index, entry) in head.entries(buf, Kind::XForwardedFor).enumerate() {
+        write_for(out, address_of(entry));
+        if let Some(https) = add.chain.https.filter(|_| add.chain.is_client(index, count)) {
+            out.extend_from_slice(b";proto=");
+            out.extend_from_slice(scheme(https));
+        }
+        out.extend_from_slice(b", ");
+    }
+}
+
+/// An IPv6 address is quoted for its colons and brackets (RFC 7239 section 6).
+fn write_for(out: &mut Vec<u8>, node: Option<IpAddr>) {
+    // Writing to a Vec cannot fail.
+    let _ = match node {
+        Some(IpAddr::V4(v4)) => write!(out, "for={v4}"),
+        Some(IpAddr::V6(v6)) => write!(out, "for=\"[{v6}]\""),
+        None => out.write_all(b"for=").and_then(|()| out.write_all(UNKNOWN)),
+    };
 }
 
 fn write_ip(out: &mut Vec<u8>, ip: IpAddr) {

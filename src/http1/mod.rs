@@ -25,6 +25,7 @@
 //!   apart.
 //! - `x-request-id` is kept only from a trusted peer; a valid `traceparent` is kept from anyone.
 
+mod chain;
 mod chunk;
 mod connection;
 mod edit;
@@ -51,6 +52,7 @@ pub mod websocket;
 #[cfg(test)]
 mod tests;
 
+pub use chain::Chain;
 pub use chunk::{CHUNK_END, ChunkDecoder, ChunkError, ChunkStep, write_chunk_head, write_last_chunk};
 pub use edit::{CertPiece, Edits, FieldEdits, Piece, PieceFacts, Rewrite, field_owner};
 pub use error::HeadError;

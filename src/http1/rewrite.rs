@@ -4,7 +4,9 @@
 use super::edit::{Edits, PieceFacts, Rewrite};
 use super::field::Kind;
 use super::head::{Field, slice};
-use super::{Moved, RequestBody, RequestHead, ResponseBody, ResponseHead, Upgrading, VIA_NAME, Version, forwarded};
+use super::{
+    Chain, Moved, RequestBody, RequestHead, ResponseBody, ResponseHead, Upgrading, VIA_NAME, Version, forwarded,
+};
 use crate::routing::{HeaderFields, exchange_prefix, is_field_name};
 use std::io::Write;
 use std::net::IpAddr;
@@ -20,7 +22,9 @@ pub struct RequestAdditions<'a> {
     /// The peer is one of `trusted_proxies`: what it says of the client is kept and continued. Otherwise every
     /// `X-Forwarded-*`, `Forwarded`, `X-Real-IP` and `x-request-id` it sent is removed.
     pub peer_trusted: bool,
-    /// The client's connection was TLS.
+    /// What it says of the client.
+    pub chain: Chain,
+    /// The peer's connection was TLS.
     pub https: bool,
     /// Whether to send `Forwarded` (RFC 7239) too.
     pub forwarded: bool,
@@ -81,7 +85,7 @@ pub fn write_request(out: &mut Vec<u8>, head: &RequestHead, buf: &[u8], add: &Re
         Kind::Other | Kind::Date | Kind::StrictTransportSecurity | Kind::WebSocketKey | Kind::WebSocketVersion => true,
         Kind::Expect => head.expect_continue,
         Kind::MaxForwards => head.max_forwards.is_none(),
-        Kind::XForwardedProto | Kind::XForwardedHost | Kind::XForwarded => add.peer_trusted,
+        Kind::XForwardedHost | Kind::XForwarded => add.peer_trusted,
         Kind::Forwarded => add.peer_trusted && !add.forwarded,
         Kind::RequestId => keep_id,
         Kind::Traceparent | Kind::Tracestate => keep_trace,
@@ -93,6 +97,7 @@ pub fn write_request(out: &mut Vec<u8>, head: &RequestHead, buf: &[u8], add: &Re
         | Kind::HopByHop
         | Kind::Te
         | Kind::XForwardedFor
+        | Kind::XForwardedProto
         | Kind::Rollgate
         | Kind::Alias
         | Kind::Nominated => false,

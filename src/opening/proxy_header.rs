@@ -21,7 +21,7 @@ pub enum ProxyVersion {
 }
 
 /// Who connected, and to where.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Addresses {
     pub source: SocketAddr,
     pub destination: SocketAddr,

@@ -11,16 +11,17 @@ mod rewriting;
 
 pub use endings::refuse_unread;
 pub(super) use endings::status_of;
+pub(super) use limits::place_for_copy;
 
 use self::limits::{Beyond, Places};
 use super::body::BodyReader;
 use super::downstream::{Client, Next};
-use super::headers::{client_address, hex_id, is_trusted, traceparent};
+use super::headers::{hex_id, is_trusted, traceparent};
 use super::panics;
 use super::record::Record;
 use super::worker::{Local, Moment};
 use crate::config::snapshot::{Limits, RouteTimeouts, Snapshot};
-use crate::http1::{MethodKind, RequestBody, RequestHead, Version};
+use crate::http1::{Chain, MethodKind, RequestBody, RequestHead, Version};
 use crate::http2::grpc;
 use crate::outcome::{FailureKind, Refusal, Termination};
 use crate::routing::{
@@ -81,6 +82,8 @@ pub(super) struct Exchange<'c> {
     pub started: Instant,
     pub client_ip: IpAddr,
     peer_trusted: bool,
+    /// What a trusted peer says of the client beside its address.
+    chain: Chain,
     /// A call of gRPC, to be answered as such.
     is_grpc: bool,
     /// How long its client waits, where that counts.
@@ -98,10 +101,11 @@ impl<'c> Exchange<'c> {
         let local = client.worker.local();
         let trusted = &local.in_force.snapshot.trusted_proxies;
         let peer = client.peer.ip();
-        let (client_ip, peer_trusted) = if is_trusted(peer, trusted) {
-            (client_address(peer, &head.fields(bytes), trusted), true)
+        let peer_trusted = is_trusted(peer, trusted);
+        let (client_ip, chain) = if peer_trusted {
+            Chain::read(peer, &head.fields(bytes), |hop| is_trusted(hop, trusted))
         } else {
-            (peer, false)
+            (peer, Chain::default())
         };
         let fresh_id = hex_id(client.worker.draw_id());
         let fresh_trace = traceparent(client.worker.draw_id(), client.worker.draw());
@@ -113,6 +117,7 @@ impl<'c> Exchange<'c> {
             started,
             client_ip,
             peer_trusted,
+            chain,
             is_grpc: head.version == Version::Http2 && is_grpc(head, bytes),
             grpc_timeout: Cell::new(None),
             fresh_id,
@@ -227,10 +232,9 @@ impl<'c> Exchange<'c> {
         !matches!(self.head.body, RequestBody::None)
     }
 
-    /// Whether the client came by https, to us or to a trusted proxy.
+    /// Whether the client came by https: to us, or, as a trusted proxy says, to what is in front.
     fn is_https(&self) -> bool {
-        let told = || self.head.fields(self.bytes).nth("x-forwarded-proto", 0) == Some(b"https");
-        self.client.link.is_tls() || (self.peer_trusted && told())
+        self.chain.https.unwrap_or_else(|| self.client.link.is_tls())
     }
 
     /// The port at which the client is to come back by https.

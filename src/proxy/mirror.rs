@@ -7,7 +7,7 @@
 use super::body::{BodyReader, Coding};
 use super::buffer::{Buffer, HeadBytes};
 use super::downstream::{Client, Link};
-use super::exchange::status_of;
+use super::exchange::{place_for_copy, status_of};
 use super::record::Record;
 use super::relay::{Answered, Attempt, Failed, Progress, Told, Upload};
 use super::upstream::{self, Age, NotBegun, OnBehalf};
@@ -16,7 +16,7 @@ use crate::config::snapshot::Timeouts;
 use crate::http1::{Protocols, RequestHead};
 use crate::outcome::{Comparison, FailureKind, Outcome, Termination, Uncopied};
 use crate::routing::{Role, ServiceId, VersionId};
-use crate::shared::{Ended, Ending, Endpoint, MirrorStats, Pair, Tried, VersionInForce};
+use crate::shared::{Ended, Ending, Endpoint, Inside, MirrorStats, Pair, Tried, VersionInForce};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -165,16 +165,28 @@ impl Copy {
         evidence.begin_copy(worker.index, (version.0, stable.0), judged.bucket, &original)
     }
 
+    /// Its turn has come: it may have waited, so what it is asked is what holds now. Its place on the version is kept until it
+    /// has ended.
+    fn enter(&self, live: &VersionInForce, worker: &Worker) -> Result<Option<Inside>, Uncopied> {
+        let (service, version) = self.version;
+        let step_is_over = |judged| !in_step(&worker.local(), service, judged);
+        if self.judged.is_some_and(step_is_over) {
+            return Err(Uncopied::StepEnded);
+        }
+        if live.revoked.is_killed() {
+            return Err(Uncopied::Killed);
+        }
+        place_for_copy(&self.local, service, version)
+    }
+
     async fn send(self, worker: &Rc<Worker>) {
         let (service, version) = self.version;
-        if self
-            .judged
-            .is_some_and(|judged| !in_step(&worker.local(), service, judged))
-        {
-            return self.stats.uncopied(worker.index, Uncopied::StepEnded);
-        }
         let Some(live) = self.local.version(service, version) else {
             return;
+        };
+        let _place = match self.enter(live, worker) {
+            Ok(place) => place,
+            Err(why) => return self.stats.uncopied(worker.index, why),
         };
         let client = Client {
             worker: Rc::clone(worker),
@@ -204,13 +216,14 @@ impl Copy {
     }
 
     /// As with the request itself, what one endpoint did not take is not the version's failure yet: where nothing may happen
-    /// twice, a stale connection is replaced, and one other endpoint tried.
+    /// twice, a stale connection is replaced, and one other endpoint tried; not after a kill.
     async fn attempts(&self, client: &Client, version: &VersionInForce) -> End {
+        let may_repeat = |end: &End| end.repeatable && !version.revoked.is_killed();
         let mut end = self.attempt(client, version, &self.endpoint, Age::Any).await;
-        if end.stale && end.repeatable {
+        if end.stale && may_repeat(&end) {
             end = self.attempt(client, version, &self.endpoint, Age::New).await;
         }
-        if !end.repeatable {
+        if !may_repeat(&end) {
             return end;
         }
         let mut tried = Tried::default();

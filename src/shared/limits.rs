@@ -123,17 +123,27 @@ impl Rates {
 
     /// Whether all let this request in. `now`: time since the process began.
     ///
+    /// A request that one refuses takes from none: all are looked at before anything is taken. What another thread takes
+    /// meanwhile is seen while taking, and what was taken until then is given back, unless somebody has taken after it: then it
+    /// stays taken, so that no limit ever lets in more than it allows.
+    ///
     /// # Errors
-    /// One does not: how long until it would.
+    /// Some do not: how long until they would.
     pub fn take(&self, request: &RequestView<'_>, now: Duration) -> Result<(), Duration> {
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        let taken = self.limiters.iter().try_for_each(|rate| rate.take(request, now));
-        taken.inspect_err(|_| {
-            self.rejected.fetch_add(1, Ordering::Relaxed);
-        })
+        let waits = self.limiters.iter().filter_map(|rate| rate.wait(request, now));
+        match waits.max() {
+            Some(longest) => Err(longest),
+            None => take_all(&self.limiters, request, now),
+        }
     }
 
-    /// Requests that one did not let in.
+    /// A request was turned away by one of them.
+    pub fn reject(&self) {
+        self.rejected.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests that were turned away.
     pub fn rejected(&self) -> u64 {
         self.rejected.load(Ordering::Relaxed)
     }
@@ -150,16 +160,16 @@ impl Gate {
     /// One more, until the result is dropped; `None`: `most` are inside already. Exact over all threads.
     pub fn enter(self: &Arc<Self>, most: u32) -> Option<Inside> {
         let next = |inside: u32| (inside < most).then(|| inside + 1);
-        match self.inside.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) {
-            Ok(_) => Some(Inside(Arc::clone(self))),
-            Err(_) => {
-                self.rejected.fetch_add(1, Ordering::Relaxed);
-                None
-            }
-        }
+        let entered = self.inside.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        entered.ok().map(|_| Inside(Arc::clone(self)))
     }
 
-    /// Requests that were not let in.
+    /// A request was turned away by it.
+    pub fn reject(&self) {
+        self.rejected.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests that were turned away.
     pub fn rejected(&self) -> u64 {
         self.rejected.load(Ordering::Relaxed)
     }
@@ -195,14 +205,54 @@ impl RateLimiter {
         Self { spec, buckets }
     }
 
-    fn take(&self, request: &RequestView<'_>, now: u64) -> Result<(), Duration> {
+    /// How long until it lets the request in; `None`: now.
+    fn wait(&self, request: &RequestView<'_>, now: u64) -> Option<Duration> {
+        let rate = &self.spec.rate;
+        let arrival = match &self.buckets {
+            Buckets::One(arrival) => arrival.load(Ordering::Relaxed),
+            Buckets::Keyed(buckets) => with_key(&self.spec.key, request, |key| buckets.arrival(&key))?,
+        };
+        rate.take(arrival, now).err()
+    }
+
+    /// `None`: nothing had to be taken.
+    fn take(&self, request: &RequestView<'_>, now: u64) -> Result<Option<Taken<'_>>, Duration> {
         let rate = &self.spec.rate;
         match &self.buckets {
-            Buckets::One(arrival) => take(rate, arrival, now),
+            Buckets::One(arrival) => take(rate, arrival, now).map(Some),
             Buckets::Keyed(buckets) => {
-                with_key(&self.spec.key, request, |key| buckets.take(rate, &key, now)).unwrap_or(Ok(()))
+                with_key(&self.spec.key, request, |key| buckets.take(rate, &key, now)).unwrap_or(Ok(None))
             }
         }
+    }
+}
+
+/// From each, or from none. As deep as a file may have limits.
+fn take_all(limiters: &[Arc<RateLimiter>], request: &RequestView<'_>, now: u64) -> Result<(), Duration> {
+    let Some((first, others)) = limiters.split_first() else {
+        return Ok(());
+    };
+    let taken = first.take(request, now)?;
+    take_all(others, request, now).inspect_err(|_| {
+        if let Some(taken) = taken {
+            taken.give_back();
+        }
+    })
+}
+
+/// One that was taken from a bucket.
+struct Taken<'b> {
+    arrival: &'b AtomicU64,
+    before: u64,
+    after: u64,
+}
+
+impl Taken<'_> {
+    /// Where nobody has taken since. Who has may have found the bucket full, with nothing in it to be given back.
+    fn give_back(self) {
+        let _ = self
+            .arrival
+            .compare_exchange(self.after, self.before, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 
@@ -229,13 +279,19 @@ fn network_of(address: IpAddr) -> IpAddr {
 }
 
 /// One more from the bucket at `arrival`.
-fn take(rate: &Rate, arrival: &AtomicU64, now: u64) -> Result<(), Duration> {
+fn take<'b>(rate: &Rate, arrival: &'b AtomicU64, now: u64) -> Result<Taken<'b>, Duration> {
     let mut seen = arrival.load(Ordering::Relaxed);
     loop {
         let next = rate.take(seen, now)?;
         // Whoever fails has been overtaken by one that succeeded.
         match arrival.compare_exchange_weak(seen, next, Ordering::Relaxed, Ordering::Relaxed) {
-            Ok(_) => return Ok(()),
+            Ok(before) => {
+                return Ok(Taken {
+                    arrival,
+                    before,
+                    after: next,
+                });
+            }
             Err(newer) => seen = newer,
         }
     }

@@ -150,6 +150,9 @@ mod tests {
         stats.uncopied(0, Uncopied::Body);
         stats.uncopied(1, Uncopied::Body);
         stats.uncopied(1, Uncopied::Killed);
-        assert_eq!(Uncopied::ALL.map(|why| stats.uncopied_total(why)), [0, 2, 0, 1, 0]);
+        assert_eq!(
+            Uncopied::ALL.map(|why| stats.uncopied_total(why)),
+            [0, 2, 0, 1, 0, 0, 0]
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! What the data plane sees of a [`Revocation`].
 
 use crate::runtime::Revocation;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ const NEVER: u64 = u64::MAX;
 /// sees a revocation that came later.
 #[derive(Default)]
 pub struct Revoked {
+    killed: AtomicBool,
     by_kill: Ends,
     by_rollback: Ends,
     /// The publication that brought the rollback.
@@ -59,6 +60,7 @@ impl Revoked {
         now_ms: u64,
         generation: u64,
     ) {
+        self.killed.store(killed, Ordering::Relaxed);
         self.by_kill.set(killed, drain, now_ms);
         if let Some(rolled_back) = rolled_back
             && self.by_rollback.set(rolled_back, drain, now_ms)
@@ -69,7 +71,13 @@ impl Revoked {
 
     /// The version is revoked by a kill switch, whatever else holds.
     pub(super) fn kill(&self, drain: Option<Duration>, now_ms: u64) {
+        self.killed.store(true, Ordering::Relaxed);
         self.by_kill.set(true, drain, now_ms);
+    }
+
+    /// Whether a kill switch is on at this moment, whatever may still go on: nothing new is to be sent to the version.
+    pub fn is_killed(&self) -> bool {
+        self.killed.load(Ordering::Relaxed)
     }
 
     /// Whether what is in flight must end, decided under `generation`. `now_ms`: milliseconds of
@@ -102,10 +110,16 @@ mod tests {
         ] {
             assert_eq!(revoked.is_over(now_ms, generation), over, "{now_ms} {generation}");
         }
+        assert!(!revoked.is_killed());
         revoked.set((true, Some(true)), DRAIN, 60_000, 9);
+        assert!(
+            revoked.is_killed(),
+            "at once, and not only when what is in flight must end"
+        );
         assert!(!revoked.is_over(64_999, 8));
         assert!(revoked.is_over(65_000, 8), "the kill ends what the rollback has left");
         revoked.set((false, Some(false)), DRAIN, 70_000, 10);
+        assert!(!revoked.is_killed());
         assert!(!revoked.is_over(80_000, 6), "the end of both lets everything go on");
         revoked.set((false, Some(true)), DRAIN, 90_000, 11);
         revoked.set((false, None), None, 91_000, 12);

@@ -2,9 +2,9 @@
 //! `cargo test`. Each function panics where a property does not hold.
 
 use rollgate::http1::{
-    CHUNK_END, ChunkDecoder, ChunkError, Framing, HeadError, HeadLimits, HeadParser, MethodKind, RequestAdditions,
-    RequestHead, ResponseAdditions, ResponseHead, Upgrading, Version, lint_request, lint_response, parse_request,
-    parse_response, write_chunk_head, write_last_chunk, write_request, write_response,
+    CHUNK_END, Chain, ChunkDecoder, ChunkError, Framing, HeadError, HeadLimits, HeadParser, MethodKind,
+    RequestAdditions, RequestHead, ResponseAdditions, ResponseHead, Upgrading, Version, lint_request, lint_response,
+    parse_request, parse_response, write_chunk_head, write_last_chunk, write_request, write_response,
 };
 use rollgate::opening::{MAX_HEADER_BYTES, ProxyHeaderError, ProxyVersion, parse_proxy_header, write_proxy_header};
 use std::net::{IpAddr, Ipv4Addr};
@@ -31,6 +31,7 @@ fn additions(flags: u8) -> RequestAdditions<'static> {
     RequestAdditions {
         client_ip: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
         peer_trusted: flags & 1 != 0,
+        chain: Chain::default(),
         https: flags & 2 != 0,
         forwarded: flags & 4 != 0,
         via: flags & 8 != 0,

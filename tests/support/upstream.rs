@@ -28,8 +28,8 @@ pub struct Received {
     pub connection: usize,
     /// Its position on the connection, from 0.
     pub nth: usize,
-    /// What the PROXY protocol header of the connection said, where one is expected: version and source.
-    pub told: Option<(u8, Option<SocketAddr>)>,
+    /// What the PROXY protocol header of the connection said, where one is expected: version, source and destination.
+    pub told: Option<(u8, Option<[SocketAddr; 2]>)>,
 }
 
 /// What becomes of a connection after a request.
@@ -349,25 +349,27 @@ fn answer_with_name(exchange: &mut Exchange<'_>) -> Then {
 }
 
 /// A PROXY protocol header: its version, and the source where it tells one. Written for the tests alone.
-fn proxy_header(io: &mut Buffered<Wire>) -> Option<(u8, Option<SocketAddr>)> {
+fn proxy_header(io: &mut Buffered<Wire>) -> Option<(u8, Option<[SocketAddr; 2]>)> {
     let begin = io.take(6).ok()?;
     if begin == b"PROXY " {
         let line = String::from_utf8(io.take_until(b"\r\n").ok()??).unwrap();
         let words: Vec<&str> = line.trim_end().split(' ').collect();
-        let source = (words[0] != "UNKNOWN").then(|| (words[1].parse::<IpAddr>().unwrap(), words[3].parse().unwrap()));
-        return Some((1, source.map(SocketAddr::from)));
+        let address = |at: usize| SocketAddr::new(words[at].parse().unwrap(), words[at + 2].parse().unwrap());
+        return Some((1, (words[0] != "UNKNOWN").then(|| [address(1), address(2)])));
     }
     let rest = io.take(10).ok()?;
     assert_eq!([&begin[..], &rest[..6]].concat(), b"\r\n\r\n\0\r\nQUIT\n");
     let payload = io.take(usize::from(rest[8]) * 256 + usize::from(rest[9])).ok()?;
     let port = |at: usize| u16::from_be_bytes([payload[at], payload[at + 1]]);
-    let source = match (rest[6], rest[7]) {
+    let v4 = |at: usize| IpAddr::from(<[u8; 4]>::try_from(&payload[at..at + 4]).unwrap());
+    let v6 = |at: usize| IpAddr::from(<[u8; 16]>::try_from(&payload[at..at + 16]).unwrap());
+    let pair = match (rest[6], rest[7]) {
         (0x20, 0x00) => None,
-        (0x21, 0x11) => Some((IpAddr::from(<[u8; 4]>::try_from(&payload[..4]).unwrap()), port(8))),
-        (0x21, 0x21) => Some((IpAddr::from(<[u8; 16]>::try_from(&payload[..16]).unwrap()), port(32))),
+        (0x21, 0x11) => Some([(v4(0), port(8)), (v4(4), port(10))]),
+        (0x21, 0x21) => Some([(v6(0), port(32)), (v6(16), port(34))]),
         other => panic!("command and family {other:?}"),
     };
-    Some((2, source.map(SocketAddr::from)))
+    Some((2, pair.map(|pair| pair.map(SocketAddr::from))))
 }
 
 fn accept(listener: &TcpListener, state: &Arc<State>) {

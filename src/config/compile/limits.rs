@@ -47,7 +47,18 @@ impl Context<'_> {
         if !self.count(limits, 0, MAX_RATE_LIMITS, "rate limits", &here) {
             return None;
         }
-        let mut rates = limits.compile(|index, limit| self.rate_limit(limit, &here.index(index)))?;
+        let mut known: Vec<(usize, RateLimit)> = Vec::new();
+        let mut rates = limits.compile(|index, limit| {
+            let rate = self.rate_limit(limit, &here.index(index))?;
+            // It would be counted as one with the other.
+            if let Some((first, _)) = known.iter().find(|(_, other)| *other == rate) {
+                let message = format!("the same limit as {}: expected each one once", here.index(*first));
+                self.problems.add(&here.index(index), message);
+                return None;
+            }
+            known.push((index, rate.clone()));
+            Some(rate)
+        })?;
         rates.sort_by_key(|limit| limit.key.is_empty());
         Some(rates)
     }

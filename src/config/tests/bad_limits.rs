@@ -11,7 +11,7 @@ fn limits_of_services() {
         (
             "rates",
             rates(
-                "{ per: 1s }, { requests: 0 }, { requests: 1, per: 25h }, { requests: 1, burst: 0 }, { requests: 1, per: 0s }",
+                "{ per: 1s }, { requests: 0 }, { requests: 1, per: 25h }, { requests: 1, burst: 0 }, { requests: 2, per: 0s }",
             ),
         ),
         (
@@ -25,6 +25,12 @@ fn limits_of_services() {
             ),
         ),
         ("too many rates", rates(&"{ requests: 1 }, ".repeat(17))),
+        (
+            "the same rate twice",
+            rates(
+                "{ requests: 5 }, { requests: 5, key: [client_ip] }, { requests: 5, key: [client_ip, { cookie: a }] }, { requests: 5, per: 1s, burst: 5 }",
+            ),
+        ),
         (
             "too many keys in flight",
             with("max_in_flight_per_key: [{ requests: 1, key: [client_ip], max_keys: 9000000 }]").replace(

@@ -67,6 +67,7 @@ fn additions() -> RequestAdditions<'static> {
         to: Version::Http11,
         client_ip: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
         peer_trusted: false,
+        chain: Chain::default(),
         https: false,
         forwarded: false,
         via: true,

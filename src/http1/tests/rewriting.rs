@@ -26,7 +26,13 @@ fn forward(bytes: &[u8], add: &RequestAdditions<'_>) -> String {
 #[track_caller]
 fn forward_lines(input: &str, add: &RequestAdditions<'_>) -> Vec<String> {
     let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{input}\r\n").into_bytes();
-    let out = forward(&bytes, add);
+    let chain = if add.peer_trusted {
+        let head = accepted(&bytes);
+        Chain::read(add.client_ip, &head.fields(&bytes), |_| false).1
+    } else {
+        Chain::default()
+    };
+    let out = forward(&bytes, &RequestAdditions { chain, ..*add });
     lines(out.as_bytes())
 }
 
@@ -127,7 +133,6 @@ fn claims_of_trusted_peers_are_continued() {
         out,
         [
             "Host: a",
-            "X-Forwarded-Proto: https",
             "X-Forwarded-Host: front",
             "X-Forwarded-Port: 443",
             "X-Forwarded-Prefix: /p",
@@ -135,6 +140,7 @@ fn claims_of_trusted_peers_are_continued() {
             "X-Real-IP: 1.1.1.1",
             "X-Request-Id: theirs",
             "X-Forwarded-For: 1.1.1.1, 2.2.2.2, 3.3.3.3, 192.0.2.7",
+            "X-Forwarded-Proto: https",
             &format!("traceparent: {TRACE}"),
             "x-rollgate-version: v2",
             "Via: 1.1 rollgate",
@@ -149,6 +155,43 @@ fn claims_of_trusted_peers_are_continued() {
             "X-Forwarded-Host: a",
         ]
     );
+}
+
+/// Whichever of the two a trusted peer speaks, the endpoint is told the same by both.
+#[test]
+fn x_forwarded_and_forwarded_say_the_same() {
+    let both = RequestAdditions {
+        forwarded: true,
+        ..trusted()
+    };
+    for (input, expected) in [
+        (
+            "Forwarded: for=_x, For=\"[2001:db8::1]:80\"\r\nForwarded: for=1.1.1.1:80;Proto=HTTPS;host=\"h.x:81\"\r\n",
+            [
+                "X-Forwarded-For: unknown, 2001:db8::1, 1.1.1.1, 192.0.2.7",
+                "X-Forwarded-Proto: https",
+                "X-Forwarded-Host: h.x:81",
+                "Forwarded: for=_x, For=\"[2001:db8::1]:80\", for=1.1.1.1:80;Proto=HTTPS;host=\"h.x:81\", for=192.0.2.7;host=a;proto=http",
+            ],
+        ),
+        (
+            "X-Forwarded-For: what, [2001:db8::1]:80,, 1.1.1.1\r\nX-Forwarded-Proto: http, HTTPS\r\nX-Forwarded-Host: h.x\r\n",
+            [
+                "X-Forwarded-Host: h.x",
+                "X-Forwarded-For: what, [2001:db8::1]:80,, 1.1.1.1, 192.0.2.7",
+                "X-Forwarded-Proto: https",
+                "Forwarded: for=unknown, for=\"[2001:db8::1]\", for=1.1.1.1;proto=https, for=192.0.2.7;host=a;proto=http",
+            ],
+        ),
+    ] {
+        let out = forward_lines(input, &both);
+        let told: Vec<_> = out.iter().filter(|line| line.contains("orwarded")).collect();
+        assert_eq!(told, expected);
+    }
+    // Without `forwarded: true` it is passed on as it came.
+    let out = forward_lines("Forwarded: for=1.1.1.1;proto=https\r\n", &trusted());
+    assert_eq!(starting(&out, "forwarded"), ["Forwarded: for=1.1.1.1;proto=https"]);
+    assert_eq!(starting(&out, "x-forwarded-p"), ["X-Forwarded-Proto: https"]);
 }
 
 #[test]

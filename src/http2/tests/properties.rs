@@ -1,5 +1,7 @@
 use super::*;
-use crate::http1::{RequestAdditions, ResponseAdditions, Upgrading, lint_request, write_request, write_response};
+use crate::http1::{
+    Chain, RequestAdditions, ResponseAdditions, Upgrading, lint_request, write_request, write_response,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::net::{IpAddr, Ipv4Addr};
@@ -41,6 +43,7 @@ proptest! {
             to: Version::Http11,
             client_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
             peer_trusted: false,
+        chain: Chain::default(),
             https: false,
             forwarded: false,
             via: true,

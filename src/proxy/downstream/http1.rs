@@ -15,7 +15,8 @@ enum Arrival {
     Refused(Refusal, String),
     /// The client speaks HTTP/2 and knows that we do.
     Http2,
-    /// The client has gone between requests, has been idle too long, or the process is stopping.
+    /// The client has gone between requests, has been idle too long (without a single byte of a request nobody waits for an
+    /// answer: browsers open connections in advance), or the process is stopping.
     Over,
 }
 
@@ -93,7 +94,6 @@ async fn arrival(client: &Client, input: &mut Buffer) -> Arrival {
         };
         match client.rest(patience).await {
             Rest::Readable => {}
-            Rest::Late if first => return refused(Refusal::RequestTimeout, "no request came"),
             Rest::Late | Rest::Closing => return Arrival::Over,
         }
     }
@@ -112,6 +112,7 @@ async fn arrival(client: &Client, input: &mut Buffer) -> Arrival {
         .await
     {
         Ok(arrival) => arrival,
+        Err(_) if input.is_empty() => Arrival::Over,
         Err(_) => refused(
             Refusal::RequestTimeout,
             "the head did not arrive within limits.header_timeout",

@@ -50,6 +50,12 @@ pub enum Rest {
 }
 
 impl Client {
+    /// Where it connected to.
+    pub fn connected_to(&self) -> Option<SocketAddr> {
+        let told = self.destination.as_deref().copied();
+        told.or_else(|| self.link.stream()?.local_addr().ok())
+    }
+
     /// No further request is served on a connection older than `most`.
     pub fn is_old(&self, most: Duration) -> bool {
         self.worker.recently().saturating_duration_since(self.since) >= most

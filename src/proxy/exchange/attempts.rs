@@ -349,6 +349,7 @@ impl Exchange<'_> {
             },
             client_ip: self.client.peer.ip(),
             peer_trusted: self.peer_trusted,
+            chain: self.chain,
             https: self.client.link.is_tls(),
             forwarded: self.snapshot().forwarded,
             via: self.snapshot().via,

@@ -7,7 +7,7 @@ use crate::outcome::Uncopied;
 use crate::proxy::buffer::HeadBytes;
 use crate::proxy::mirror::{self, Copy, From, Judged};
 use crate::proxy::relay::Upload;
-use crate::routing::{Role, ServiceId, StepMirror, VersionId};
+use crate::routing::{ServiceId, StepMirror, VersionId};
 use crate::shared::{Ended, MirrorStats, Tried};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -84,12 +84,14 @@ impl Exchange<'_> {
         judged: Option<Judged>,
     ) -> Result<Copy, Uncopied> {
         let live = self.local.version(service, version).ok_or(Uncopied::NoEndpoint)?;
-        if live.pool.role() == Role::Canary && self.local.in_force.is_killed(service.0 as usize) {
+        // Not what was in force when the request began: it may have taken its time.
+        if live.revoked.is_killed() {
             return Err(Uncopied::Killed);
         }
         let body = upload.replay.take().filter(|_| upload.reader.is_done());
         let body = body.ok_or(Uncopied::Body)?;
         let endpoint = self.pick(live, &Tried::default()).ok_or(Uncopied::NoEndpoint)?;
+        self.admit_copy(service, version)?;
         let mut head = self.head.clone();
         // All of the body is there.
         head.expect_continue = false;
@@ -110,7 +112,7 @@ impl Exchange<'_> {
             from: From {
                 peer: self.client.peer,
                 client_ip: self.client_ip,
-                destination: self.client.destination.clone(),
+                destination: self.client.connected_to().map(Rc::new),
                 listener: self.client.listener,
             },
             timeouts: self.attempt_timeouts(version).cloned(),

@@ -2,8 +2,9 @@
 
 use super::Exchange;
 use super::endings::Said;
-use crate::outcome::Refusal;
+use crate::outcome::{Refusal, Uncopied};
 use crate::proxy::downstream::Next;
+use crate::proxy::worker::Local;
 use crate::routing::{RequestView, ServiceId, VersionId};
 use crate::shared::{Gate, Inside, InsideOfKey, Rates};
 use std::cell::Cell;
@@ -46,6 +47,49 @@ struct Gauge<'g> {
     rates: &'g Rates,
 }
 
+impl<'g> Gauge<'g> {
+    fn of_version(local: &'g Local, service: ServiceId, version: VersionId) -> Option<Self> {
+        let index = version.0 as usize;
+        let settings = local.in_force.snapshot.services.get(service.0 as usize)?;
+        let settings = settings.limits.of_version(index)?;
+        let live = local.service(service)?.limits.version(index)?;
+        Some(Self {
+            max_in_flight: settings.max_in_flight,
+            in_flight: &live.in_flight,
+            rates: &live.rates,
+        })
+    }
+
+    /// A place, where there is a limit to them.
+    fn place(&self) -> Result<Option<Inside>, Limit> {
+        let enter = |most| self.in_flight.enter(most).ok_or(Limit::InFlight);
+        self.max_in_flight.map(enter).transpose()
+    }
+
+    /// What the rates allow.
+    fn take(&self, request: &RequestView<'_>, uptime: impl FnOnce() -> Duration) -> Result<(), Limit> {
+        if self.rates.is_empty() {
+            return Ok(());
+        }
+        self.rates.take(request, uptime()).map_err(Limit::Rate)
+    }
+
+    /// Somebody was turned away.
+    fn reject(&self, limit: &Limit) {
+        match limit {
+            Limit::Rate(_) => self.rates.reject(),
+            Limit::InFlight | Limit::KeyInFlight => self.in_flight.reject(),
+        }
+    }
+}
+
+/// A place on the version for a copy that is about to be sent: what waits takes up none.
+pub fn place_for_copy(local: &Local, service: ServiceId, version: VersionId) -> Result<Option<Inside>, Uncopied> {
+    let gauge = Gauge::of_version(local, service, version);
+    let place = gauge.map(|gauge| gauge.place()).transpose();
+    place.map(Option::flatten).map_err(|_| Uncopied::MaxInFlight)
+}
+
 impl Exchange<'_> {
     /// Whether the service has room for the request.
     pub(super) fn admit(&self, service: ServiceId, request: &RequestView<'_>) -> Result<(), Beyond> {
@@ -80,19 +124,8 @@ impl Exchange<'_> {
         version: VersionId,
         request: &RequestView<'_>,
     ) -> Result<(), Beyond> {
-        let index = version.0 as usize;
-        let settings = self.snapshot().services.get(service.0 as usize);
-        let live = self.local.service(service);
-        let (Some(settings), Some(live)) = (
-            settings.and_then(|settings| settings.limits.of_version(index)),
-            live.and_then(|live| live.limits.version(index)),
-        ) else {
+        let Some(gauge) = Gauge::of_version(&self.local, service, version) else {
             return Ok(());
-        };
-        let gauge = Gauge {
-            max_in_flight: settings.max_in_flight,
-            in_flight: &live.in_flight,
-            rates: &live.rates,
         };
         self.enter(&gauge, &self.places.version, request)
             .map_err(|limit| Beyond {
@@ -104,14 +137,22 @@ impl Exchange<'_> {
 
     /// Takes up a place, and what the rates allow.
     fn enter(&self, gauge: &Gauge<'_>, place: &Cell<Option<Inside>>, request: &RequestView<'_>) -> Result<(), Limit> {
-        if let Some(most) = gauge.max_in_flight {
-            place.set(Some(gauge.in_flight.enter(most).ok_or(Limit::InFlight)?));
-        }
-        if gauge.rates.is_empty() {
+        let entered = gauge.place().and_then(|inside| {
+            place.set(inside);
+            gauge.take(request, || self.client.worker.shared.uptime())
+        });
+        entered.inspect_err(|limit| gauge.reject(limit))
+    }
+
+    /// Takes what the version's rates allow for a copy of the request. They are asked when it is made: its keys are the
+    /// request's. A copy that is refused is not among the requests that were turned away.
+    pub(super) fn admit_copy(&self, service: ServiceId, version: VersionId) -> Result<(), Uncopied> {
+        let Some(gauge) = Gauge::of_version(&self.local, service, version) else {
             return Ok(());
-        }
-        let now = self.client.worker.shared.uptime();
-        gauge.rates.take(request, now).map_err(Limit::Rate)
+        };
+        let fields = self.head.fields(self.bytes);
+        let taken = gauge.take(&self.view(&fields), || self.client.worker.shared.uptime());
+        taken.map_err(|_| Uncopied::RateLimited)
     }
 
     pub(super) async fn turn_away(&self, beyond: Beyond) -> Next {

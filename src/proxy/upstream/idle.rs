@@ -1,14 +1,14 @@
 //! Idle connections to endpoints: one pool a thread, keyed by endpoint, so that versions never share a connection.
 
 use super::Connection;
+use crate::opening::Addresses;
 use crate::shared::Endpoint;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a connection is kept that may serve one client address alone.
+/// How long a connection is kept that may serve one client alone.
 pub(super) const BOUND_LIFE: Duration = Duration::from_secs(15);
 
 struct Idle {
@@ -40,15 +40,15 @@ pub struct IdlePool {
 #[derive(PartialEq, Eq)]
 pub(super) struct Key {
     endpoint: usize,
-    /// The only client address it may serve: it was told this one (`send_proxy_protocol`).
-    client: Option<IpAddr>,
+    /// What it was told it is for (`send_proxy_protocol`), the ports as well: it may serve nothing else.
+    told: Option<Addresses>,
 }
 
 impl Key {
-    pub(super) fn new(endpoint: &Arc<Endpoint>, client: Option<IpAddr>) -> Self {
+    pub(super) fn new(endpoint: &Arc<Endpoint>, told: Option<Addresses>) -> Self {
         Self {
             endpoint: Arc::as_ptr(endpoint).addr(),
-            client,
+            told,
         }
     }
 }
@@ -57,8 +57,8 @@ impl Hash for Key {
     /// Of the endpoint alone, mostly: one multiplication.
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_usize(self.endpoint);
-        if let Some(client) = self.client {
-            client.hash(state);
+        if let Some(told) = self.told {
+            told.hash(state);
         }
     }
 }
@@ -94,9 +94,9 @@ impl IdlePool {
     }
 
     /// The connection used last, if it is still quiet: one that was closed, on which something came unasked, or that was
-    /// made by TLS settings of before is dropped. `client`: the address it is bound to, if such connections are.
-    pub fn take(&mut self, endpoint: &Arc<Endpoint>, client: Option<IpAddr>) -> Option<Connection> {
-        let idle = &mut self.by_use.get_mut(&Key::new(endpoint, client))?.idle;
+    /// made by TLS settings of before is dropped. `told`: what it was told it is for, if such connections are.
+    pub fn take(&mut self, endpoint: &Arc<Endpoint>, told: Option<Addresses>) -> Option<Connection> {
+        let idle = &mut self.by_use.get_mut(&Key::new(endpoint, told))?.idle;
         let before = idle.len();
         let edition = endpoint.transport.edition();
         let found = std::iter::from_fn(|| idle.pop())
@@ -106,11 +106,11 @@ impl IdlePool {
         found
     }
 
-    /// Keeps a connection for up to `life`, for the next that takes one for the same endpoint and client.
+    /// Keeps a connection for up to `life`, for the next that takes one for the same endpoint, which is told the same.
     pub fn give(
         &mut self,
         endpoint: &Arc<Endpoint>,
-        client: Option<IpAddr>,
+        told: Option<Addresses>,
         connection: Connection,
         now: Instant,
         life: Duration,
@@ -122,8 +122,8 @@ impl IdlePool {
             endpoint: Arc::clone(endpoint),
             idle: Vec::new(),
         };
-        let entry = self.by_use.entry(Key::new(endpoint, client)).or_insert_with(entry);
-        let life = if client.is_some() { life.min(BOUND_LIFE) } else { life };
+        let entry = self.by_use.entry(Key::new(endpoint, told)).or_insert_with(entry);
+        let life = if told.is_some() { life.min(BOUND_LIFE) } else { life };
         // A life too long for the clock is a life without end: the peer's word then ends it.
         let until = now.checked_add(life).unwrap_or(now + Duration::from_secs(86_400));
         let connection = Connection {

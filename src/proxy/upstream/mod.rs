@@ -45,9 +45,9 @@ pub struct OnBehalf<'c> {
 }
 
 impl OnBehalf<'_> {
-    /// The only client address that connections to `endpoint` may serve, if they tell it one.
-    fn bound_to(&self, endpoint: &Endpoint) -> Option<IpAddr> {
-        endpoint.transport.send_proxy_protocol.map(|_| self.client_ip)
+    /// What connections to `endpoint` tell it of whom they are for, if they tell it that.
+    fn tells(&self, endpoint: &Endpoint) -> Option<Addresses> {
+        endpoint.transport.send_proxy_protocol.map(|_| self.addresses())
     }
 
     /// What a PROXY protocol header says. The port is 0 where a trusted proxy names the client: it names no port.
@@ -57,13 +57,7 @@ impl OnBehalf<'_> {
         let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         Addresses {
             source: SocketAddr::new(self.client_ip, port),
-            destination: match &self.client.destination {
-                Some(destination) => **destination,
-                None => {
-                    let stream = self.client.link.stream();
-                    stream.and_then(|stream| stream.local_addr().ok()).unwrap_or(unknown)
-                }
-            },
+            destination: self.client.connected_to().unwrap_or(unknown),
         }
     }
 
@@ -73,7 +67,7 @@ impl OnBehalf<'_> {
         worker
             .idle
             .borrow_mut()
-            .give(endpoint, self.bound_to(endpoint), connection, worker.recently(), life);
+            .give(endpoint, self.tells(endpoint), connection, worker.recently(), life);
     }
 }
 
@@ -116,7 +110,7 @@ pub async fn connect(
 fn idle(on_behalf: &OnBehalf<'_>, endpoint: &Arc<Endpoint>, sure: bool) -> Option<Connection> {
     let mut pool = on_behalf.client.worker.idle.borrow_mut();
     loop {
-        let idle = pool.take(endpoint, on_behalf.bound_to(endpoint))?;
+        let idle = pool.take(endpoint, on_behalf.tells(endpoint))?;
         if !sure || idle.stream.is_quiet_for_sure() {
             return Some(idle);
         }

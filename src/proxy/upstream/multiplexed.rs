@@ -5,6 +5,7 @@ use super::driver::Driver;
 use super::idle::{BOUND_LIFE, Key, PointerHasher};
 use super::{Age, Connection, OnBehalf, open_unhurried, out_of_time};
 use crate::config::snapshot::{Limits, Timeouts};
+use crate::opening::Addresses;
 use crate::proxy::body::{FrameReader, Outgoing};
 use crate::proxy::buffer::Buffer;
 use crate::proxy::io::{End, Io, Meter, Outbox};
@@ -18,7 +19,6 @@ use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::hash::BuildHasherDefault;
 use std::io;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -217,7 +217,7 @@ impl Multiplexed {
     }
 
     /// Takes a new connection, for a request.
-    fn add(&mut self, endpoint: &Arc<Endpoint>, client: Option<IpAddr>, mut shared: Shared) -> Lease {
+    fn add(&mut self, endpoint: &Arc<Endpoint>, told: Option<Addresses>, mut shared: Shared) -> Lease {
         self.opened += 1;
         shared.number = self.opened;
         let held: usize = self.by_use.values().map(|entry| entry.connections.len()).sum();
@@ -225,13 +225,13 @@ impl Multiplexed {
             self.clear();
         }
         let lease = shared.lease(&self.partings, false);
-        self.entry(endpoint, client).connections.push(shared);
+        self.entry(endpoint, told).connections.push(shared);
         lease
     }
 
     /// The connection with the fewest streams that has room for another, of those opened after number `after`.
-    fn take(&mut self, endpoint: &Arc<Endpoint>, client: Option<IpAddr>, after: u64) -> Option<Lease> {
-        let connections = &mut self.by_use.get_mut(&Key::new(endpoint, client))?.connections;
+    fn take(&mut self, endpoint: &Arc<Endpoint>, told: Option<Addresses>, after: u64) -> Option<Lease> {
+        let connections = &mut self.by_use.get_mut(&Key::new(endpoint, told))?.connections;
         let edition = endpoint.transport.edition();
         connections.retain_mut(|shared| shared.edition == edition && is_alive(&mut shared.send, &shared.load));
         let with_room = connections
@@ -242,8 +242,8 @@ impl Multiplexed {
     }
 
     /// What is to be waited for where [`Multiplexed::take`] has found nothing; `None`: a connection may be opened.
-    fn wait(&mut self, endpoint: &Arc<Endpoint>, client: Option<IpAddr>, after: u64) -> Option<Wait> {
-        let connections = &self.entry(endpoint, client).connections;
+    fn wait(&mut self, endpoint: &Arc<Endpoint>, told: Option<Addresses>, after: u64) -> Option<Wait> {
+        let connections = &self.entry(endpoint, told).connections;
         if connections.len() >= CONNECTIONS {
             return Some(Wait::Full);
         }
@@ -272,8 +272,8 @@ impl Multiplexed {
         }
     }
 
-    fn entry(&mut self, endpoint: &Arc<Endpoint>, client: Option<IpAddr>) -> &mut Entry {
-        self.by_use.entry(Key::new(endpoint, client)).or_insert_with(|| Entry {
+    fn entry(&mut self, endpoint: &Arc<Endpoint>, told: Option<Addresses>) -> &mut Entry {
+        self.by_use.entry(Key::new(endpoint, told)).or_insert_with(|| Entry {
             endpoint: Arc::clone(endpoint),
             connections: Vec::new(),
             opens: Rc::default(),
@@ -433,10 +433,10 @@ async fn lease_unhurried(
     sure: bool,
 ) -> io::Result<Lease> {
     let pool = &on_behalf.client.worker.multiplexed;
-    let bound_to = on_behalf.bound_to(endpoint);
+    let told = on_behalf.tells(endpoint);
     let mut after = pool.borrow().too_old(age);
     loop {
-        let taken = pool.borrow_mut().take(endpoint, bound_to, after);
+        let taken = pool.borrow_mut().take(endpoint, told, after);
         if let Some(lease) = taken {
             match settled(lease, sure).await {
                 Some(lease) => return Ok(lease),
@@ -445,18 +445,18 @@ async fn lease_unhurried(
         }
         let (opens, freed) = {
             let mut pool = pool.borrow_mut();
-            let entry = pool.entry(endpoint, bound_to);
+            let entry = pool.entry(endpoint, told);
             (Rc::clone(&entry.opens), Rc::clone(&entry.freed))
         };
         let turn = opens.lock().await;
-        if let Some(lease) = pool.borrow_mut().take(endpoint, bound_to, after) {
+        if let Some(lease) = pool.borrow_mut().take(endpoint, told, after) {
             return Ok(lease);
         }
-        let wait = pool.borrow_mut().wait(endpoint, bound_to, after);
+        let wait = pool.borrow_mut().wait(endpoint, told, after);
         match wait {
             None => {
                 let shared = open(on_behalf, endpoint, timeouts, freed).await?;
-                return Ok(pool.borrow_mut().add(endpoint, bound_to, shared));
+                return Ok(pool.borrow_mut().add(endpoint, told, shared));
             }
             // An old one is better than none.
             Some(Wait::Full) if after > 0 => after = 0,
@@ -508,7 +508,7 @@ async fn open(
         send,
         load,
         edition,
-        life: match on_behalf.bound_to(endpoint) {
+        life: match on_behalf.tells(endpoint) {
             Some(_) => timeouts.idle.min(BOUND_LIFE),
             None => timeouts.idle,
         },

@@ -1,6 +1,6 @@
 //! Buckets of many keys in a table of fixed size.
 
-use super::take;
+use super::{Taken, take};
 use crate::balancing::Rate;
 use std::array;
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -45,17 +45,19 @@ impl KeyedBuckets {
         }
     }
 
-    /// See [`Rate::take`].
-    pub fn take(&self, rate: &Rate, key: &impl Hash, now: u64) -> Result<(), Duration> {
-        let hash = self.hasher.hash_one(key);
-        let place = usize::try_from(hash >> 32).unwrap_or_default() & (self.sets.len() - 1);
-        let Some(Set(buckets)) = self.sets.get(place) else {
-            return Ok(());
-        };
-        let key = hash.max(1);
+    /// When the key's bucket will be full again; one that has none is full.
+    pub fn arrival(&self, key: &impl Hash) -> u64 {
+        let (buckets, key) = self.places(key);
+        let own = buckets.iter().find(|bucket| bucket.is_of(key));
+        own.map_or(0, |own| own.arrival.load(Ordering::Relaxed))
+    }
+
+    /// See [`Rate::take`]; `None`: it is let in uncounted.
+    pub fn take(&self, rate: &Rate, key: &impl Hash, now: u64) -> Result<Option<Taken<'_>>, Duration> {
+        let (buckets, key) = self.places(key);
         for _ in 0..ATTEMPTS {
-            if let Some(own) = buckets.iter().find(|bucket| bucket.key.load(Ordering::Relaxed) == key) {
-                return take(rate, &own.arrival, now);
+            if let Some(own) = buckets.iter().find(|bucket| bucket.is_of(key)) {
+                return take(rate, &own.arrival, now).map(Some);
             }
             let Some(other) = buckets
                 .iter()
@@ -69,9 +71,23 @@ impl KeyedBuckets {
                 .compare_exchange(held, key, Ordering::Relaxed, Ordering::Relaxed);
             if claimed.is_ok() {
                 other.arrival.store(0, Ordering::Relaxed);
-                return take(rate, &other.arrival, now);
+                return take(rate, &other.arrival, now).map(Some);
             }
         }
-        Ok(())
+        Ok(None)
+    }
+
+    /// Where the key's bucket may be, and what it is known by.
+    fn places(&self, key: &impl Hash) -> (&[Bucket], u64) {
+        let hash = self.hasher.hash_one(key);
+        let place = usize::try_from(hash >> 32).unwrap_or_default() & (self.sets.len() - 1);
+        let buckets = self.sets.get(place).map_or(&[][..], |Set(buckets)| buckets);
+        (buckets, hash.max(1))
+    }
+}
+
+impl Bucket {
+    fn is_of(&self, key: u64) -> bool {
+        self.key.load(Ordering::Relaxed) == key
     }
 }
