@@ -376,8 +376,32 @@ fn the_proxys_own_errors_are_statuses_of_grpc() {
         &[("service", "dead"), ("kind", "connect")],
         1.0,
     );
+    // What is refused before anything is decided on is told in the same way.
+    let long = Bytes::from("x".repeat(40_000));
+    let early = [
+        ("/test.Echo/../Unary", Request::new(Bytes::new()), Code::Internal),
+        ("/test.Echo/%00", Request::new(long), Code::Internal),
+        (
+            UNARY,
+            with_metadata("x-long", &"y".repeat(40_000)),
+            Code::ResourceExhausted,
+        ),
+    ];
+    for (path, request, code) in early {
+        let status = client.unary(path, request).unwrap_err();
+        assert_eq!(status.code(), code, "{path}: {status:?}");
+        assert!(status.metadata().get("x-request-id").is_some(), "{path}");
+    }
+    let line = gate.access_line("an early refusal", |line| line["refusal"] == "head_too_large");
+    assert_eq!((&line["status"], &line["grpc_status"]), (&200.into(), &8.into()));
     // Others on the same listener are told as ever.
     assert_eq!(gate.get("/other", &[]).status, 404);
+}
+
+fn with_metadata(name: &'static str, value: &str) -> Request<Bytes> {
+    let mut request = Request::new(Bytes::from("x"));
+    request.metadata_mut().insert(name, value.parse().unwrap());
+    request
 }
 
 /// A server whose every answer is 200, and says this status in its head.

@@ -355,7 +355,7 @@ fn serve_formally(client: Client, formalities: Formalities, counted: Counted) {
 fn turn_away(worker: &Worker, tcp: &TcpStream, peer: IpAddr, speaks_tls: bool) {
     let request_id = super::headers::hex_id(worker.draw_id());
     let request_id = std::str::from_utf8(&request_id).unwrap_or_default();
-    log_unread(worker, peer, Version::Http11, Refusal::MaxConnections, request_id);
+    log_unread(worker, peer, Version::Http11, Refusal::MaxConnections, request_id, None);
     if speaks_tls {
         return;
     }

@@ -9,8 +9,8 @@ mod own_answers;
 mod rescue;
 mod rewriting;
 
-pub use endings::refuse_unread;
 pub(super) use endings::status_of;
+pub use endings::{Unread, refuse_unread};
 
 use self::limits::{Beyond, Places};
 use super::body::BodyReader;

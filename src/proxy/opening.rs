@@ -88,6 +88,7 @@ fn refuse(client: &Client, why: &str) {
         Version::Http11,
         Refusal::ProxyHeader,
         std::str::from_utf8(&request_id).unwrap_or_default(),
+        None,
     );
     if worker.may_warn() {
         tracing::warn!(

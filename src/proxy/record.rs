@@ -419,7 +419,15 @@ pub fn keep_broken(worker: &Worker, endpoint: &Endpoint, why: &str, bytes: &[u8]
 }
 
 /// The telling of what could not be read as a request; `version`: what its connection speaks, as far as is known.
-pub fn log_unread(worker: &Worker, peer: IpAddr, version: Version, refusal: Refusal, request_id: &str) {
+/// `grpc_status`: how a call of gRPC was told, in an answer of 200.
+pub fn log_unread(
+    worker: &Worker,
+    peer: IpAddr,
+    version: Version,
+    refusal: Refusal,
+    request_id: &str,
+    grpc_status: Option<u32>,
+) {
     worker.stats.refused(refusal);
     worker.stats.terminated(Termination::Refused);
     if let Some(log) = worker.log.borrow_mut().as_mut() {
@@ -430,7 +438,7 @@ pub fn log_unread(worker: &Worker, peer: IpAddr, version: Version, refusal: Refu
             host: "",
             path: "",
             protocol: version.as_str(),
-            status: refusal.status(),
+            status: grpc_status.map_or(refusal.status(), |_| 200),
             service: None,
             version: None,
             rescued: None,
@@ -447,7 +455,7 @@ pub fn log_unread(worker: &Worker, peer: IpAddr, version: Version, refusal: Refu
             request_id,
             trace_id: None,
             user_agent: None,
-            grpc_status: None,
+            grpc_status,
             failure: None,
             refusal: Some(refusal),
             error: None,

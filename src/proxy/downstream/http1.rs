@@ -1,12 +1,12 @@
 //! HTTP/1.1 connections of clients: one request after the other, each in its own time limits.
 
 use super::{Client, Next, Rest, http2, linger};
-use crate::http1::{HeadError, HeadLimits, RequestBody, RequestHead, parse_request};
+use crate::http1::{HeadError, HeadLimits, MethodKind, RequestBody, RequestHead, parse_request};
 use crate::http2::PREFACE;
 use crate::outcome::Refusal;
 use crate::proxy::body::{BodyReader, Framing};
 use crate::proxy::buffer::{Buffer, HeadBytes};
-use crate::proxy::exchange;
+use crate::proxy::exchange::{self, Unread};
 use crate::proxy::stream::Stream;
 
 /// What arrived on a connection.
@@ -50,7 +50,12 @@ async fn serve_requests(client: &Client, input: &mut Buffer) -> Then {
                 next
             }
             Arrival::Refused(refusal, why) => {
-                Box::pin(exchange::refuse_unread(client, refusal, &why, input.unread())).await
+                let unread = Unread {
+                    bytes: input.unread(),
+                    head_only: MethodKind::begun_in(input.unread()) == MethodKind::Head,
+                    is_grpc: false,
+                };
+                Box::pin(exchange::refuse_unread(client, refusal, &why, &unread)).await
             }
         };
         match next {

@@ -19,23 +19,41 @@ use std::time::Duration;
 /// How long a client may take over one of our own answers.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Refuses what could not be read as a request: `bytes`, as far as they have come.
-pub async fn refuse_unread(client: &Client, refusal: Refusal, why: &str, bytes: &[u8]) -> Next {
-    keep_refused(&client.worker, client.peer.ip(), refusal, why, bytes);
+/// What is known of what could not be read as a request.
+pub struct Unread<'a> {
+    /// As far as they have come, where there are any.
+    pub bytes: &'a [u8],
+    /// It asks for no body (RFC 9110 section 9.3.2): where there are frames, one would break the protocol.
+    pub head_only: bool,
+    /// A call of gRPC.
+    pub is_grpc: bool,
+}
+
+/// Refuses what could not be read as a request.
+pub async fn refuse_unread(client: &Client, refusal: Refusal, why: &str, unread: &Unread<'_>) -> Next {
+    keep_refused(&client.worker, client.peer.ip(), refusal, why, unread.bytes);
     let request_id = hex_id(client.worker.draw_id());
     let request_id = text(&request_id);
     let version = client.link.version();
-    log_unread(&client.worker, client.peer.ip(), version, refusal, request_id);
+    let grpc_status = unread.is_grpc.then(|| grpc::status_for(refusal.status()));
+    log_unread(
+        &client.worker,
+        client.peer.ip(),
+        version,
+        refusal,
+        request_id,
+        grpc_status,
+    );
     let answer = Own {
         status: refusal.status(),
         why,
         request_id,
         version,
         close: true,
-        head_only: false,
+        head_only: unread.head_only,
         fields: "",
         content: None,
-        is_grpc: false,
+        is_grpc: unread.is_grpc,
     };
     if send_own(client, &answer).await {
         Next::Linger
