@@ -439,6 +439,38 @@ fn a_failed_call_on_the_canary_is_rescued_where_the_method_allows_it() {
     );
 }
 
+/// To gRPC what follows the message is metadata as what precedes it, whatever HTTP makes of the names.
+#[test]
+fn the_metadata_at_the_end_of_a_call_passes_whatever_it_is_called() {
+    const METADATA: [(&str, &str); 6] = [
+        ("x-request-id", "7"),
+        ("retry-after", "3"),
+        ("etag", "e"),
+        ("location", "/there"),
+        ("date", "today"),
+        ("x-details-bin", "YQ=="),
+    ];
+    const OURS: [(&str, &str); 2] = [("x-rollgate-version", "forged"), ("x-secret", "s")];
+    let server = RawServer::start(&[], |client, _| {
+        while let Some(stream) = client.next_whole_request() {
+            let head = [(":status", "200"), ("content-type", "application/grpc")];
+            client.send(HEADERS, END_HEADERS, stream, hpack(&head));
+            client.send(DATA, 0, stream, b"\0\0\0\0\x01x");
+            let trailers = [&METADATA[..], &OURS, &[("grpc-status", "0")]].concat();
+            client.send(HEADERS, END_HEADERS | END_STREAM, stream, hpack(&trailers));
+        }
+    });
+    let gate = gate(Service::only(server.port()).key("response_headers: { remove: [x-secret] }"));
+    let answer = EchoClient::connect(gate.port()).say("hello").unwrap();
+    for (name, value) in METADATA {
+        let all: Vec<_> = answer.metadata().as_ref().get_all(name).iter().collect();
+        assert!(all.iter().any(|found| *found == value), "{name}: {all:?}");
+    }
+    for (name, _) in OURS {
+        assert_eq!(answer.metadata().get(name), None, "{name}");
+    }
+}
+
 /// Its answers are all 200 to HTTP.
 #[test]
 fn a_candidate_that_fails_by_its_statuses_is_rolled_back() {

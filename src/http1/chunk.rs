@@ -115,8 +115,8 @@ impl ChunkDecoder {
         self.state == State::Done
     }
 
-    /// The trailer fields that may be forwarded, each `name: value CRLF`, complete once the body is done; often empty.
-    /// Framing, routing, authentication and content fields are not among them (RFC 9110 section 6.5.1).
+    /// The trailer fields, each `name: value CRLF`, complete once the body is done; often empty. Which of them go on is for
+    /// [`super::request_trailers`] and [`super::response_trailers`] to say.
     pub fn trailers(&self) -> &[u8] {
         self.trailers.wire()
     }
@@ -279,7 +279,7 @@ pub fn write_chunk_head(out: &mut Vec<u8>, len: usize) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Ends a chunked body: the last chunk, `trailers` as [`ChunkDecoder::trailers`] gives them, the empty line.
+/// Ends a chunked body: the last chunk, `trailers` in the form of [`ChunkDecoder::trailers`], the empty line.
 pub fn write_last_chunk(out: &mut Vec<u8>, trailers: &[u8]) {
     out.extend_from_slice(b"0\r\n");
     out.extend_from_slice(trailers);

@@ -95,7 +95,7 @@ pub fn read_answer(
     Ok(read)
 }
 
-/// Trailer fields as [`crate::http1::ChunkDecoder::trailers`] gives them: those that may be forwarded, in wire form.
+/// Trailer fields in wire form, as [`crate::http1::ChunkDecoder::trailers`] gives them.
 ///
 /// # Errors
 /// More than 8 KiB or 32 fields.

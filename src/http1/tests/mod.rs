@@ -7,6 +7,7 @@ mod request_fields;
 mod requests;
 mod responses;
 mod rewriting;
+mod trailers;
 
 use super::*;
 use std::net::{IpAddr, Ipv4Addr};

@@ -1,6 +1,6 @@
 //! Bodies in DATA frames: one stream of a connection that others share.
 
-use super::{Accepted, BodyError, BodyReader};
+use super::{Accepted, BodyError, BodyReader, Trailers};
 use crate::http2;
 use crate::proxy::buffer::HeadBytes;
 use crate::proxy::io::Meter;
@@ -22,7 +22,7 @@ pub struct FrameReader {
     /// Taken before it was asked for.
     ahead: Option<Bytes>,
     done: bool,
-    trailers: Vec<u8>,
+    pub(super) trailers: Option<Box<Trailers>>,
     /// Of an answer: knows whether that has ended.
     meter: Option<Rc<Meter>>,
 }
@@ -35,7 +35,7 @@ impl FrameReader {
             stream,
             piece: Bytes::new(),
             ahead: None,
-            trailers: Vec::new(),
+            trailers: None,
             meter: None,
         }
     }
@@ -111,7 +111,7 @@ impl FrameReader {
                 None => {
                     let fields = poll_fn(|context| self.stream.poll_trailers(context)).await;
                     if let Some(fields) = fields.map_err(broken)? {
-                        self.trailers = http2::read_trailers(&fields)?;
+                        self.trailers = Trailers::new(http2::read_trailers(&fields)?);
                     }
                     self.done = true;
                 }
@@ -135,10 +135,6 @@ impl FrameReader {
     pub(super) fn share(&self, part: Range<usize>) -> Bytes {
         let part = part.start.min(self.piece.len())..part.end.min(self.piece.len());
         self.piece.slice(part)
-    }
-
-    pub fn trailers(&self) -> &[u8] {
-        &self.trailers
     }
 }
 

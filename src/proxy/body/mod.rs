@@ -121,13 +121,49 @@ impl<'c> BodyReader<'c> {
         }
     }
 
-    /// Trailer fields in wire form, after the end.
+    /// The trailer fields that came, in wire form, after the end.
+    pub fn received_trailers(&self) -> &[u8] {
+        self.trailers_held().map_or(b"", |trailers| &trailers.received)
+    }
+
+    /// Those that go on.
     pub fn trailers(&self) -> &[u8] {
-        match self {
-            Self::Wire(reader) => reader.trailers(),
-            Self::Frames(reader) => reader.trailers(),
-            Self::Kept => b"",
+        self.trailers_held().map_or(b"", |trailers| &trailers.passing)
+    }
+
+    /// Says which of those that came go on, if any came: until then none do.
+    pub fn choose_trailers(&mut self, passing: impl FnOnce(&[u8]) -> Vec<u8>) {
+        let held = match self {
+            Self::Wire(reader) => reader.trailers.as_deref_mut(),
+            Self::Frames(reader) => reader.trailers.as_deref_mut(),
+            Self::Kept => None,
+        };
+        if let Some(trailers) = held {
+            trailers.passing = passing(&trailers.received);
         }
+    }
+
+    fn trailers_held(&self) -> Option<&Trailers> {
+        match self {
+            Self::Wire(reader) => reader.trailers.as_deref(),
+            Self::Frames(reader) => reader.trailers.as_deref(),
+            Self::Kept => None,
+        }
+    }
+}
+
+/// Trailer fields in wire form. Boxed where they are held: most bodies have none.
+struct Trailers {
+    received: Vec<u8>,
+    /// Those that may go on, once that is known.
+    passing: Vec<u8>,
+}
+
+impl Trailers {
+    /// `None` where there are none.
+    fn new(received: Vec<u8>) -> Option<Box<Self>> {
+        let passing = Vec::new();
+        (!received.is_empty()).then(|| Box::new(Self { received, passing }))
     }
 }
 

@@ -65,6 +65,7 @@ impl Attempt<'_> {
             let piece = upload.reader.next().await;
             self.progress.reading_client.set(false);
             let Some(piece) = piece.map_err(bad_body)? else {
+                upload.reader.choose_trailers(|came| self.rules.request_trailers(came));
                 writer.finish(upload.reader.trailers()).await?;
                 return Ok(());
             };
@@ -89,6 +90,7 @@ impl Attempt<'_> {
             upload.replay = upload.replay.take().and_then(|kept| keep(kept, piece));
             self.progress.body_lost.set(upload.replay.is_none());
             slot.set_phase(self.timeouts.idle);
+            upload.reader.choose_trailers(|came| self.rules.request_trailers(came));
             self.progress.writing_upstream.set(true);
             let written = writer.pass(upload.reader).await;
             self.progress.writing_upstream.set(false);
@@ -98,6 +100,7 @@ impl Attempt<'_> {
             }
         }
         // No body, or all of it sent again.
+        upload.reader.choose_trailers(|came| self.rules.request_trailers(came));
         writer.finish(upload.reader.trailers()).await?;
         Ok(())
     }
