@@ -9,6 +9,7 @@ mod service;
 use bytes::Bytes;
 use service::{EchoClient, EchoServer, HealthServer, Plain, Seen};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use support::frames::*;
@@ -469,6 +470,40 @@ fn the_metadata_at_the_end_of_a_call_passes_whatever_it_is_called() {
     for (name, _) in OURS {
         assert_eq!(answer.metadata().get(name), None, "{name}");
     }
+}
+
+/// They may be as large as a head; beyond, the call ends, and says why.
+#[test]
+fn the_metadata_at_the_end_of_a_call_may_be_as_large_as_a_head() {
+    let served = AtomicUsize::new(0);
+    let server = RawServer::start(&[], move |client, _| {
+        while let Some(stream) = client.next_whole_request() {
+            let first = served.fetch_add(1, Ordering::SeqCst) == 0;
+            let long = "y".repeat(if first { 10_000 } else { 40_000 });
+            let head = [(":status", "200"), ("content-type", "application/grpc")];
+            client.send(HEADERS, END_HEADERS, stream, hpack(&head));
+            client.send(DATA, 0, stream, b"\0\0\0\0\x01x");
+            let names: Vec<_> = (0..80).map(|n| format!("x-n{n}")).collect();
+            let mut trailers: Vec<_> = names.iter().map(|name| (&**name, "v")).collect();
+            trailers.extend([("x-long", long.as_str()), ("grpc-status", "0")]);
+            let block = hpack(&trailers);
+            let mut parts = block.chunks(16_000).peekable();
+            let (mut kind, mut flags) = (HEADERS, END_STREAM);
+            while let Some(part) = parts.next() {
+                let last = if parts.peek().is_none() { END_HEADERS } else { 0 };
+                client.send(kind, flags | last, stream, part);
+                (kind, flags) = (CONTINUATION, 0);
+            }
+        }
+    });
+    let gate = gate(Service::only(server.port()));
+    let client = EchoClient::connect(gate.port());
+    let answer = client.say("hello").unwrap();
+    assert_eq!(answer.metadata().get("x-long").unwrap().len(), 10_000);
+    assert_eq!(answer.metadata().get("x-n79").unwrap(), "v");
+    let status = client.say("hello").unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    assert!(status.message().contains("limits.max_head"), "{status:?}");
 }
 
 /// Its answers are all 200 to HTTP.

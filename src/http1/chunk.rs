@@ -1,5 +1,6 @@
 //! The chunked transfer coding (RFC 9112 section 7.1).
 
+use super::HeadLimits;
 use super::is_token_byte;
 use super::trailer::Trailers;
 use std::ops::Range;
@@ -33,7 +34,7 @@ pub enum ChunkError {
     DataEnd,
     #[error("a trailer field is malformed")]
     Trailer,
-    #[error("the trailers are larger than 8 KiB or more than 32 fields")]
+    #[error("the trailers are larger than limits.max_head, or more than 100 fields")]
     TrailersTooLarge,
 }
 
@@ -93,20 +94,15 @@ pub struct ChunkDecoder {
     trailers: Trailers,
 }
 
-impl Default for ChunkDecoder {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl ChunkDecoder {
-    pub fn new() -> Self {
+    /// `limits`: of the trailers, which are as a head.
+    pub fn new(limits: HeadLimits) -> Self {
         Self {
             state: State::Size { digits: 0 },
             remaining: 0,
             line: 0,
             excess: 0,
-            trailers: Trailers::default(),
+            trailers: Trailers::new(limits),
         }
     }
 

@@ -1,13 +1,10 @@
 //! Trailer fields: read and checked; which of them go on (RFC 9110 section 6.5).
 
 use super::field::{self, Kind};
-use super::{ChunkError, FieldEdits, RequestHead, ResponseHead, connection, is_token, trim_ows};
-
-const MAX_BYTES: usize = 8 << 10;
-const MAX_FIELDS: usize = 32;
+use super::{ChunkError, FieldEdits, HeadLimits, RequestHead, ResponseHead, connection, is_token, trim_ows};
 
 /// The trailer section of a chunked body, with the empty line that ends it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Trailers {
     /// Fields read, then the line being read.
     wire: Vec<u8>,
@@ -16,9 +13,20 @@ pub(super) struct Trailers {
     /// Bytes and lines read in all.
     bytes: usize,
     fields: usize,
+    limits: HeadLimits,
 }
 
 impl Trailers {
+    pub(super) fn new(limits: HeadLimits) -> Self {
+        Self {
+            wire: Vec::new(),
+            line: 0,
+            bytes: 0,
+            fields: 0,
+            limits,
+        }
+    }
+
     /// The fields, each `name: value CRLF`.
     pub(super) fn wire(&self) -> &[u8] {
         self.wire.get(..self.line).unwrap_or_default()
@@ -36,7 +44,7 @@ impl Trailers {
             let part = rest.get(..ended.unwrap_or(rest.len())).unwrap_or_default();
             at += part.len();
             self.bytes += part.len();
-            if self.bytes > MAX_BYTES {
+            if self.bytes > self.limits.bytes {
                 return Err(ChunkError::TrailersTooLarge);
             }
             self.wire.extend_from_slice(part);
@@ -56,7 +64,7 @@ impl Trailers {
             return Ok(true);
         }
         self.fields += 1;
-        if self.fields > MAX_FIELDS {
+        if self.fields > self.limits.fields {
             return Err(ChunkError::TrailersTooLarge);
         }
         let colon = memchr::memchr(b':', line).ok_or(ChunkError::Trailer)?;
@@ -78,9 +86,12 @@ impl Trailers {
 /// The trailer section of `fields`, in wire form: each `name: value CRLF`.
 ///
 /// # Errors
-/// [`ChunkError::TrailersTooLarge`] above 8 KiB or 32 fields; [`ChunkError::Trailer`] for what is no field.
-pub fn trailer_section<'f>(fields: impl Iterator<Item = (&'f [u8], &'f [u8])>) -> Result<Vec<u8>, ChunkError> {
-    let mut section = Trailers::default();
+/// [`ChunkError::TrailersTooLarge`] beyond the limits; [`ChunkError::Trailer`] for what is no field.
+pub fn trailer_section<'f>(
+    fields: impl Iterator<Item = (&'f [u8], &'f [u8])>,
+    limits: &HeadLimits,
+) -> Result<Vec<u8>, ChunkError> {
+    let mut section = Trailers::new(*limits);
     for (name, value) in fields {
         section.read(&[name, b": ", value, b"\r\n"].concat())?;
     }

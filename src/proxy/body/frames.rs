@@ -1,6 +1,7 @@
 //! Bodies in DATA frames: one stream of a connection that others share.
 
 use super::{Accepted, BodyError, BodyReader, Trailers};
+use crate::http1::HeadLimits;
 use crate::http2;
 use crate::proxy::buffer::HeadBytes;
 use crate::proxy::io::Meter;
@@ -23,28 +24,31 @@ pub struct FrameReader {
     ahead: Option<Bytes>,
     done: bool,
     pub(super) trailers: Option<Box<Trailers>>,
+    /// Of them.
+    limits: HeadLimits,
     /// Of an answer: knows whether that has ended.
     meter: Option<Rc<Meter>>,
 }
 
 impl FrameReader {
     /// `none`: there is nothing to read.
-    pub(super) fn new(stream: RecvStream, none: bool) -> Self {
+    pub(super) fn new(stream: RecvStream, none: bool, limits: HeadLimits) -> Self {
         Self {
             done: none || stream.is_end_stream(),
             stream,
             piece: Bytes::new(),
             ahead: None,
             trailers: None,
+            limits,
             meter: None,
         }
     }
 
     /// The body of an answer that comes in on a connection of which `meter` knows.
-    pub fn answer(stream: RecvStream, meter: &Rc<Meter>) -> Self {
+    pub fn answer(stream: RecvStream, meter: &Rc<Meter>, limits: HeadLimits) -> Self {
         let mut reader = Self {
             meter: Some(Rc::clone(meter)),
-            ..Self::new(stream, false)
+            ..Self::new(stream, false, limits)
         };
         if reader.has_ended() {
             // There may be none: also then the connection's end may hide that.
@@ -111,7 +115,7 @@ impl FrameReader {
                 None => {
                     let fields = poll_fn(|context| self.stream.poll_trailers(context)).await;
                     if let Some(fields) = fields.map_err(broken)? {
-                        self.trailers = Trailers::new(http2::read_trailers(&fields)?);
+                        self.trailers = Trailers::new(http2::read_trailers(&fields, &self.limits)?);
                     }
                     self.done = true;
                 }

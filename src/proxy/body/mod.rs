@@ -10,7 +10,7 @@ pub use wire::{Coding, Framing, WireReader, WireWriter};
 use super::buffer::{Buffer, HeadBytes};
 use super::deadlines::Slot;
 use super::stream::Stream;
-use crate::http1::ChunkError;
+use crate::http1::{ChunkError, HeadLimits};
 use bytes::Bytes;
 use h2::RecvStream;
 use std::cell::Cell;
@@ -55,9 +55,9 @@ impl<'c> BodyReader<'c> {
         Self::Wire(WireReader::new(stream, buffer, framing))
     }
 
-    /// A body on a stream. `none`: there is none.
-    pub fn frames(stream: RecvStream, none: bool) -> Self {
-        Self::Frames(Box::new(FrameReader::new(stream, none)))
+    /// A body on a stream. `none`: there is none. `limits`: of its trailers.
+    pub fn frames(stream: RecvStream, none: bool, limits: HeadLimits) -> Self {
+        Self::Frames(Box::new(FrameReader::new(stream, none, limits)))
     }
 
     /// All of the body was lent.

@@ -1,7 +1,7 @@
 //! Bodies as HTTP/1.1 frames them: by length, in chunks, or until the connection closes.
 
 use super::{Accepted, BodyError, BodyReader, Trailers};
-use crate::http1::{CHUNK_END, ChunkDecoder, ChunkError, write_chunk_head, write_last_chunk};
+use crate::http1::{CHUNK_END, ChunkDecoder, ChunkError, HeadLimits, write_chunk_head, write_last_chunk};
 use crate::proxy::buffer::{BUFFER_BYTES, Buffer, HeadBytes, SLOW_READ_BYTES};
 use crate::proxy::stream::Stream;
 use std::io::{self, IoSlice};
@@ -22,8 +22,9 @@ impl Framing {
         if bytes == 0 { Self::Done } else { Self::Length(bytes) }
     }
 
-    pub fn chunked() -> Self {
-        Self::Chunked(Box::default())
+    /// `limits`: of the trailers.
+    pub fn chunked(limits: HeadLimits) -> Self {
+        Self::Chunked(Box::new(ChunkDecoder::new(limits)))
     }
 }
 

@@ -75,7 +75,7 @@ async fn serve_one(client: &Client, head: &RequestHead, bytes: &[u8], input: &mu
     let framing = match head.body {
         RequestBody::None => Framing::Done,
         RequestBody::Length(bytes) => Framing::length(bytes),
-        RequestBody::Chunked => Framing::chunked(),
+        RequestBody::Chunked => Framing::chunked(client.worker.local().in_force.snapshot.limits.heads()),
     };
     let Some(stream) = client.link.stream() else {
         return Next::Close;
@@ -105,10 +105,7 @@ async fn arrival(client: &Client, input: &mut Buffer) -> Arrival {
     if !first {
         client.slot.set_phase(limits.header_timeout);
     }
-    let head_limits = HeadLimits {
-        bytes: limits.max_head,
-        ..HeadLimits::default()
-    };
+    let head_limits = limits.heads();
     // Behind TLS both have agreed on what is spoken.
     let may_be_preface = first && !client.link.is_tls();
     match client

@@ -3,7 +3,7 @@
 
 use super::{Client, Link, Next, linger};
 use crate::config::snapshot::Limits;
-use crate::http1::{HeadError, HeadLimits, RequestBody, RequestHead, Version};
+use crate::http1::{HeadError, RequestBody, RequestHead, Version};
 use crate::http2::{Budget, grpc, read_request};
 use crate::outcome::Refusal;
 use crate::proxy::body::{BodyReader, Outgoing};
@@ -295,15 +295,14 @@ impl Connection {
         self.slot.clear_phase();
         let open = Open::new(&self.shared);
         let worker = &self.shared.worker;
-        let limits = HeadLimits {
-            bytes: worker.local().in_force.snapshot.limits.max_head,
-            ..HeadLimits::default()
-        };
+        let limits = worker.local().in_force.snapshot.limits.heads();
         let (parts, body) = request.into_parts();
         let mut bytes = HeadBytes::new();
         let mut parser = worker.head_parser();
         let head = read_request(&mut bytes, &parts, body.is_end_stream(), &limits, &mut parser);
         let head = head.map_err(|error| Unreadable::new(error, &parts));
+        let none = head.as_ref().is_ok_and(is_bodiless);
+        let body = BodyReader::frames(body, none, limits);
         let request = Incoming { head, bytes, body };
         tokio::task::spawn_local(serve_stream(open, request, respond));
     }
@@ -356,7 +355,11 @@ fn fault(error: &h2::Error) -> Option<Refusal> {
 struct Incoming {
     head: Result<RequestHead, Unreadable>,
     bytes: HeadBytes,
-    body: RecvStream,
+    body: BodyReader<'static>,
+}
+
+fn is_bodiless(head: &RequestHead) -> bool {
+    matches!(head.body, RequestBody::None | RequestBody::Length(0))
 }
 
 /// A head that is refused, and how its client is to be answered.
@@ -393,9 +396,7 @@ async fn serve_stream(open: Open, request: Incoming, respond: SendResponse<Bytes
         asked: Cell::new(true),
         answering: Cell::new(false),
     };
-    let Incoming { head, bytes, body } = request;
-    let bodiless = |head: &RequestHead| matches!(head.body, RequestBody::None | RequestBody::Length(0));
-    let mut body = BodyReader::frames(body, head.as_ref().is_ok_and(bodiless));
+    let Incoming { head, bytes, mut body } = request;
     // Boxed, so that the task, which is moved about as a whole when it begins and when it ends, is small.
     match &head {
         Ok(head) => Box::pin(exchange::run(&client, head, &bytes, &mut body)).await,

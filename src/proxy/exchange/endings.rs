@@ -177,7 +177,7 @@ impl Exchange<'_> {
                 self.fail(status, termination, told_of(termination, status, &why), !uploaded)
                     .await
             }
-            Failed::Upstream { termination, .. } => self.cut(termination),
+            Failed::Upstream { termination, why, .. } => self.cut_since(termination, &why),
             // Whoever withholds an answer has another one.
             Failed::Withheld { status, .. } => {
                 self.fail(status, Termination::Internal, "the answer was withheld", true)
@@ -227,12 +227,16 @@ impl Exchange<'_> {
 
     /// The answer ends in the middle, and the client sees that.
     pub(super) fn cut(&self, termination: Termination) -> Next {
+        self.cut_since(termination, "")
+    }
+
+    fn cut_since(&self, termination: Termination, why: &str) -> Next {
         let status = match termination {
             Termination::Deadline => 504,
             Termination::Internal => 500,
             _ => 503,
         };
-        if self.is_grpc && self.client.link.end_call(status, cut_text(termination)) {
+        if self.is_grpc && self.client.link.end_call(status, cut_text(termination, why)) {
             self.record.says(Some(grpc::status_for(status)));
         } else {
             self.client.link.cut(match termination {
@@ -303,9 +307,12 @@ impl Exchange<'_> {
     }
 }
 
+const TRAILERS_TOO_LARGE: &str = "the trailers of the answer are larger than limits.max_head, or more than 100 fields";
+
 /// Why the answer to a call of gRPC ends in the middle.
-fn cut_text(termination: Termination) -> &'static str {
+fn cut_text(termination: Termination, why: &str) -> &'static str {
     match termination {
+        Termination::UpstreamProtocol if why.contains("limits.max_head") => TRAILERS_TOO_LARGE,
         Termination::Deadline => "the time for the call has passed",
         Termination::Idle => "nothing was sent for timeouts.idle",
         Termination::Revoked => "the version was stopped, by a kill switch or a rollback",
@@ -324,6 +331,7 @@ fn told_of(termination: Termination, status: u16, why: &str) -> &str {
         // Our own words.
         Termination::UpstreamTimeout => why,
         Termination::UpstreamReset => "the endpoint closed the connection before its answer",
+        Termination::UpstreamProtocol if why.contains("limits.max_head") => TRAILERS_TOO_LARGE,
         Termination::UpstreamProtocol => "the answer of the endpoint is broken",
         Termination::Internal => "the proxy has no room for another connection",
         _ => "the endpoint failed",

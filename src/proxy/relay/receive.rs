@@ -150,10 +150,7 @@ impl Attempt<'_> {
 
     /// The next head of the endpoint.
     async fn next_head(&self, answer: &mut Buffer) -> Result<Head, Failed> {
-        let limits = HeadLimits {
-            bytes: self.limits.max_head,
-            ..HeadLimits::default()
-        };
+        let limits = self.limits.heads();
         match self.upstream {
             upstream::Link::Wire(connection) => self.next_on_wire(&connection.stream, answer, &limits).await,
             // Boxed: the rarer case, and the larger.
@@ -199,7 +196,7 @@ impl Attempt<'_> {
     }
 
     async fn next_of_stream(&self, lease: &Lease, limits: &HeadLimits) -> Result<Head, Failed> {
-        let (parts, body) = lease.next_head().await.map_err(|error| self.no_head(&error))?;
+        let (parts, body) = lease.next_head(*limits).await.map_err(|error| self.no_head(&error))?;
         self.heard();
         let ended = body.as_deref().is_some_and(FrameReader::is_done);
         let (mut bytes, mut parser) = (HeadBytes::new(), self.client.worker.head_parser());
@@ -269,7 +266,7 @@ impl Attempt<'_> {
         self.write_head(&mut out, head, bytes, answer_framing, close);
         self.client.slot.set_phase(self.timeouts.idle);
 
-        let framing = framing_of(&head.body);
+        let framing = framing_of(&head.body, self.limits.heads());
         let mut reader = match (self.upstream, body) {
             (upstream::Link::Wire(connection), _) => BodyReader::wire(&connection.stream, answer, framing),
             (_, Some(mut body)) => {
@@ -404,11 +401,11 @@ fn is_event_stream(media_type: &[u8]) -> bool {
     })
 }
 
-fn framing_of(body: &ResponseBody) -> Framing {
+fn framing_of(body: &ResponseBody, limits: HeadLimits) -> Framing {
     match body {
         ResponseBody::None => Framing::Done,
         ResponseBody::Length(bytes) => Framing::length(*bytes),
-        ResponseBody::Chunked => Framing::chunked(),
+        ResponseBody::Chunked => Framing::chunked(limits),
         ResponseBody::UntilClose => Framing::UntilClose,
     }
 }

@@ -1,6 +1,7 @@
 //! The request's way to the endpoint, and the watch over its client.
 
 use super::{Attempt, Failed, Upload};
+use crate::http1::ChunkError;
 use crate::outcome::{Refusal, Termination};
 use crate::proxy::body::{BodyError, BodyReader, BodyWriter};
 use crate::proxy::buffer::{Buffer, HeadBytes};
@@ -153,10 +154,13 @@ impl From<std::io::Error> for SendError {
 
 /// The error of a request's body: a broken coding is refused, the rest is a client that left.
 fn bad_body(error: BodyError) -> SendError {
-    SendError::Failed(if error.is_malformed() {
-        Failed::Refused(Refusal::BadRequest, "the body's coding is broken")
-    } else {
-        Failed::Client(Termination::ClientAbort)
+    SendError::Failed(match error {
+        BodyError::Malformed(ChunkError::TrailersTooLarge) => {
+            let why = "the trailers are larger than limits.max_head, or more than 100 fields";
+            Failed::Refused(Refusal::HeadTooLarge, why)
+        }
+        broken if broken.is_malformed() => Failed::Refused(Refusal::BadRequest, "the body's coding is broken"),
+        _ => Failed::Client(Termination::ClientAbort),
     })
 }
 

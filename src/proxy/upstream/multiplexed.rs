@@ -5,6 +5,7 @@ use super::driver::Driver;
 use super::idle::{BOUND_LIFE, Key, PointerHasher};
 use super::{Age, Connection, OnBehalf, open_unhurried, out_of_time};
 use crate::config::snapshot::{Limits, Timeouts};
+use crate::http1::HeadLimits;
 use crate::proxy::body::{FrameReader, Outgoing};
 use crate::proxy::buffer::Buffer;
 use crate::proxy::io::{End, Io, Meter, Outbox};
@@ -336,11 +337,14 @@ impl Lease {
         self.stream.begun.as_ref().map(|begun| &begun.outgoing)
     }
 
-    /// The next head of the answer, with the body behind it if it is the last.
+    /// The next head of the answer, with the body behind it if it is the last. `limits`: of what follows its body.
     ///
     /// # Errors
     /// The endpoint has reset the stream, or its connection is gone.
-    pub async fn next_head(&self) -> Result<(http::response::Parts, Option<Box<FrameReader>>), h2::Error> {
+    pub async fn next_head(
+        &self,
+        limits: HeadLimits,
+    ) -> Result<(http::response::Parts, Option<Box<FrameReader>>), h2::Error> {
         let Some(begun) = &self.stream.begun else {
             return std::future::pending().await;
         };
@@ -353,7 +357,10 @@ impl Lease {
                 }
                 Poll::Ready(None) => Pin::new(&mut *answer).poll(context).map_ok(|answer| {
                     let (head, body) = answer.into_parts();
-                    (head, Some(Box::new(FrameReader::answer(body, &self.stream.load.meter))))
+                    (
+                        head,
+                        Some(Box::new(FrameReader::answer(body, &self.stream.load.meter, limits))),
+                    )
                 }),
                 Poll::Pending => Poll::Pending,
             }
