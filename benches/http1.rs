@@ -145,7 +145,7 @@ fn chunks(c: &mut Criterion) {
         group.throughput(Throughput::Bytes(64 << 10));
         group.bench_function(format!("64KiB_in_{size}"), |b| {
             b.iter(|| {
-                let mut decoder = ChunkDecoder::new();
+                let mut decoder = ChunkDecoder::new(HeadLimits::default());
                 let mut rest = black_box(wire.as_slice());
                 while let Ok(step) = decoder.step(rest) {
                     black_box(&step.data);

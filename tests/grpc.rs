@@ -9,6 +9,7 @@ mod service;
 use bytes::Bytes;
 use service::{EchoClient, EchoServer, HealthServer, Plain, Seen};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use support::frames::*;
@@ -376,8 +377,32 @@ fn the_proxys_own_errors_are_statuses_of_grpc() {
         &[("service", "dead"), ("kind", "connect")],
         1.0,
     );
+    // What is refused before anything is decided on is told in the same way.
+    let long = Bytes::from("x".repeat(40_000));
+    let early = [
+        ("/test.Echo/../Unary", Request::new(Bytes::new()), Code::Internal),
+        ("/test.Echo/%00", Request::new(long), Code::Internal),
+        (
+            UNARY,
+            with_metadata("x-long", &"y".repeat(40_000)),
+            Code::ResourceExhausted,
+        ),
+    ];
+    for (path, request, code) in early {
+        let status = client.unary(path, request).unwrap_err();
+        assert_eq!(status.code(), code, "{path}: {status:?}");
+        assert!(status.metadata().get("x-request-id").is_some(), "{path}");
+    }
+    let line = gate.access_line("an early refusal", |line| line["refusal"] == "head_too_large");
+    assert_eq!((&line["status"], &line["grpc_status"]), (&200.into(), &8.into()));
     // Others on the same listener are told as ever.
     assert_eq!(gate.get("/other", &[]).status, 404);
+}
+
+fn with_metadata(name: &'static str, value: &str) -> Request<Bytes> {
+    let mut request = Request::new(Bytes::from("x"));
+    request.metadata_mut().insert(name, value.parse().unwrap());
+    request
 }
 
 /// A server whose every answer is 200, and says this status in its head.
@@ -413,6 +438,72 @@ fn a_failed_call_on_the_canary_is_rescued_where_the_method_allows_it() {
         &[("version", "v2"), ("kind", "grpc")],
         rescued,
     );
+}
+
+/// To gRPC what follows the message is metadata as what precedes it, whatever HTTP makes of the names.
+#[test]
+fn the_metadata_at_the_end_of_a_call_passes_whatever_it_is_called() {
+    const METADATA: [(&str, &str); 6] = [
+        ("x-request-id", "7"),
+        ("retry-after", "3"),
+        ("etag", "e"),
+        ("location", "/there"),
+        ("date", "today"),
+        ("x-details-bin", "YQ=="),
+    ];
+    const OURS: [(&str, &str); 2] = [("x-rollgate-version", "forged"), ("x-secret", "s")];
+    let server = RawServer::start(&[], |client, _| {
+        while let Some(stream) = client.next_whole_request() {
+            let head = [(":status", "200"), ("content-type", "application/grpc")];
+            client.send(HEADERS, END_HEADERS, stream, hpack(&head));
+            client.send(DATA, 0, stream, b"\0\0\0\0\x01x");
+            let trailers = [&METADATA[..], &OURS, &[("grpc-status", "0")]].concat();
+            client.send(HEADERS, END_HEADERS | END_STREAM, stream, hpack(&trailers));
+        }
+    });
+    let gate = gate(Service::only(server.port()).key("response_headers: { remove: [x-secret] }"));
+    let answer = EchoClient::connect(gate.port()).say("hello").unwrap();
+    for (name, value) in METADATA {
+        let all: Vec<_> = answer.metadata().as_ref().get_all(name).iter().collect();
+        assert!(all.iter().any(|found| *found == value), "{name}: {all:?}");
+    }
+    for (name, _) in OURS {
+        assert_eq!(answer.metadata().get(name), None, "{name}");
+    }
+}
+
+/// They may be as large as a head; beyond, the call ends, and says why.
+#[test]
+fn the_metadata_at_the_end_of_a_call_may_be_as_large_as_a_head() {
+    let served = AtomicUsize::new(0);
+    let server = RawServer::start(&[], move |client, _| {
+        while let Some(stream) = client.next_whole_request() {
+            let first = served.fetch_add(1, Ordering::SeqCst) == 0;
+            let long = "y".repeat(if first { 10_000 } else { 40_000 });
+            let head = [(":status", "200"), ("content-type", "application/grpc")];
+            client.send(HEADERS, END_HEADERS, stream, hpack(&head));
+            client.send(DATA, 0, stream, b"\0\0\0\0\x01x");
+            let names: Vec<_> = (0..80).map(|n| format!("x-n{n}")).collect();
+            let mut trailers: Vec<_> = names.iter().map(|name| (&**name, "v")).collect();
+            trailers.extend([("x-long", long.as_str()), ("grpc-status", "0")]);
+            let block = hpack(&trailers);
+            let mut parts = block.chunks(16_000).peekable();
+            let (mut kind, mut flags) = (HEADERS, END_STREAM);
+            while let Some(part) = parts.next() {
+                let last = if parts.peek().is_none() { END_HEADERS } else { 0 };
+                client.send(kind, flags | last, stream, part);
+                (kind, flags) = (CONTINUATION, 0);
+            }
+        }
+    });
+    let gate = gate(Service::only(server.port()));
+    let client = EchoClient::connect(gate.port());
+    let answer = client.say("hello").unwrap();
+    assert_eq!(answer.metadata().get("x-long").unwrap().len(), 10_000);
+    assert_eq!(answer.metadata().get("x-n79").unwrap(), "v");
+    let status = client.say("hello").unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    assert!(status.message().contains("limits.max_head"), "{status:?}");
 }
 
 /// Its answers are all 200 to HTTP.

@@ -6,6 +6,7 @@ mod support;
 #[path = "http2/floods.rs"]
 mod floods;
 
+use std::io::Read;
 use std::process::Command;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -56,21 +57,58 @@ fn an_answer_before_the_end_of_its_request_reaches_its_client() {
         .limit("max_body: 100KiB");
     let gate = Gate::start(&config.text());
     let files = tempfile::tempdir().unwrap();
+    let file = files.path().join("body");
     for _ in 0..8 {
         for (path, bytes, status) in [
             ("nope", 90_000, "2 404"),
             ("v1", 300_000, "2 413"),
             ("dead", 90_000, "2 502"),
+            ("a/../b", 300_000, "2 400"),
+            ("a/../b", 1, "2 400"),
         ] {
-            let file = files.path().join(path);
             std::fs::write(&file, vec![b'x'; bytes]).unwrap();
             let data = format!("@{}", file.display());
             let url = format!("http://127.0.0.1:{}/{path}", gate.port());
-            let (told, _) = curl(&["--http2-prior-knowledge", "--data-binary", &data, &url]);
+            let how = ["--http2-prior-knowledge", "--path-as-is"];
+            let (told, _) = curl(&[&how[..], &["--data-binary", &data, &url]].concat());
             assert_eq!(told, status, "{path}");
         }
     }
     gate.expect_metric("rollgate_requests_in_flight", &[], 0.0);
+}
+
+/// A body would break the protocol, and with it what else runs on the connection.
+#[test]
+fn a_head_that_is_refused_unread_is_answered_without_a_body() {
+    let upstream = Upstream::named("v1");
+    let gate = Gate::start(&Config::with(Service::only(upstream.port())).text());
+    let mut client = RawClient::greeted(gate.port());
+    let asks = |method, path| {
+        [
+            (":method", method),
+            (":scheme", "http"),
+            (":path", path),
+            (":authority", "a"),
+        ]
+    };
+    let long = format!("/{}", "a".repeat(40_000));
+    client.request(1, &asks("HEAD", "/a/../b"));
+    assert_eq!(client.answer(1), (400, Vec::new()));
+    client.request(3, &asks("HEAD", "/%00"));
+    assert_eq!(client.answer(3), (400, Vec::new()));
+    client.request(5, &asks("GET", "/a/../b"));
+    let (status, said) = client.answer(5);
+    assert!(status == 400 && said.starts_with(b"400 Bad Request"), "{status}");
+    assert!(client.lives());
+    for (path, status) in [("/a/../b", "400"), (long.as_str(), "414")] {
+        let mut client = gate.client();
+        client.send(format!("HEAD {path} HTTP/1.1\r\nhost: a\r\n\r\n"));
+        let mut answer = String::new();
+        client.stream().read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains("Content-Length: ") && body.is_empty(), "{answer}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod support;
 
+use support::frames::*;
 use support::{Config, Gate, Head, Nginx, PATIENCE, Service, Then, Upstream, Write, eventually};
 
 fn all<'h>(head: &'h Head, name: &'h str) -> Vec<&'h str> {
@@ -66,6 +67,44 @@ fn requests_and_answers_are_changed_as_the_file_says() {
     // The log tells what the client asked for.
     let line = gate.access_line("the request", |line| line["path"] == "/shop/cart?id=7");
     assert_eq!(line["host"], "shop.example.com");
+}
+
+/// A server that merges trailers with the head would take them for what the proxy says.
+#[test]
+fn what_rules_and_connection_take_from_a_head_does_not_come_back_as_a_trailer() {
+    let upstream = Upstream::with("v1", |exchange| {
+        exchange.read_body();
+        exchange.send(
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: x-hop\r\nx-hop: 1\r\n\r\n\
+             2\r\nhi\r\n0\r\nx-powered-by: php\r\nx-frame-options: ALLOW\r\nx-hop: 2\r\nx-sum: 42\r\n\r\n",
+        );
+        Then::Keep
+    });
+    let gate = Gate::start(&Config::with(Service::only(upstream.port()).key(RULES)).text());
+    let kept = [("x-sum".to_owned(), "42".to_owned())];
+    let mut client = gate.client();
+    client.send("POST /shop HTTP/1.1\r\nhost: a\r\nconnection: te, x-mine\r\nte: trailers\r\ntransfer-encoding: chunked\r\n\r\n");
+    client.send("1\r\na\r\n0\r\nx-tenant: forged\r\nX_Tenant: forged\r\nX-Debug: 1\r\nx-mine: 1\r\nx-sum: 42\r\n\r\n");
+    assert_eq!(client.read(false).unwrap().trailers, kept);
+    assert_eq!(upstream.last().trailers, kept);
+
+    let mut client = RawClient::greeted(gate.port());
+    client.head(1, &POST).send(DATA, 0, 1, "a");
+    let sent = [
+        ("x-tenant", "forged"),
+        ("x_tenant", "forged"),
+        ("x-debug", "1"),
+        ("x-sum", "42"),
+    ];
+    client.send(HEADERS, END_HEADERS | END_STREAM, 1, hpack(&sent));
+    client.until("the head", |frame| frame.kind == HEADERS);
+    let trailers = client.until("the trailers", |frame| frame.kind == HEADERS);
+    let one_field = hpack(&[("x-sum", "42")]).len();
+    assert!(
+        trailers.has(END_STREAM) && trailers.payload.len() <= one_field,
+        "{trailers:?}"
+    );
+    assert_eq!(upstream.last().trailers, kept);
 }
 
 #[test]

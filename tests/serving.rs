@@ -545,6 +545,11 @@ fn numbers_that_the_application_tells_the_judge_never_reach_a_client() {
                 exchange.send("HTTP/1.1 103 Early Hints\r\nx-orders: 1\r\n\r\n");
                 exchange.answer(200, &fields, b"hello")
             }
+            "/late" => {
+                exchange.send("HTTP/1.1 200 OK\r\nx-other: stays\r\ntransfer-encoding: chunked\r\n\r\n");
+                exchange.send("5\r\nhello\r\n0\r\nX-Orders: 1\r\nx-basket: 2\r\n\r\n");
+                Then::Keep
+            }
             _ => exchange.answer(200, &fields, b"hello"),
         })
     };
@@ -563,6 +568,8 @@ fn numbers_that_the_application_tells_the_judge_never_reach_a_client() {
         versions.insert(response.served_by().to_owned());
     }
     assert_eq!(versions.len(), 2, "of both versions, without a rollout that runs");
+    let late = gate.get("/late", &[]);
+    assert_eq!((late.header("x-other"), late.trailers.len()), (Some("stays"), 0));
     // Who names no metric forwards what there is.
     let plain = Gate::start(&Config::with(service).text()).get("/", &[]);
     assert_eq!(plain.header("x-orders"), Some("12.5"));

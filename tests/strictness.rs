@@ -384,6 +384,27 @@ fn trailers_that_would_change_the_message_are_not_passed_on() {
 }
 
 #[test]
+fn trailers_have_the_bounds_of_a_head() {
+    let (upstream, gate) = gate();
+    let bounds = [
+        (format!("x-sum: {}\r\n", "y".repeat(30_000)), 200),
+        (format!("x-sum: {}\r\n", "y".repeat(40_000)), 431),
+        ("x-sum: y\r\n".repeat(100), 200),
+        ("x-sum: y\r\n".repeat(101), 431),
+    ];
+    for (trailers, status) in bounds {
+        let mut client = gate.client();
+        let head = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
+        client.send(format!("{head}3\r\nabc\r\n0\r\n{trailers}\r\n"));
+        assert_eq!(client.read(false).unwrap().status, status, "{} bytes", trailers.len());
+        if status == 200 {
+            assert_eq!(upstream.last().trailers.len(), trailers.lines().count());
+        }
+    }
+    gate.expect_metric("rollgate_refusals_total", &[("reason", "head_too_large")], 2.0);
+}
+
+#[test]
 fn what_is_unusual_but_right_is_served() {
     let (upstream, gate) = gate();
     for request in [

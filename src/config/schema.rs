@@ -136,7 +136,7 @@ settings! {
         max_streams: Whole<1, 10_000> = "128",
         /// The body of a request; 413 beyond it. Messages of a call of gRPC that does not say its length are not added up.
         max_body: Size = "64MiB",
-        /// The head of a request or an answer, `4KiB` to `256KiB`; 431 or 502 beyond it.
+        /// The head of a request or an answer, and its trailers, `4KiB` to `256KiB`; 431 or 502 beyond it.
         max_head: Size = "32KiB",
         /// How long a stopping process waits for requests in flight. WebSockets are told a second before.
         drain_timeout: Delay = "30s",

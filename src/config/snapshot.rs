@@ -2,7 +2,7 @@
 //! (that is `schema`); every name is resolved, every default filled in.
 
 use crate::balancing::Rate;
-use crate::http1::Rewrite;
+use crate::http1::{HeadLimits, Rewrite};
 use crate::opening::ProxyVersion;
 use crate::outcome::FailureKind;
 use crate::rollout::Plan;
@@ -156,6 +156,16 @@ pub struct Limits {
     pub drain_delay: Duration,
     /// How long a process that is to take over may take to get ready.
     pub upgrade_timeout: Duration,
+}
+
+impl Limits {
+    /// Of a head, and of what follows a body.
+    pub fn heads(&self) -> HeadLimits {
+        HeadLimits {
+            bytes: self.max_head,
+            ..HeadLimits::default()
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -1,5 +1,6 @@
 //! The chunked transfer coding (RFC 9112 section 7.1).
 
+use super::HeadLimits;
 use super::is_token_byte;
 use super::trailer::Trailers;
 use std::ops::Range;
@@ -33,7 +34,7 @@ pub enum ChunkError {
     DataEnd,
     #[error("a trailer field is malformed")]
     Trailer,
-    #[error("the trailers are larger than 8 KiB or more than 32 fields")]
+    #[error("the trailers are larger than limits.max_head, or more than 100 fields")]
     TrailersTooLarge,
 }
 
@@ -93,20 +94,15 @@ pub struct ChunkDecoder {
     trailers: Trailers,
 }
 
-impl Default for ChunkDecoder {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl ChunkDecoder {
-    pub fn new() -> Self {
+    /// `limits`: of the trailers, which are as a head.
+    pub fn new(limits: HeadLimits) -> Self {
         Self {
             state: State::Size { digits: 0 },
             remaining: 0,
             line: 0,
             excess: 0,
-            trailers: Trailers::default(),
+            trailers: Trailers::new(limits),
         }
     }
 
@@ -115,8 +111,8 @@ impl ChunkDecoder {
         self.state == State::Done
     }
 
-    /// The trailer fields that may be forwarded, each `name: value CRLF`, complete once the body is done; often empty.
-    /// Framing, routing, authentication and content fields are not among them (RFC 9110 section 6.5.1).
+    /// The trailer fields, each `name: value CRLF`, complete once the body is done; often empty. Which of them go on is for
+    /// [`super::request_trailers`] and [`super::response_trailers`] to say.
     pub fn trailers(&self) -> &[u8] {
         self.trailers.wire()
     }
@@ -279,7 +275,7 @@ pub fn write_chunk_head(out: &mut Vec<u8>, len: usize) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Ends a chunked body: the last chunk, `trailers` as [`ChunkDecoder::trailers`] gives them, the empty line.
+/// Ends a chunked body: the last chunk, `trailers` in the form of [`ChunkDecoder::trailers`], the empty line.
 pub fn write_last_chunk(out: &mut Vec<u8>, trailers: &[u8]) {
     out.extend_from_slice(b"0\r\n");
     out.extend_from_slice(trailers);

@@ -90,6 +90,12 @@ impl Options {
     }
 }
 
+/// Whether the `Connection` of these fields names the one called `name`.
+pub(super) fn names(buf: &[u8], fields: &[Field], name: &[u8]) -> bool {
+    let mut options = fields.iter().filter(|field| field.kind == Kind::Connection);
+    options.any(|field| list_elements(slice(buf, field.value)).any(|option| option.eq_ignore_ascii_case(name)))
+}
+
 fn mark_one(buf: &[u8], fields: &mut [Field], name: &[u8], strict: bool) -> Result<(), HeadError> {
     let kind = field::classify(name);
     let framing = matches!(kind, Kind::Host | Kind::ContentLength | Kind::TransferEncoding);

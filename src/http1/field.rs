@@ -41,6 +41,22 @@ impl Kind {
     pub(super) const fn bit(self) -> u64 {
         1 << self as u8
     }
+
+    /// Whether a field of an answer goes on: it is neither of one connection, nor frames the answer, nor is it ours.
+    pub(super) const fn stays_in_answers(self) -> bool {
+        !matches!(
+            self,
+            Self::Connection
+                | Self::ContentLength
+                | Self::TransferEncoding
+                | Self::Upgrade
+                | Self::HopByHop
+                | Self::Te
+                | Self::Rollgate
+                | Self::Alias
+                | Self::Nominated
+        )
+    }
 }
 
 type Known = (&'static [u8], Kind);

@@ -45,6 +45,12 @@ impl MethodKind {
         }
     }
 
+    /// The method that the text of a request begins with, however little of it has come; an empty line may precede it.
+    pub fn begun_in(text: &[u8]) -> Self {
+        let text = text.strip_prefix(b"\r\n").unwrap_or(text);
+        memchr::memchr(b' ', text).map_or(Self::Other, |end| Self::of(text.get(..end).unwrap_or_default()))
+    }
+
     /// Asks for no change (RFC 9110 section 9.2.1).
     pub fn is_safe(self) -> bool {
         matches!(self, Self::Get | Self::Head | Self::Options | Self::Trace)

@@ -64,7 +64,7 @@ pub use moved::Moved;
 pub use request::{RequestBody, RequestHead, parse_request};
 pub use response::{ResponseBody, ResponseHead, parse_response};
 pub use rewrite::{Framing, RequestAdditions, ResponseAdditions, write_request, write_response};
-pub use trailer::trailer_section;
+pub use trailer::{request_trailers, response_trailers, trailer_section};
 pub use upgrade::{MAX_UPGRADES, Protocols, Upgrading, carries_requests, is_web_socket};
 pub use version::Version;
 

@@ -243,18 +243,7 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, buf: &[u8], add: &
     copy_fields(out, buf, (&head.index.0, edits, replaced), |kind| {
         dated |= kind == Kind::Date;
         has_hsts |= kind == Kind::StrictTransportSecurity;
-        !matches!(
-            kind,
-            Kind::Connection
-                | Kind::ContentLength
-                | Kind::TransferEncoding
-                | Kind::Upgrade
-                | Kind::HopByHop
-                | Kind::Te
-                | Kind::Rollgate
-                | Kind::Alias
-                | Kind::Nominated
-        )
+        kind.stays_in_answers()
     });
     if let Some((edits, moved)) = moved {
         write_locations(out, head, buf, &edits, &moved);

@@ -95,15 +95,16 @@ pub fn read_answer(
     Ok(read)
 }
 
-/// Trailer fields as [`crate::http1::ChunkDecoder::trailers`] gives them: those that may be forwarded, in wire form.
+/// Trailer fields in wire form, as [`crate::http1::ChunkDecoder::trailers`] gives them.
 ///
 /// # Errors
-/// More than 8 KiB or 32 fields.
-pub fn read_trailers(fields: &HeaderMap) -> Result<Vec<u8>, ChunkError> {
+/// More than `limits` allow.
+pub fn read_trailers(fields: &HeaderMap, limits: &HeadLimits) -> Result<Vec<u8>, ChunkError> {
     trailer_section(
         fields
             .iter()
             .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())),
+        limits,
     )
 }
 

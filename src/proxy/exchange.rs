@@ -9,8 +9,8 @@ mod own_answers;
 mod rescue;
 mod rewriting;
 
-pub use endings::refuse_unread;
 pub(super) use endings::status_of;
+pub use endings::{Unread, refuse_unread};
 pub(super) use limits::place_for_copy;
 
 use self::limits::{Beyond, Places};

@@ -9,7 +9,7 @@ use super::buffer::{Buffer, HeadBytes};
 use super::downstream::{Client, Link};
 use super::exchange::{place_for_copy, status_of};
 use super::record::Record;
-use super::relay::{Answered, Attempt, Failed, Progress, Told, Upload};
+use super::relay::{Answered, Attempt, Failed, Progress, Rules, Upload};
 use super::upstream::{self, Age, NotBegun, OnBehalf};
 use super::worker::{Local, Worker};
 use crate::config::snapshot::Timeouts;
@@ -144,6 +144,9 @@ pub fn send(worker: &Rc<Worker>, copy: Copy) {
     });
 }
 
+/// Nobody is told anything, and trailers are not copied.
+impl Rules for Copy {}
+
 impl Copy {
     fn bytes(&self) -> usize {
         self.text.len() + self.body.len()
@@ -271,7 +274,7 @@ impl Copy {
             timeouts,
             first_byte: self.first_byte,
             set_cookie: None,
-            told: &Told::default,
+            rules: self,
             // What a copy is answered counts for nothing.
             service: None,
             record: &Record::default(),

@@ -426,12 +426,14 @@ pub fn keep_broken(worker: &Worker, endpoint: &Endpoint, why: &str, bytes: &[u8]
 }
 
 /// See [`log_unread`].
-pub struct Unread<'a> {
+pub struct Telling<'a> {
     worker: &'a Worker,
     peer: IpAddr,
     version: Version,
     refusal: Refusal,
     request_id: &'a str,
+    /// How a call of gRPC was told, in an answer of 200.
+    pub grpc_status: Option<u32>,
     /// Of the body of its answer.
     pub response_bytes: Cell<u64>,
 }
@@ -444,20 +446,21 @@ pub fn log_unread<'a>(
     version: Version,
     refusal: Refusal,
     request_id: &'a str,
-) -> Unread<'a> {
+) -> Telling<'a> {
     worker.stats.refused(refusal);
     worker.stats.terminated(Termination::Refused);
-    Unread {
+    Telling {
         worker,
         peer,
         version,
         refusal,
         request_id,
+        grpc_status: None,
         response_bytes: Cell::new(0),
     }
 }
 
-impl Drop for Unread<'_> {
+impl Drop for Telling<'_> {
     fn drop(&mut self) {
         let mut log = self.worker.log.borrow_mut();
         let Some(log) = log.as_mut() else { return };
@@ -468,7 +471,7 @@ impl Drop for Unread<'_> {
             host: "",
             path: "",
             protocol: self.version.as_str(),
-            status: self.refusal.status(),
+            status: self.grpc_status.map_or(self.refusal.status(), |_| 200),
             service: None,
             version: None,
             rescued: None,
@@ -485,7 +488,7 @@ impl Drop for Unread<'_> {
             request_id: self.request_id,
             trace_id: None,
             user_agent: None,
-            grpc_status: None,
+            grpc_status: self.grpc_status,
             failure: None,
             refusal: Some(self.refusal),
             error: None,

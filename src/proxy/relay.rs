@@ -121,6 +121,19 @@ pub struct Told<'a> {
     pub edits: Option<Edits<'a>>,
 }
 
+/// What is asked of who makes an attempt once its end is near.
+pub trait Rules {
+    /// What the client is told with the final answer.
+    fn told(&self) -> Told<'_> {
+        Told::default()
+    }
+
+    /// The trailer fields of the request that go on, of those that `came`.
+    fn request_trailers(&self, _came: &[u8]) -> Vec<u8> {
+        Vec::new()
+    }
+}
+
 /// What an attempt needs to know; it changes only cells.
 pub struct Attempt<'a> {
     pub client: &'a Client,
@@ -137,8 +150,8 @@ pub struct Attempt<'a> {
     pub first_byte: Duration,
     /// What is added to the final answer.
     pub set_cookie: Option<&'a [u8]>,
-    /// Likewise; asked when its head is there.
-    pub told: &'a dyn Fn() -> Told<'a>,
+    /// Likewise, and of what follows the bodies.
+    pub rules: &'a dyn Rules,
     /// Whose numbers its answer may hold, and where they are kept.
     pub service: Option<&'a Service>,
     pub record: &'a Record,

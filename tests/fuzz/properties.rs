@@ -290,7 +290,7 @@ struct Body {
 }
 
 fn decode(data: &[u8], piece: usize) -> Result<Body, ChunkError> {
-    let mut decoder = ChunkDecoder::new();
+    let mut decoder = ChunkDecoder::new(HeadLimits::default());
     let (mut payload, mut consumed) = (Vec::new(), 0);
     for piece in data.chunks(piece) {
         let mut rest = piece;

@@ -7,6 +7,7 @@ mod request_fields;
 mod requests;
 mod responses;
 mod rewriting;
+mod trailers;
 
 use super::*;
 use std::net::{IpAddr, Ipv4Addr};
@@ -143,4 +144,19 @@ fn describe_response(head: &ResponseHead, buf: &[u8]) -> String {
         head.web_socket,
         head.content_length,
     )
+}
+
+#[test]
+fn a_method_is_known_as_soon_as_it_is_there() {
+    for (text, method) in [
+        ("HEAD /../ HTTP/1.1\r\n", MethodKind::Head),
+        ("\r\nHEAD ", MethodKind::Head),
+        ("HEAD", MethodKind::Other),
+        ("head / HTTP/1.1\r\n", MethodKind::Other),
+        (" HEAD / HTTP/1.1\r\n", MethodKind::Other),
+        ("GET /HEAD HTTP/1.1\r\n", MethodKind::Get),
+        ("", MethodKind::Other),
+    ] {
+        assert_eq!(MethodKind::begun_in(text.as_bytes()), method, "{text:?}");
+    }
 }

@@ -181,7 +181,7 @@ proptest! {
     fn any_bytes_are_read_or_refused(bytes in vec(any::<u8>(), 0..300), method in 0usize..10, upgrade in prop::bool::ANY) {
         let _ = request(&bytes);
         let _ = response(&bytes, MethodKind::ALL[method], upgrade);
-        let mut decoder = ChunkDecoder::new();
+        let mut decoder = ChunkDecoder::new(HeadLimits::default());
         let mut rest = &bytes[..];
         while !rest.is_empty() && !decoder.is_done() {
             let Ok(step) = decoder.step(rest) else { break };
@@ -201,7 +201,7 @@ proptest! {
             wire.extend_from_slice(CHUNK_END);
         }
         write_last_chunk(&mut wire, b"X-Sum: 1\r\n");
-        let mut decoder = ChunkDecoder::new();
+        let mut decoder = ChunkDecoder::new(HeadLimits::default());
         let (mut payload, mut at) = (Vec::new(), 0);
         for len in splits.iter().cycle() {
             let mut piece = &wire[at..wire.len().min(at + len)];

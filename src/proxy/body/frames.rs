@@ -1,6 +1,7 @@
 //! Bodies in DATA frames: one stream of a connection that others share.
 
-use super::{Accepted, BodyError, BodyReader};
+use super::{Accepted, BodyError, BodyReader, Trailers};
+use crate::http1::HeadLimits;
 use crate::http2;
 use crate::proxy::buffer::HeadBytes;
 use crate::proxy::io::Meter;
@@ -22,29 +23,32 @@ pub struct FrameReader {
     /// Taken before it was asked for.
     ahead: Option<Bytes>,
     done: bool,
-    trailers: Vec<u8>,
+    pub(super) trailers: Option<Box<Trailers>>,
+    /// Of them.
+    limits: HeadLimits,
     /// Of an answer: knows whether that has ended.
     meter: Option<Rc<Meter>>,
 }
 
 impl FrameReader {
     /// `none`: there is nothing to read.
-    pub(super) fn new(stream: RecvStream, none: bool) -> Self {
+    pub(super) fn new(stream: RecvStream, none: bool, limits: HeadLimits) -> Self {
         Self {
             done: none || stream.is_end_stream(),
             stream,
             piece: Bytes::new(),
             ahead: None,
-            trailers: Vec::new(),
+            trailers: None,
+            limits,
             meter: None,
         }
     }
 
     /// The body of an answer that comes in on a connection of which `meter` knows.
-    pub fn answer(stream: RecvStream, meter: &Rc<Meter>) -> Self {
+    pub fn answer(stream: RecvStream, meter: &Rc<Meter>, limits: HeadLimits) -> Self {
         let mut reader = Self {
             meter: Some(Rc::clone(meter)),
-            ..Self::new(stream, false)
+            ..Self::new(stream, false, limits)
         };
         if reader.has_ended() {
             // There may be none: also then the connection's end may hide that.
@@ -111,7 +115,7 @@ impl FrameReader {
                 None => {
                     let fields = poll_fn(|context| self.stream.poll_trailers(context)).await;
                     if let Some(fields) = fields.map_err(broken)? {
-                        self.trailers = http2::read_trailers(&fields)?;
+                        self.trailers = Trailers::new(http2::read_trailers(&fields, &self.limits)?);
                     }
                     self.done = true;
                 }
@@ -135,10 +139,6 @@ impl FrameReader {
     pub(super) fn share(&self, part: Range<usize>) -> Bytes {
         let part = part.start.min(self.piece.len())..part.end.min(self.piece.len());
         self.piece.slice(part)
-    }
-
-    pub fn trailers(&self) -> &[u8] {
-        &self.trailers
     }
 }
 

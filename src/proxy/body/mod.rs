@@ -10,7 +10,7 @@ pub use wire::{Coding, Framing, WireReader, WireWriter};
 use super::buffer::{Buffer, HeadBytes};
 use super::deadlines::Slot;
 use super::stream::Stream;
-use crate::http1::ChunkError;
+use crate::http1::{ChunkError, HeadLimits};
 use bytes::Bytes;
 use h2::RecvStream;
 use std::cell::Cell;
@@ -55,9 +55,9 @@ impl<'c> BodyReader<'c> {
         Self::Wire(WireReader::new(stream, buffer, framing))
     }
 
-    /// A body on a stream. `none`: there is none.
-    pub fn frames(stream: RecvStream, none: bool) -> Self {
-        Self::Frames(Box::new(FrameReader::new(stream, none)))
+    /// A body on a stream. `none`: there is none. `limits`: of its trailers.
+    pub fn frames(stream: RecvStream, none: bool, limits: HeadLimits) -> Self {
+        Self::Frames(Box::new(FrameReader::new(stream, none, limits)))
     }
 
     /// All of the body was lent.
@@ -121,13 +121,49 @@ impl<'c> BodyReader<'c> {
         }
     }
 
-    /// Trailer fields in wire form, after the end.
+    /// The trailer fields that came, in wire form, after the end.
+    pub fn received_trailers(&self) -> &[u8] {
+        self.trailers_held().map_or(b"", |trailers| &trailers.received)
+    }
+
+    /// Those that go on.
     pub fn trailers(&self) -> &[u8] {
-        match self {
-            Self::Wire(reader) => reader.trailers(),
-            Self::Frames(reader) => reader.trailers(),
-            Self::Kept => b"",
+        self.trailers_held().map_or(b"", |trailers| &trailers.passing)
+    }
+
+    /// Says which of those that came go on, if any came: until then none do.
+    pub fn choose_trailers(&mut self, passing: impl FnOnce(&[u8]) -> Vec<u8>) {
+        let held = match self {
+            Self::Wire(reader) => reader.trailers.as_deref_mut(),
+            Self::Frames(reader) => reader.trailers.as_deref_mut(),
+            Self::Kept => None,
+        };
+        if let Some(trailers) = held {
+            trailers.passing = passing(&trailers.received);
         }
+    }
+
+    fn trailers_held(&self) -> Option<&Trailers> {
+        match self {
+            Self::Wire(reader) => reader.trailers.as_deref(),
+            Self::Frames(reader) => reader.trailers.as_deref(),
+            Self::Kept => None,
+        }
+    }
+}
+
+/// Trailer fields in wire form. Boxed where they are held: most bodies have none.
+struct Trailers {
+    received: Vec<u8>,
+    /// Those that may go on, once that is known.
+    passing: Vec<u8>,
+}
+
+impl Trailers {
+    /// `None` where there are none.
+    fn new(received: Vec<u8>) -> Option<Box<Self>> {
+        let passing = Vec::new();
+        (!received.is_empty()).then(|| Box::new(Self { received, passing }))
     }
 }
 

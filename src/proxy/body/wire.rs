@@ -1,7 +1,7 @@
 //! Bodies as HTTP/1.1 frames them: by length, in chunks, or until the connection closes.
 
-use super::{Accepted, BodyError, BodyReader};
-use crate::http1::{CHUNK_END, ChunkDecoder, ChunkError, write_chunk_head, write_last_chunk};
+use super::{Accepted, BodyError, BodyReader, Trailers};
+use crate::http1::{CHUNK_END, ChunkDecoder, ChunkError, HeadLimits, write_chunk_head, write_last_chunk};
 use crate::proxy::buffer::{BUFFER_BYTES, Buffer, HeadBytes, SLOW_READ_BYTES};
 use crate::proxy::stream::Stream;
 use std::cell::Cell;
@@ -23,8 +23,9 @@ impl Framing {
         if bytes == 0 { Self::Done } else { Self::Length(bytes) }
     }
 
-    pub fn chunked() -> Self {
-        Self::Chunked(Box::default())
+    /// `limits`: of the trailers.
+    pub fn chunked(limits: HeadLimits) -> Self {
+        Self::Chunked(Box::new(ChunkDecoder::new(limits)))
     }
 }
 
@@ -39,7 +40,7 @@ pub struct WireReader<'c> {
     piece: usize,
     /// Bytes read at once.
     read_bytes: usize,
-    trailers: Vec<u8>,
+    pub(super) trailers: Option<Box<Trailers>>,
 }
 
 impl<'c> WireReader<'c> {
@@ -51,7 +52,7 @@ impl<'c> WireReader<'c> {
             lent: 0,
             piece: 0,
             read_bytes: BUFFER_BYTES,
-            trailers: Vec::new(),
+            trailers: None,
         }
     }
 
@@ -115,7 +116,7 @@ impl<'c> WireReader<'c> {
                 let decoded = decode(decoder, self.buffer.unread_mut())?;
                 self.lent = decoded.consumed;
                 if decoded.done {
-                    self.trailers = decoder.trailers().to_vec();
+                    self.trailers = Trailers::new(decoder.trailers().to_vec());
                     self.framing = Framing::Done;
                 }
                 decoded.payload
@@ -139,11 +140,6 @@ impl<'c> WireReader<'c> {
     pub fn buffer(&mut self) -> &mut Buffer {
         self.buffer.consume(std::mem::take(&mut self.lent));
         self.buffer
-    }
-
-    /// Trailer fields in wire form, after the end of a chunked body.
-    pub fn trailers(&self) -> &[u8] {
-        &self.trailers
     }
 }
 

@@ -1,12 +1,12 @@
 //! HTTP/1.1 connections of clients: one request after the other, each in its own time limits.
 
 use super::{Client, Next, Rest, http2, linger};
-use crate::http1::{HeadError, HeadLimits, RequestBody, RequestHead, parse_request};
+use crate::http1::{HeadError, HeadLimits, MethodKind, RequestBody, RequestHead, parse_request};
 use crate::http2::PREFACE;
 use crate::outcome::Refusal;
 use crate::proxy::body::{BodyReader, Framing};
 use crate::proxy::buffer::{Buffer, HeadBytes};
-use crate::proxy::exchange;
+use crate::proxy::exchange::{self, Unread};
 use crate::proxy::stream::Stream;
 
 /// What arrived on a connection.
@@ -51,7 +51,12 @@ async fn serve_requests(client: &Client, input: &mut Buffer) -> Then {
                 next
             }
             Arrival::Refused(refusal, why) => {
-                Box::pin(exchange::refuse_unread(client, refusal, &why, input.unread())).await
+                let unread = Unread {
+                    bytes: input.unread(),
+                    head_only: MethodKind::begun_in(input.unread()) == MethodKind::Head,
+                    is_grpc: false,
+                };
+                Box::pin(exchange::refuse_unread(client, refusal, &why, &unread)).await
             }
         };
         match next {
@@ -71,7 +76,7 @@ async fn serve_one(client: &Client, head: &RequestHead, bytes: &[u8], input: &mu
     let framing = match head.body {
         RequestBody::None => Framing::Done,
         RequestBody::Length(bytes) => Framing::length(bytes),
-        RequestBody::Chunked => Framing::chunked(),
+        RequestBody::Chunked => Framing::chunked(client.worker.local().in_force.snapshot.limits.heads()),
     };
     let Some(stream) = client.link.stream() else {
         return Next::Close;
@@ -100,10 +105,7 @@ async fn arrival(client: &Client, input: &mut Buffer) -> Arrival {
     if !first {
         client.slot.set_phase(limits.header_timeout);
     }
-    let head_limits = HeadLimits {
-        bytes: limits.max_head,
-        ..HeadLimits::default()
-    };
+    let head_limits = limits.heads();
     // Behind TLS both have agreed on what is spoken.
     let may_be_preface = first && !client.link.is_tls();
     match client

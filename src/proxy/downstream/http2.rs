@@ -1,15 +1,15 @@
 //! HTTP/2 connections of clients: many exchanges at once, each a task with a slot of its own. Framing is the `h2` crate's;
 //! what it leaves open (who may hold a connection, and for how long; what a peer may cost) is decided here.
 
-use super::{Client, Link, linger};
+use super::{Client, Link, Next, linger};
 use crate::config::snapshot::Limits;
-use crate::http1::{HeadError, HeadLimits, RequestBody, RequestHead, Version};
-use crate::http2::{Budget, read_request};
+use crate::http1::{HeadError, RequestBody, RequestHead, Version};
+use crate::http2::{Budget, grpc, read_request};
 use crate::outcome::Refusal;
 use crate::proxy::body::{BodyReader, Outgoing};
 use crate::proxy::buffer::{Buffer, HeadBytes};
 use crate::proxy::deadlines::{Expired, Slot};
-use crate::proxy::exchange;
+use crate::proxy::exchange::{self, Unread};
 use crate::proxy::headers::hex_id;
 use crate::proxy::io::{End, Io, Meter, Outbox};
 use crate::proxy::record::log_unread;
@@ -19,7 +19,7 @@ use crate::routing::ClientCert;
 use bytes::Bytes;
 use h2::server::{self, SendResponse};
 use h2::{Reason, RecvStream};
-use http::Request;
+use http::{Method, Request, header, request};
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -295,14 +295,14 @@ impl Connection {
         self.slot.clear_phase();
         let open = Open::new(&self.shared);
         let worker = &self.shared.worker;
-        let limits = HeadLimits {
-            bytes: worker.local().in_force.snapshot.limits.max_head,
-            ..HeadLimits::default()
-        };
+        let limits = worker.local().in_force.snapshot.limits.heads();
         let (parts, body) = request.into_parts();
         let mut bytes = HeadBytes::new();
         let mut parser = worker.head_parser();
         let head = read_request(&mut bytes, &parts, body.is_end_stream(), &limits, &mut parser);
+        let head = head.map_err(|error| Unreadable::new(error, &parts));
+        let none = head.as_ref().is_ok_and(is_bodiless);
+        let body = BodyReader::frames(body, none, limits);
         let request = Incoming { head, bytes, body };
         tokio::task::spawn_local(serve_stream(open, request, respond));
     }
@@ -352,9 +352,31 @@ fn fault(error: &h2::Error) -> Option<Refusal> {
 
 /// A request whose head has arrived.
 struct Incoming {
-    head: Result<RequestHead, HeadError>,
+    head: Result<RequestHead, Unreadable>,
     bytes: HeadBytes,
-    body: RecvStream,
+    body: BodyReader<'static>,
+}
+
+fn is_bodiless(head: &RequestHead) -> bool {
+    matches!(head.body, RequestBody::None | RequestBody::Length(0))
+}
+
+/// A head that is refused, and how its client is to be answered.
+struct Unreadable {
+    error: HeadError,
+    head_only: bool,
+    is_grpc: bool,
+}
+
+impl Unreadable {
+    fn new(error: HeadError, head: &request::Parts) -> Self {
+        let content_type = head.headers.get(header::CONTENT_TYPE);
+        Self {
+            error,
+            head_only: head.method == Method::HEAD,
+            is_grpc: content_type.is_some_and(|value| grpc::is_grpc(value.as_bytes())),
+        }
+    }
 }
 
 /// One request and its answer.
@@ -373,28 +395,28 @@ async fn serve_stream(open: Open, request: Incoming, respond: SendResponse<Bytes
         asked: Cell::new(true),
         answering: Cell::new(false),
     };
-    match request.head {
-        Ok(head) => {
-            let none = matches!(head.body, RequestBody::None | RequestBody::Length(0));
-            let mut body = BodyReader::frames(request.body, none);
-            // Boxed, so that the task, which is moved about as a whole when it begins and when it ends, is small.
-            Box::pin(exchange::run(&client, &head, &request.bytes, &mut body)).await;
-            if !body.is_done() && client.link.has_ended() {
-                linger::read_on(&client.slot, &mut body).await;
-            }
-            client.worker.recycle(head);
-        }
-        Err(error) => {
-            Box::pin(exchange::refuse_unread(
-                &client,
-                error.status(),
-                &error.to_string(),
-                &[],
-            ))
-            .await;
-        }
+    let Incoming { head, bytes, mut body } = request;
+    // Boxed, so that the task, which is moved about as a whole when it begins and when it ends, is small.
+    match &head {
+        Ok(head) => Box::pin(exchange::run(&client, head, &bytes, &mut body)).await,
+        Err(unreadable) => Box::pin(refuse(&client, unreadable)).await,
+    };
+    if !body.is_done() && client.link.has_ended() {
+        linger::read_on(&client.slot, &mut body).await;
+    }
+    if let Ok(head) = head {
+        client.worker.recycle(head);
     }
     if let Link::Frames(outgoing, _) = &client.link {
         shared.ended(began, outgoing.was_reset());
     }
+}
+
+async fn refuse(client: &Client, head: &Unreadable) -> Next {
+    let unread = Unread {
+        bytes: &[],
+        head_only: head.head_only,
+        is_grpc: head.is_grpc,
+    };
+    exchange::refuse_unread(client, head.error.status(), &head.error.to_string(), &unread).await
 }

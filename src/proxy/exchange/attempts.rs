@@ -219,7 +219,6 @@ impl Exchange<'_> {
         begun.map_err(|why| Failure::to_begin(why, upload.reader.is_done()))?;
         let mut answer = Buffer::default();
         let withholds = |kind| self.takes_rescue(serving, kind);
-        let told = || self.told();
         let attempt = Attempt {
             client: self.client,
             upstream: &link,
@@ -230,7 +229,7 @@ impl Exchange<'_> {
             timeouts: self.attempt_timeouts(serving).unwrap_or(timeouts),
             first_byte: self.first_byte(serving, timeouts),
             set_cookie: cookie,
-            told: &told,
+            rules: self,
             service: self.service(),
             record: &self.record,
             withholds: self.rescue(serving).is_some().then_some(&withholds),

@@ -19,25 +19,36 @@ use std::time::Duration;
 /// How long a client may take over one of our own answers.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Refuses what could not be read as a request: `bytes`, as far as they have come.
-pub async fn refuse_unread(client: &Client, refusal: Refusal, why: &str, bytes: &[u8]) -> Next {
-    keep_refused(&client.worker, client.peer.ip(), refusal, why, bytes);
+/// What is known of what could not be read as a request.
+pub struct Unread<'a> {
+    /// As far as they have come, where there are any.
+    pub bytes: &'a [u8],
+    /// It asks for no body (RFC 9110 section 9.3.2): where there are frames, one would break the protocol.
+    pub head_only: bool,
+    /// A call of gRPC.
+    pub is_grpc: bool,
+}
+
+/// Refuses what could not be read as a request.
+pub async fn refuse_unread(client: &Client, refusal: Refusal, why: &str, unread: &Unread<'_>) -> Next {
+    keep_refused(&client.worker, client.peer.ip(), refusal, why, unread.bytes);
     let request_id = hex_id(client.worker.draw_id());
     let request_id = text(&request_id);
     let version = client.link.version();
-    let unread = log_unread(&client.worker, client.peer.ip(), version, refusal, request_id);
+    let mut logged = log_unread(&client.worker, client.peer.ip(), version, refusal, request_id);
+    logged.grpc_status = unread.is_grpc.then(|| grpc::status_for(refusal.status()));
     let answer = Own {
         status: refusal.status(),
         why,
         request_id,
         version,
         close: true,
-        head_only: false,
+        head_only: unread.head_only,
         fields: "",
         content: None,
-        is_grpc: false,
+        is_grpc: unread.is_grpc,
     };
-    if send_own(client, &answer, &unread.response_bytes).await {
+    if send_own(client, &answer, &logged.response_bytes).await {
         Next::Linger
     } else {
         Next::Close
@@ -161,7 +172,7 @@ impl Exchange<'_> {
                 self.fail(status, termination, told_of(termination, status, &why), !uploaded)
                     .await
             }
-            Failed::Upstream { termination, .. } => self.cut(termination),
+            Failed::Upstream { termination, why, .. } => self.cut_since(termination, &why),
             // Whoever withholds an answer has another one.
             Failed::Withheld { status, .. } => {
                 self.fail(status, Termination::Internal, "the answer was withheld", true)
@@ -211,12 +222,16 @@ impl Exchange<'_> {
 
     /// The answer ends in the middle, and the client sees that.
     pub(super) fn cut(&self, termination: Termination) -> Next {
+        self.cut_since(termination, "")
+    }
+
+    fn cut_since(&self, termination: Termination, why: &str) -> Next {
         let status = match termination {
             Termination::Deadline => 504,
             Termination::Internal => 500,
             _ => 503,
         };
-        if self.is_grpc && self.client.link.end_call(status, cut_text(termination)) {
+        if self.is_grpc && self.client.link.end_call(status, cut_text(termination, why)) {
             self.record.says(Some(grpc::status_for(status)));
         } else {
             self.client.link.cut(match termination {
@@ -290,9 +305,12 @@ impl Exchange<'_> {
     }
 }
 
+const TRAILERS_TOO_LARGE: &str = "the trailers of the answer are larger than limits.max_head, or more than 100 fields";
+
 /// Why the answer to a call of gRPC ends in the middle.
-fn cut_text(termination: Termination) -> &'static str {
+fn cut_text(termination: Termination, why: &str) -> &'static str {
     match termination {
+        Termination::UpstreamProtocol if why.contains("limits.max_head") => TRAILERS_TOO_LARGE,
         Termination::Deadline => "the time for the call has passed",
         Termination::Idle => "nothing was sent for timeouts.idle",
         Termination::Revoked => "the version was stopped, by a kill switch or a rollback",
@@ -311,6 +329,7 @@ fn told_of(termination: Termination, status: u16, why: &str) -> &str {
         // Our own words.
         Termination::UpstreamTimeout => why,
         Termination::UpstreamReset => "the endpoint closed the connection before its answer",
+        Termination::UpstreamProtocol if why.contains("limits.max_head") => TRAILERS_TOO_LARGE,
         Termination::UpstreamProtocol => "the answer of the endpoint is broken",
         Termination::Internal => "the proxy has no room for another connection to the endpoint, or stream on one",
         _ => "the endpoint failed",

@@ -1,8 +1,8 @@
 //! Rules of the version that serves, with what their variables stand for in this exchange, and what else an answer tells.
 
 use super::{Exchange, hsts};
-use crate::http1::{Edits, Moved, PieceFacts, Rewrite};
-use crate::proxy::relay::Told;
+use crate::http1::{Edits, Moved, PieceFacts, Rewrite, request_trailers};
+use crate::proxy::relay::{Rules, Told};
 use crate::routing::VersionId;
 
 impl Exchange<'_> {
@@ -31,8 +31,14 @@ impl Exchange<'_> {
         Some((rewrite, facts))
     }
 
-    /// What the client is told with the answer.
-    pub(super) fn told(&self) -> Told<'_> {
+    fn exposed_version(&self) -> Option<&str> {
+        let service = self.service()?;
+        service.expose_version.then(|| self.record.version_name(&self.local))
+    }
+}
+
+impl Rules for Exchange<'_> {
+    fn told(&self) -> Told<'_> {
         let serving = self.record.serving().and_then(|(_, version)| self.rewrite(version));
         let edits = serving.map(|(rewrite, facts)| {
             let moved = (!rewrite.keep_locations).then(|| rewrite.moved(self.head.canonical_path(self.bytes)));
@@ -52,8 +58,9 @@ impl Exchange<'_> {
         }
     }
 
-    fn exposed_version(&self) -> Option<&str> {
-        let service = self.service()?;
-        service.expose_version.then(|| self.record.version_name(&self.local))
+    fn request_trailers(&self, came: &[u8]) -> Vec<u8> {
+        let serving = self.record.serving().and_then(|(_, version)| self.rewrite(version));
+        let rules = serving.map(|(rewrite, _)| &rewrite.request);
+        request_trailers(came, self.head, self.bytes, rules)
     }
 }

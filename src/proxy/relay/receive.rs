@@ -3,7 +3,7 @@
 use super::{Answered, Attempt, Failed, Received, Told, Verdict};
 use crate::http1::{
     Framing as AnswerFraming, HeadError, HeadLimits, ResponseAdditions, ResponseBody, ResponseHead, Version,
-    parse_response, write_response,
+    parse_response, response_trailers, write_response,
 };
 use crate::http2::{self, grpc};
 use crate::outcome::{FailureKind, Termination, is_grpc_failure};
@@ -74,12 +74,30 @@ impl Attempt<'_> {
 
     /// Keeps the application's numbers in `head`, whose fields go no further: also when no rollout runs.
     fn keep_values(&self, head: &mut ResponseHead, bytes: &[u8]) {
-        let rollout = self.service.and_then(|service| service.rollout.as_ref());
-        let metrics = rollout.map(|rollout| &rollout.analysis.metrics);
-        if let Some(metrics) = metrics.filter(|metrics| !metrics.is_empty()) {
-            let names = metrics.iter().map(|metric| &*metric.from_header);
+        let names = self.number_names();
+        if names.len() > 0 {
             self.record.tells(head.take_numbers(bytes, names));
         }
+    }
+
+    /// The fields of the application's numbers.
+    fn number_names(&self) -> impl ExactSizeIterator<Item = &str> + Clone {
+        let rollout = self.service.and_then(|service| service.rollout.as_ref());
+        let metrics = rollout.map(|rollout| &*rollout.analysis.metrics).unwrap_or_default();
+        metrics.iter().map(|metric| &*metric.from_header)
+    }
+
+    /// The trailer fields of this answer that go on, of those that `came`.
+    fn answer_trailers(&self, head: &ResponseHead, bytes: &[u8], came: &[u8]) -> Vec<u8> {
+        let rules = self.rules.told().edits.map(|edits| edits.fields);
+        let numbers: Vec<_> = self.number_names().collect();
+        response_trailers(came, (head, bytes), rules, self.is_of_grpc(head, bytes), &numbers)
+    }
+
+    /// Whether this is the answer of a call, by an endpoint that speaks gRPC: any client may ask so.
+    fn is_of_grpc(&self, head: &ResponseHead, bytes: &[u8]) -> bool {
+        let fields = head.fields(bytes);
+        self.is_grpc && head.status == 200 && fields.nth("content-type", 0).is_some_and(grpc::is_grpc)
     }
 
     fn withholds(&self, kind: FailureKind) -> bool {
@@ -96,17 +114,15 @@ impl Attempt<'_> {
         }
     }
 
-    /// What a whole answer says, `trailers` behind it. Only an endpoint that answers in gRPC is judged by it: any client may ask
-    /// so.
+    /// What a whole answer says, `trailers` behind it. Only an endpoint that answers in gRPC is judged by it.
     fn verdict(&self, head: &ResponseHead, bytes: &[u8], trailers: &[u8]) -> Verdict {
-        let fields = head.fields(bytes);
         match head.status {
             500..=599 => Verdict {
                 failure: Some(FailureKind::Status5xx),
                 grpc_status: None,
             },
-            200 if self.is_grpc && fields.nth("content-type", 0).is_some_and(grpc::is_grpc) => {
-                let in_head = || fields.nth("grpc-status", 0).and_then(grpc::status);
+            _ if self.is_of_grpc(head, bytes) => {
+                let in_head = || head.fields(bytes).nth("grpc-status", 0).and_then(grpc::status);
                 let grpc_status = grpc::status_in(trailers).or_else(in_head);
                 Verdict {
                     failure: is_grpc_failure(grpc_status).then_some(FailureKind::Grpc),
@@ -135,10 +151,7 @@ impl Attempt<'_> {
 
     /// The next head of the endpoint.
     async fn next_head(&self, answer: &mut Buffer) -> Result<Head, Failed> {
-        let limits = HeadLimits {
-            bytes: self.limits.max_head,
-            ..HeadLimits::default()
-        };
+        let limits = self.limits.heads();
         match self.upstream {
             upstream::Link::Wire(connection) => self.next_on_wire(&connection.stream, answer, &limits).await,
             // Boxed: the rarer case, and the larger.
@@ -185,7 +198,7 @@ impl Attempt<'_> {
     }
 
     async fn next_of_stream(&self, lease: &Lease, limits: &HeadLimits) -> Result<Head, Failed> {
-        let (parts, body) = lease.next_head().await.map_err(|error| self.no_head(&error))?;
+        let (parts, body) = lease.next_head(*limits).await.map_err(|error| self.no_head(&error))?;
         self.heard();
         let ended = body.as_deref().is_some_and(FrameReader::is_done);
         let (mut bytes, mut parser) = (HeadBytes::new(), self.client.worker.head_parser());
@@ -255,7 +268,7 @@ impl Attempt<'_> {
         self.write_head(&mut out, head, bytes, answer_framing, close);
         self.client.slot.set_phase(self.timeouts.idle);
 
-        let framing = framing_of(&head.body);
+        let framing = framing_of(&head.body, self.limits.heads());
         let mut reader = match (self.upstream, body) {
             (upstream::Link::Wire(connection), _) => BodyReader::wire(&connection.stream, answer, framing),
             (_, Some(mut body)) => {
@@ -279,12 +292,12 @@ impl Attempt<'_> {
         self.progress
             .cut_by_reset
             .set(answer_framing == AnswerFraming::UntilClose);
-        self.relay_body(head.status, &mut reader, &mut writer).await?;
+        self.relay_body(head, bytes, &mut reader, &mut writer).await?;
         if let (true, Link::Wire(stream)) = (self.progress.cut_by_reset.get(), &self.client.link) {
             stream.close_in_order();
         }
         let until_close = matches!(head.body, ResponseBody::UntilClose);
-        let verdict = self.verdict(head, bytes, reader.trailers());
+        let verdict = self.verdict(head, bytes, reader.received_trailers());
         drop(reader);
         let whole = self.progress.uploaded.get() && answer.is_empty();
         Ok(Answered {
@@ -299,13 +312,14 @@ impl Attempt<'_> {
 
     async fn relay_body(
         &self,
-        status: u16,
+        head: &ResponseHead,
+        bytes: &[u8],
         reader: &mut BodyReader<'_>,
         writer: &mut BodyWriter<'_>,
     ) -> Result<(), Failed> {
         loop {
             if !reader.has_buffered() && !reader.is_done() {
-                self.answers(status);
+                self.answers(head.status);
                 let written = writer.flush().await;
                 self.wrote(written)?;
             }
@@ -313,7 +327,8 @@ impl Attempt<'_> {
                 break;
             }
             self.client.slot.set_phase(self.timeouts.idle);
-            self.answers(status);
+            self.answers(head.status);
+            reader.choose_trailers(|came| self.answer_trailers(head, bytes, came));
             let written = writer.pass(reader).await;
             self.wrote(written)?;
             if reader.is_done() {
@@ -321,7 +336,8 @@ impl Attempt<'_> {
                 return Ok(());
             }
         }
-        self.answers(status);
+        self.answers(head.status);
+        reader.choose_trailers(|came| self.answer_trailers(head, bytes, came));
         let written = writer.finish(reader.trailers()).await;
         self.wrote(written)
     }
@@ -358,7 +374,7 @@ impl Attempt<'_> {
     fn write_head(&self, out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], framing: AnswerFraming, close: bool) {
         let date = self.client.worker.date();
         let is_final = head.is_final();
-        let Told { version, hsts, edits } = if is_final { (self.told)() } else { Told::default() };
+        let Told { version, hsts, edits } = if is_final { self.rules.told() } else { Told::default() };
         let additions = ResponseAdditions {
             client: self.request.version,
             close,
@@ -384,11 +400,11 @@ fn is_event_stream(media_type: &[u8]) -> bool {
     })
 }
 
-fn framing_of(body: &ResponseBody) -> Framing {
+fn framing_of(body: &ResponseBody, limits: HeadLimits) -> Framing {
     match body {
         ResponseBody::None => Framing::Done,
         ResponseBody::Length(bytes) => Framing::length(*bytes),
-        ResponseBody::Chunked => Framing::chunked(),
+        ResponseBody::Chunked => Framing::chunked(limits),
         ResponseBody::UntilClose => Framing::UntilClose,
     }
 }

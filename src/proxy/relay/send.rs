@@ -1,6 +1,7 @@
 //! The request's way to the endpoint, and the watch over its client.
 
 use super::{Attempt, Failed, Upload};
+use crate::http1::ChunkError;
 use crate::outcome::{Refusal, Termination};
 use crate::proxy::body::{BodyError, BodyReader, BodyWriter};
 use crate::proxy::buffer::{Buffer, HeadBytes};
@@ -65,6 +66,7 @@ impl Attempt<'_> {
             let piece = upload.reader.next().await;
             self.progress.reading_client.set(false);
             let Some(piece) = piece.map_err(bad_body)? else {
+                upload.reader.choose_trailers(|came| self.rules.request_trailers(came));
                 writer.finish(upload.reader.trailers()).await?;
                 return Ok(());
             };
@@ -89,6 +91,7 @@ impl Attempt<'_> {
             upload.replay = upload.replay.take().and_then(|kept| keep(kept, piece));
             self.progress.body_lost.set(upload.replay.is_none());
             slot.set_phase(self.timeouts.idle);
+            upload.reader.choose_trailers(|came| self.rules.request_trailers(came));
             self.progress.writing_upstream.set(true);
             let written = writer.pass(upload.reader).await;
             self.progress.writing_upstream.set(false);
@@ -98,6 +101,7 @@ impl Attempt<'_> {
             }
         }
         // No body, or all of it sent again.
+        upload.reader.choose_trailers(|came| self.rules.request_trailers(came));
         writer.finish(upload.reader.trailers()).await?;
         Ok(())
     }
@@ -150,10 +154,13 @@ impl From<std::io::Error> for SendError {
 
 /// The error of a request's body: a broken coding is refused, the rest is a client that left.
 fn bad_body(error: BodyError) -> SendError {
-    SendError::Failed(if error.is_malformed() {
-        Failed::Refused(Refusal::BadRequest, "the body's coding is broken")
-    } else {
-        Failed::Client(Termination::ClientAbort)
+    SendError::Failed(match error {
+        BodyError::Malformed(ChunkError::TrailersTooLarge) => {
+            let why = "the trailers are larger than limits.max_head, or more than 100 fields";
+            Failed::Refused(Refusal::HeadTooLarge, why)
+        }
+        broken if broken.is_malformed() => Failed::Refused(Refusal::BadRequest, "the body's coding is broken"),
+        _ => Failed::Client(Termination::ClientAbort),
     })
 }
 

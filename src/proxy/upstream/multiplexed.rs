@@ -5,6 +5,7 @@ use super::driver::Driver;
 use super::idle::{BOUND_LIFE, Key, PointerHasher};
 use super::{Age, Connection, OnBehalf, open_unhurried, out_of_time};
 use crate::config::snapshot::{Limits, Timeouts};
+use crate::http1::HeadLimits;
 use crate::opening::Addresses;
 use crate::proxy::body::{FrameReader, Outgoing};
 use crate::proxy::buffer::Buffer;
@@ -254,8 +255,8 @@ impl Multiplexed {
     }
 
     /// Why there was no room in time.
-    fn why_late(&mut self, endpoint: &Arc<Endpoint>, client: Option<IpAddr>) -> io::Error {
-        let connections = &self.entry(endpoint, client).connections;
+    fn why_late(&mut self, endpoint: &Arc<Endpoint>, told: Option<Addresses>) -> io::Error {
+        let connections = &self.entry(endpoint, told).connections;
         if connections.len() < CONNECTIONS || connections.iter().any(Shared::is_untold) {
             return out_of_time();
         }
@@ -362,11 +363,14 @@ impl Lease {
         self.stream.begun.as_ref().map(|begun| &begun.outgoing)
     }
 
-    /// The next head of the answer, with the body behind it if it is the last.
+    /// The next head of the answer, with the body behind it if it is the last. `limits`: of what follows its body.
     ///
     /// # Errors
     /// The endpoint has reset the stream, or its connection is gone.
-    pub async fn next_head(&self) -> Result<(http::response::Parts, Option<Box<FrameReader>>), h2::Error> {
+    pub async fn next_head(
+        &self,
+        limits: HeadLimits,
+    ) -> Result<(http::response::Parts, Option<Box<FrameReader>>), h2::Error> {
         let Some(begun) = &self.stream.begun else {
             return std::future::pending().await;
         };
@@ -379,7 +383,10 @@ impl Lease {
                 }
                 Poll::Ready(None) => Pin::new(&mut *answer).poll(context).map_ok(|answer| {
                     let (head, body) = answer.into_parts();
-                    (head, Some(Box::new(FrameReader::answer(body, &self.stream.load.meter))))
+                    (
+                        head,
+                        Some(Box::new(FrameReader::answer(body, &self.stream.load.meter, limits))),
+                    )
                 }),
                 Poll::Pending => Poll::Pending,
             }
@@ -421,7 +428,7 @@ pub async fn lease(
     );
     leased.await.unwrap_or_else(|_| {
         let mut pool = on_behalf.client.worker.multiplexed.borrow_mut();
-        Err(pool.why_late(endpoint, on_behalf.bound_to(endpoint)))
+        Err(pool.why_late(endpoint, on_behalf.tells(endpoint)))
     })
 }
 
