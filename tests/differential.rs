@@ -203,6 +203,8 @@ fn mutated_streams_part_rollgate_and_pingora_proxy_only_for_known_reasons() {
     let (mut stricter, mut looser) = (BTreeMap::new(), BTreeMap::new());
     // pingora-proxy serves no pipelined requests: only what comes first can be compared.
     let alone = generated(2, 1000).filter(|case| !case.bytes.starts_with(mutations::PREFIX));
+    // The answer to HEAD does not say why it is refused.
+    let alone = alone.filter(|case| !case.bytes.starts_with(b"HEAD "));
     for case in alone {
         let (reading, ours, _) = rollgate.run(&case.bytes);
         let theirs = converse(pingora, &[&case.bytes], &reading, LENIENT);

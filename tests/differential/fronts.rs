@@ -112,7 +112,8 @@ pub fn converse(port: u16, pieces: &[&[u8]], reading: &Reading, manner: Manner) 
         }
         stream.write_all(piece).ok();
     }
-    let methods: Vec<&str> = reading.messages.iter().map(|message| message.method.as_str()).collect();
+    let bytes = pieces.concat();
+    let methods = reading.methods(&bytes);
     let refusal = matches!(reading.end, End::Malformed(_));
     let due = reading.messages.len() + usize::from(refusal);
     let must_close = manner.demands_close && (refusal || reading.end == End::Closed);

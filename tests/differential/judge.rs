@@ -96,13 +96,13 @@ pub fn reason(outcome: &Outcome) -> String {
 /// Every promise that what rollgate did with a stream breaks; empty when all hold.
 pub fn safety(reading: &Reading, bytes: &[u8], outcome: &Outcome, records: &[Record]) -> Vec<String> {
     let mut faults = Vec::new();
-    judge_answers(reading, outcome, &mut faults);
+    judge_answers(reading, bytes, outcome, &mut faults);
     judge_forwarded(reading, records, &mut faults);
     judge_hyper(reading, bytes, &mut faults);
     faults
 }
 
-fn judge_answers(reading: &Reading, outcome: &Outcome, faults: &mut Vec<String>) {
+fn judge_answers(reading: &Reading, bytes: &[u8], outcome: &Outcome, faults: &mut Vec<String>) {
     let good = reading.messages.len();
     for (message, answer) in reading.messages.iter().zip(&outcome.answers) {
         let expected = echo(message);
@@ -133,13 +133,13 @@ fn judge_answers(reading: &Reading, outcome: &Outcome, faults: &mut Vec<String>)
     if outcome.reset {
         faults.push("the connection was reset".into());
     }
-    let methods: Vec<bool> = reading.messages.iter().map(|m| m.method == "HEAD").collect();
+    let methods = reading.methods(bytes);
     let mut at = 0;
     for (nth, answer) in outcome.answers.iter().enumerate() {
         // Interim answers are no part of this: the upstream sends none.
         let raw = &outcome.raw[at..at + answer.len];
         at += answer.len;
-        if let Err(error) = rollgate::http1::lint_response(raw, methods.get(nth).copied().unwrap_or(false)) {
+        if let Err(error) = rollgate::http1::lint_response(raw, methods.get(nth) == Some(&"HEAD")) {
             faults.push(format!("answer: {error}"));
         }
     }

@@ -89,6 +89,19 @@ pub struct Reading {
     pub end: End,
 }
 
+impl Reading {
+    /// The methods of what is answered: those of the messages in `bytes`, and HEAD if what could not be read begins so.
+    pub fn methods(&self, bytes: &[u8]) -> Vec<&str> {
+        let mut methods: Vec<&str> = self.messages.iter().map(|message| message.method.as_str()).collect();
+        let at = self.messages.iter().map(|message| message.len).sum::<usize>();
+        let rest = bytes.get(at..).unwrap_or_default();
+        if rest.strip_prefix(b"\r\n").unwrap_or(rest).starts_with(b"HEAD ") {
+            methods.push("HEAD");
+        }
+        methods
+    }
+}
+
 /// Why no message was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
