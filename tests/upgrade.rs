@@ -244,6 +244,21 @@ fn kept_alive_connections_requests_in_flight_and_tunnels_are_served_to_their_end
 }
 
 #[test]
+fn however_short_the_drain_after_an_upgrade_is_tunnels_are_told_before_its_end() {
+    let upstream = Upstream::with("v1", |exchange| exchange.echo_web_socket(""));
+    let gate = Gate::start(&config(&upstream).limit("drain_timeout: 2s").text());
+    let mut tunnels: Vec<_> = (0..50).map(|_| gate.client()).collect();
+    for tunnel in &mut tunnels {
+        assert_eq!(tunnel.get("/", &WEB_SOCKET).status, 101);
+    }
+    upgrade(&gate);
+    for tunnel in &mut tunnels {
+        // A close frame: 1001, going away.
+        assert_eq!(tunnel.read_bytes(4), [0x88, 2, 3, 0xe9]);
+    }
+}
+
+#[test]
 fn a_file_that_is_wrong_changes_nothing_and_is_named() {
     let upstream = Upstream::named("v1");
     let gate = Gate::start(&config(&upstream).text());

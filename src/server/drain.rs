@@ -39,7 +39,7 @@ impl Drain {
         let limits = self.0.shared.load().snapshot.limits.clone();
         let until = if self.0.upgrader.close().await {
             let until = Instant::now() + limits.drain_timeout;
-            self.yields(until).await;
+            self.yields(until - farewell(limits.drain_timeout)).await;
             until
         } else {
             self.leaves(limits.drain_delay, limits.drain_timeout).await;
@@ -61,7 +61,7 @@ impl Drain {
         tokio::time::sleep(delay).await;
     }
 
-    /// Another process accepts. What is here already is served to its end.
+    /// Another process accepts. What is here already is served to its end; at `until` it is time to say so.
     async fn yields(&self, until: Instant) {
         // Nobody receives it any more: the thread has ended.
         let _ = self.0.admin_stop.send(true);
@@ -90,7 +90,9 @@ impl Drain {
                 "limits.drain_timeout is over: ending what is still in flight"
             );
             self.0.stage.send_replace(Stage::Ending);
-            self.wait_until_idle(until).await;
+            // The word takes its time, also when a busy machine comes to it late.
+            let said = Instant::now() + last_word(drain_timeout);
+            self.wait_until_idle(until.max(said)).await;
         }
         self.0.stage.send_replace(Stage::Over);
         self.wait(Duration::from_secs(1), || {
