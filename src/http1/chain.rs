@@ -2,10 +2,14 @@
 //! end of what it was told, so the end is what the proxy next to us has written, and what is in front of the first entry that
 //! is not a trusted proxy's may be anybody's invention.
 //!
-//! `X-Forwarded-*` is what proxies write; `Forwarded` (RFC 7239) stands in where one of them is missing.
+//! `X-Forwarded-*` is what proxies write; `Forwarded` (RFC 7239) stands in where none of them came. Beside them it is most
+//! likely the client's own, which a proxy that does not know it has passed on.
 
+use super::target::parse_authority;
 use crate::routing::HeaderFields;
 use std::net::IpAddr;
+
+const X_FORWARDED: [&str; 3] = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"];
 
 /// Entries of a list that are looked at; a longer chain is believed no further.
 const MAX_HOPS: usize = 64;
@@ -17,6 +21,8 @@ pub struct Chain {
     pub https: Option<bool>,
     /// Which entry of a list is the client's, from the end.
     place: u8,
+    /// It was told by `Forwarded`.
+    pub(super) is_forwarded: bool,
 }
 
 impl Chain {
@@ -27,9 +33,11 @@ impl Chain {
     /// `X-Forwarded-For`, and what a client claimed itself is further in front. A shorter list is one that a proxy began anew: its
     /// first entry.
     pub fn read(peer: IpAddr, fields: &dyn HeaderFields, is_trusted: impl Fn(IpAddr) -> bool) -> (IpAddr, Self) {
-        let (name, read): (_, fn(&str) -> Option<IpAddr>) = match fields.nth("x-forwarded-for", 0) {
-            Some(_) => ("x-forwarded-for", address_of),
-            None => ("forwarded", forwarded_for),
+        let is_forwarded = X_FORWARDED.iter().all(|name| fields.nth(name, 0).is_none());
+        let (name, read): (_, fn(&str) -> Option<IpAddr>) = if is_forwarded {
+            ("forwarded", forwarded_for)
+        } else {
+            ("x-forwarded-for", address_of)
         };
         let (mut client, mut place) = (peer, 0);
         for (hop, entry) in (0..).zip(entries(fields, name)) {
@@ -39,18 +47,23 @@ impl Chain {
                 break;
             }
         }
-        let scheme = match fields.nth("x-forwarded-proto", 0) {
-            Some(_) => at(fields, "x-forwarded-proto", place),
-            None => at(fields, "forwarded", place).and_then(|element| parameter(element, "proto")),
+        let scheme = if is_forwarded {
+            at(fields, "forwarded", place).and_then(|element| parameter(element, "proto"))
+        } else {
+            at(fields, "x-forwarded-proto", place)
         };
-        let https = scheme.and_then(is_https);
-        (client, Self { https, place })
+        let chain = Self {
+            https: scheme.and_then(is_https),
+            place,
+            is_forwarded,
+        };
+        (client, chain)
     }
 
     /// The host that `Forwarded` says the client asked for.
     pub(super) fn forwarded_host<'f>(&self, fields: &'f dyn HeaderFields) -> Option<&'f str> {
-        let host = parameter(at(fields, "forwarded", self.place)?, "host")?;
-        (!host.is_empty()).then_some(host)
+        let element = at(fields, "forwarded", self.place).filter(|_| self.is_forwarded)?;
+        parameter(element, "host").filter(|host| parse_authority(host.as_bytes()).is_ok())
     }
 
     /// Whether the entry at `index` of `count` is the client's.
@@ -171,9 +184,25 @@ mod tests {
         );
         let expected = ("2001:dead::7".to_owned(), Some(true), Some("shop.test:8443".to_owned()));
         assert_eq!(told(&[forwarded]), expected);
-        let both = [forwarded, ("x-forwarded-for", "1.2.3.4"), ("x-forwarded-proto", "http")];
-        assert_eq!((client(&both), https(&both)), ("1.2.3.4".to_owned(), Some(false)));
         assert_eq!(https(&[("forwarded", "for=1.2.3.4")]), None);
+        for bad in ["host=\"<x> y\"", "host=\"\"", "host=a/b", "host=u@a"] {
+            let element = Box::leak(format!("for=1.2.3.4;{bad}").into_boxed_str());
+            assert_eq!(told(&[("forwarded", element)]).2, None, "{bad}");
+        }
+    }
+
+    /// A proxy that writes `X-Forwarded-*` and does not know `Forwarded` passes it on as its client sent it.
+    #[test]
+    fn beside_any_x_forwarded_nothing_of_forwarded_is_believed() {
+        let forwarded = ("forwarded", "for=6.6.6.6;proto=https;host=evil.test");
+        for (field, expected) in [
+            (("x-forwarded-for", "1.2.3.4"), ("1.2.3.4", None)),
+            (("x-forwarded-proto", "http"), ("10.0.0.1", Some(false))),
+            (("x-forwarded-host", "shop.test"), ("10.0.0.1", None)),
+        ] {
+            let (client, https, host) = told(&[forwarded, field]);
+            assert_eq!(((&*client, https), host), (expected, None), "{field:?}");
+        }
     }
 
     #[test]

@@ -90,7 +90,7 @@ pub(super) fn write(out: &mut Vec<u8>, head: &RequestHead, buf: &[u8], add: &Req
     let client = add.client_ip.to_canonical();
     out.extend_from_slice(b"X-Forwarded-For: ");
     if add.peer_trusted {
-        write_chain(out, head, buf);
+        write_chain(out, head, buf, add.chain.is_forwarded);
     }
     write_ip(out, client);
     out.extend_from_slice(b"\r\n");
@@ -121,9 +121,9 @@ pub(super) fn write(out: &mut Vec<u8>, head: &RequestHead, buf: &[u8], add: &Req
     line(out, b"x-rollgate-version: ", add.version.as_bytes());
 }
 
-/// The hops before a trusted peer, each with a comma behind.
-fn write_chain(out: &mut Vec<u8>, head: &RequestHead, buf: &[u8]) {
-    if head.has(Kind::XForwardedFor) {
+/// The hops before a trusted peer, each with a comma behind; of `Forwarded` where they were told by that.
+fn write_chain(out: &mut Vec<u8>, head: &RequestHead, buf: &[u8], is_forwarded: bool) {
+    if !is_forwarded {
         for value in head.values(buf, Kind::XForwardedFor) {
             out.extend_from_slice(value);
             out.extend_from_slice(b", ");
