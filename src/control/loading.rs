@@ -95,13 +95,13 @@ pub struct Lacking {
 
 impl Lacking {
     fn of(text: &Arc<str>, outcome: &Result<Prepared, NotDone>) -> Option<Self> {
-        let Err(NotDone::File(LoadError::Invalid { named, .. })) = outcome else {
+        let Err(NotDone::File(LoadError::Invalid { file, named, .. })) = outcome else {
             return None;
         };
         let (files, judged): (Vec<PathBuf>, Stamps) = named.iter().cloned().unzip();
         (!files.is_empty()).then(|| Self {
             text: Arc::clone(text),
-            looking: tokio::spawn(changed(files.into(), judged)),
+            looking: tokio::spawn(changed(file.clone(), Arc::clone(text), files.into(), judged)),
         })
     }
 
@@ -124,18 +124,23 @@ impl Drop for Lacking {
     }
 }
 
-/// Until the files are others than those that were judged, and have been for one look.
-async fn changed(files: Arc<[PathBuf]>, judged: Stamps) {
+/// Until the files are others than those that were judged, and have been for one look, and `text` is still what is in `config`:
+/// of another one the watcher tells, which may be about to.
+async fn changed(config: PathBuf, text: Arc<str>, files: Arc<[PathBuf]>, judged: Stamps) {
     let mut seen = judged.clone();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let looked_at = Arc::clone(&files);
+        let (config, text, files) = (config.clone(), Arc::clone(&text), Arc::clone(&files));
         // On a thread that may wait for a disk.
-        let look = move || looked_at.iter().map(|file| Stamp::at(file)).collect();
-        let Ok(now) = tokio::task::spawn_blocking(look).await else {
+        let look = move || {
+            let now: Stamps = files.iter().map(|file| Stamp::at(file)).collect();
+            let is_there = std::fs::read(config).is_ok_and(|bytes| *bytes == *text.as_bytes());
+            (now, is_there)
+        };
+        let Ok((now, is_there)) = tokio::task::spawn_blocking(look).await else {
             return;
         };
-        if judge(&judged, &seen, &now) == Look::Read {
+        if is_there && judge(&judged, &seen, &now) == Look::Read {
             return;
         }
         seen = now;
