@@ -398,7 +398,9 @@ fn trailers_have_the_bounds_of_a_head() {
         client.send(format!("{head}3\r\nabc\r\n0\r\n{trailers}\r\n"));
         assert_eq!(client.read(false).unwrap().status, status, "{} bytes", trailers.len());
         if status == 200 {
-            assert_eq!(upstream.last().trailers.len(), trailers.lines().count());
+            // Not the last one: what was refused in the middle may be told of later.
+            let mut requests = upstream.requests().into_iter();
+            assert!(requests.any(|request| request.trailers.len() == trailers.lines().count()));
         }
     }
     gate.expect_metric("rollgate_refusals_total", &[("reason", "head_too_large")], 2.0);
