@@ -153,11 +153,7 @@ fn a_version_that_hangs_delays_nobody_and_what_it_cannot_take_is_counted() {
         assert_eq!(client.get("/", &[]).status, 200);
     }
     // 64 are under way and 256 wait.
-    gate.expect_metric(
-        "rollgate_mirror_dropped_total",
-        &with(COPIES, ("reason", "queue_full")),
-        180.0,
-    );
+    expect_dropped(&gate, "queue_full", 180.0);
     gate.expect_metric("rollgate_mirror_requests_in_flight", &COPIES, 64.0);
     assert_eq!(gate.metrics().sum("rollgate_endpoint_healthy", &COPIES), 1.0);
     drop(release);
@@ -239,21 +235,23 @@ fn what_the_version_serves_itself_is_not_copied_and_nothing_is_under_a_kill_swit
     let gate = Gate::start(&Config::with(service).text());
     let mut client = gate.client();
     assert_eq!(client.get("/own", &[("x-version", "v2")]).served_by(), "v2");
-    let operator = Operator::of(&gate);
-    operator
-        .put("/v1/services/shop/kill", r#"{"reason":"test"}"#)
-        .expect_ok();
+    kill(&gate);
     assert_eq!(client.get("/killed", &[]).served_by(), "v1");
-    gate.expect_metric(
-        "rollgate_mirror_dropped_total",
-        &with(COPIES, ("reason", "killed")),
-        1.0,
-    );
-    operator.delete("/v1/services/shop/kill").expect_ok();
+    expect_dropped(&gate, "killed", 1.0);
+    Operator::of(&gate).delete("/v1/services/shop/kill").expect_ok();
     assert_eq!(client.get("/again", &[]).served_by(), "v1");
     gate.expect_metric("rollgate_mirror_requests_total", &COPIES, 1.0);
     let targets: Vec<_> = v2.requests().into_iter().map(|request| request.target).collect();
     assert_eq!(targets, ["/own", "/again"]);
+}
+
+/// So many copies were not sent, for this reason.
+fn expect_dropped(gate: &Gate, reason: &'static str, copies: f64) {
+    gate.expect_metric(
+        "rollgate_mirror_dropped_total",
+        &with(COPIES, ("reason", reason)),
+        copies,
+    );
 }
 
 fn kill(gate: &Gate) {
@@ -276,11 +274,7 @@ fn requests_in_flight_at_a_kill_are_not_copied() {
     kill(&gate);
     dam.open();
     assert!(clients.into_iter().all(|client| client.join().unwrap() == 200));
-    gate.expect_metric(
-        "rollgate_mirror_dropped_total",
-        &with(COPIES, ("reason", "killed")),
-        4.0,
-    );
+    expect_dropped(&gate, "killed", 4.0);
     assert_eq!(v2.count(), 0);
 }
 
@@ -298,11 +292,7 @@ fn copies_that_wait_at_a_kill_are_never_sent() {
     eventually(PATIENCE, "64 are under way", || v2.count() == 64);
     kill(&gate);
     dam.open();
-    gate.expect_metric(
-        "rollgate_mirror_dropped_total",
-        &with(COPIES, ("reason", "killed")),
-        100.0,
-    );
+    expect_dropped(&gate, "killed", 100.0);
     gate.expect_metric("rollgate_mirror_requests_total", &with(COPIES, ("code", "200")), 64.0);
     assert_eq!(v2.count(), 64);
 }

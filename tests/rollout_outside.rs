@@ -128,16 +128,20 @@ fn a_rollback_waits_for_no_receiver_and_is_told_when_it_takes_it() {
     );
 }
 
+/// A rollout that begins when `asked` says yes.
+fn gated_by(asked: &Other) -> String {
+    format!(
+        "rollout: {{ steps: [{{ share: 50%, hold: 1h }}, {{ share: 100%, hold: 1s }}], gates: [{{ before: start, webhook: \
+         \"http://127.0.0.1:{}/gate/check\" }}] }}",
+        asked.upstream.port()
+    )
+}
+
 #[test]
 fn nothing_goes_to_a_canary_before_its_gate_says_yes() {
     let (v1, v2) = (Upstream::named("v1"), Upstream::named("v2"));
     let asked = Other::new(403);
-    let rollout = format!(
-        "rollout: {{ steps: [{{ share: 50%, hold: 1h }}, {{ share: 100%, hold: 1s }}], gates: [{{ before: start, webhook: \
-         \"http://127.0.0.1:{}/gate/check\" }}] }}",
-        asked.upstream.port()
-    );
-    let gate = site(&v2, &v1, &rollout);
+    let gate = site(&v2, &v1, &gated_by(&asked));
     eventually(PATIENCE, "the gate has said no", || asked.said() == [403]);
     let told = &asked.told()[0];
     for (key, value) in [("name", "shop"), ("namespace", "rollgate"), ("phase", "Waiting")] {
@@ -154,12 +158,7 @@ fn nothing_goes_to_a_canary_before_its_gate_says_yes() {
 fn a_kill_ends_what_waits_for_its_gate_and_who_steers_is_told_so() {
     let (v1, v2) = (Upstream::named("v1"), Upstream::named("v2"));
     let asked = Other::new(403);
-    let rollout = format!(
-        "rollout: {{ steps: [{{ share: 50%, hold: 1h }}, {{ share: 100%, hold: 1s }}], gates: [{{ before: start, webhook: \
-         \"http://127.0.0.1:{}/gate/check\" }}] }}",
-        asked.upstream.port()
-    );
-    let gate = site(&v2, &v1, &rollout);
+    let gate = site(&v2, &v1, &gated_by(&asked));
     let operator = Operator::of(&gate);
     eventually(PATIENCE, "the gate has said no", || asked.said() == [403]);
     let kill = "/v1/services/shop/kill";
